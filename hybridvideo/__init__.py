@@ -1,0 +1,43 @@
+"""Video understanding with spatiotemporal CNN-Transformer hybrids.
+
+    import hybridvideo as hv
+    model = hv.load_model("runs/demo/hybrid")
+    for row in hv.classify(model, ["a.mp4", "b.mp4"]): ...
+
+Names are imported when first used: `import hybridvideo` does not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hybridvideo.data.decode import Clip, VideoReader
+    from hybridvideo.engine.bulk import classify, extract
+    from hybridvideo.models import create_model, list_models
+    from hybridvideo.weights.checkpoint import load_model
+    from hybridvideo.weights.load import load_weights
+
+PUBLIC = {
+    "Clip": "hybridvideo.data.decode",
+    "VideoReader": "hybridvideo.data.decode",
+    "classify": "hybridvideo.engine.bulk",
+    "create_model": "hybridvideo.models",
+    "extract": "hybridvideo.engine.bulk",
+    "list_models": "hybridvideo.models",
+    "load_model": "hybridvideo.weights.checkpoint",
+    "load_weights": "hybridvideo.weights.load",
+}
+
+__all__ = ["Clip", "VideoReader", "classify", "create_model", "extract", "list_models", "load_model", "load_weights"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in PUBLIC:
+        raise AttributeError(f"module 'hybridvideo' has no attribute {name!r}")
+    return getattr(importlib.import_module(PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,152 @@
+"""Reading video files: frames by index, by time or by range, exact, upright, RGB.
+
+    with VideoReader("clip.mp4") as reader:
+        reader.info.frames, reader.info.fps, reader.times
+        clip = reader.frames_at([0, 8, 16])
+
+A decoding library is one file in this folder and one line in BACKENDS. The file's class is a `frames.Backend`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import operator
+import os
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self, SupportsIndex, cast
+
+import numpy as np
+import torch
+
+from hybridvideo.data.decode import guard
+from hybridvideo.data.decode.frames import Backend, Clip, FloatArray, VideoInfo, between, shown_at
+from hybridvideo.errors import EnvironmentFault, UserError, nearest
+
+__all__ = ["AUTO", "BACKENDS", "Clip", "VideoInfo", "VideoReader"]
+
+# name -> (module, class); the module is imported when a reader of that name is opened.
+BACKENDS = {
+    "pyav": ("hybridvideo.data.decode.pyav", "PyAVBackend"),
+}
+AUTO = "pyav"  # what backend="auto" means
+
+
+class VideoReader:
+    """One open video file. Close it, or use it as a context manager; it belongs to the process that opened it.
+
+    Frames are counted from 0 in the order of presentation, and every frame is upright (the display matrix is applied)
+    and of the size of the first one (a stream that changes size on the way is scaled to it).
+
+    Damage. At first `info.frames` counts what the file's packets promise. Where one of them turns out not to decode,
+    the whole file is decoded once, `info`, `times` shrink to the frames that do come, `status` becomes "partial",
+    `reason` says how many of how many, and the call raises VideoError("partial", reason): sample again and call again.
+    A file that holds less than its header promises is "partial" from the start and readable as far as it goes. No
+    frame ever stands in for another.
+
+    path: a regular local file. backend: "auto" or a name in BACKENDS.
+    Raises VideoError for whatever is wrong with the file, UserError for a wrong argument, EnvironmentFault for a
+    backend that is not installed.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], backend: str = "auto") -> None:
+        self.path = os.fspath(path)
+        open_backend = _backend(backend)
+        self._backend = open_backend(guard.regular_file(path))
+
+    @property
+    def info(self) -> VideoInfo:
+        return self._backend.info
+
+    @property
+    def times(self) -> FloatArray:
+        """Seconds of every frame, ascending, the first 0.0; float64, read-only."""
+        return self._backend.times
+
+    @property
+    def status(self) -> str:
+        """`ok`, or `partial` where the file is known to be damaged or cut off."""
+        return self._backend.status
+
+    @property
+    def reason(self) -> str:
+        """One line on what is wrong; empty while nothing is."""
+        return self._backend.reason
+
+    def frames_at(self, indices: Sequence[SupportsIndex]) -> Clip:
+        """The frames at these indices, 0 to info.frames - 1, in the order given, repeated where repeated.
+
+        Raises VideoError: `partial` (see the class), `unreadable`, `unsupported`, `refused` (too much at once).
+        """
+        wanted = [operator.index(index) for index in indices]
+        self._check_indices(wanted)
+        info = self.info
+        guard.check_request(len(wanted), info.width, info.height)
+        distinct = sorted(set(wanted))
+        frames_UHWC = torch.from_numpy(self._backend.decode(distinct))
+        if distinct != wanted:
+            place = {index: position for position, index in enumerate(distinct)}
+            frames_UHWC = frames_UHWC[[place[index] for index in wanted]]
+        return Clip(frames_UHWC.permute(0, 3, 1, 2), tuple(float(self.times[index]) for index in wanted))
+
+    def frames_at_times(self, times: Sequence[float]) -> Clip:
+        """For each time in seconds the frame shown at it: the last one that is not later.
+
+        Times before the first frame give the first, times after the end the last.
+        """
+        moments = np.asarray([float(time) for time in times], dtype=np.float64)
+        if not np.isfinite(moments).all():
+            raise UserError(f"{self.path}: times must be finite seconds, not {list(times)}")
+        return self.frames_at(shown_at(self.times, moments))
+
+    def frames_between(self, start: float, end: float, fps: float | None = None) -> Clip:
+        """All frames with start <= time < end, in seconds; with `fps` the frame shown at start, start + 1/fps, ...
+
+        Ticks of `fps` stop with the video. Raises VideoError `short` where the video has no frame there.
+        """
+        if not (math.isfinite(start) and math.isfinite(end) and start < end):
+            raise UserError(f"{self.path}: frames_between needs start < end in seconds, not {start} and {end}")
+        if fps is not None and not 0 < fps < math.inf:
+            raise UserError(f"{self.path}: fps must be a positive number, not {fps}")
+        return self.frames_at(between(self.times, self.info.duration, start, end, fps))
+
+    def check(self) -> VideoInfo:
+        """Decode the whole file once, keep the frames that come, set `status` and `reason`; returns the new info.
+
+        Raises VideoError `unreadable` where no frame comes.
+        """
+        self._backend.check()
+        return self.info
+
+    def close(self) -> None:
+        self._backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check_indices(self, indices: list[int]) -> None:
+        if not indices:
+            raise UserError(f"{self.path}: no frames asked for; give at least one index or time")
+        last = len(self.times) - 1
+        if min(indices) < 0 or max(indices) > last:
+            wrong = min(indices) if min(indices) < 0 else max(indices)
+            raise UserError(f"{self.path}: frame {wrong} is outside 0..{last}")
+
+
+def _backend(name: str) -> Callable[[str], Backend]:
+    if name != "auto" and name not in BACKENDS:
+        allowed = ("auto", *BACKENDS)
+        hint = nearest(name, allowed)
+        raise UserError(f"no decoding backend is called {name!r}{hint}; allowed: {', '.join(allowed)}")
+    module, kind = BACKENDS[AUTO if name == "auto" else name]
+    try:
+        backend = getattr(importlib.import_module(module), kind)
+    except ImportError as error:
+        raise EnvironmentFault(f"the decoding backend {name!r} cannot be loaded here: {error}") from error
+    return cast(Callable[[str], Backend], backend)

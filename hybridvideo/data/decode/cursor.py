@@ -1,0 +1,306 @@
+"""One open container, and the place in its video stream where FFmpeg's decoder stands.
+
+Decoding runs on one thread, forward from a key packet, and no further than it must. A decoded frame is known by the
+number of the packet it came from, carried through the decoder in the place of its time: a frame is never taken for
+another because two clocks disagree.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import TypeAlias, cast
+
+import av
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from hybridvideo.data.decode import guard
+from hybridvideo.data.decode.packets import FrameIndex, Key, Packets
+from hybridvideo.errors import VideoError
+
+WORTH_A_JUMP = 8  # packets to decode in vain before seeking forward pays
+FAULTS = (av.FFmpegError, OSError, ValueError, RuntimeError)  # what PyAV raises on a bad file
+
+VideoPacket: TypeAlias = "Packet[VideoStream]"  # a generic in the type stubs only
+
+
+class Missed(Exception):
+    """A promised frame did not come, or the decoder complained on the way to it; the text says how."""
+
+
+class Cursor:
+    """An open container and the place in its video stream where the decoder stands."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.index = FrameIndex(Packets(), [], [], by_time=True)
+        self.tolerant = False  # True once damage is counted: complaints of the decoder are no news
+        self.closed = False
+        self._sent = 0  # number of the next packet
+        self._whole_from = self._intact = 0  # the first frames that come whole from where decoding began; from here
+        self._pending: deque[tuple[int, VideoFrame]] = deque()
+        self._last: tuple[int, VideoFrame] | None = None
+        self._incoming: Iterator[VideoPacket] = iter(())
+        self._fault = ""
+        self._open()
+
+    def close(self) -> None:
+        self.closed = True
+        self._last = None
+        self._pending.clear()
+        self._incoming = iter(())
+        self.container.close()
+
+    def rewind(self) -> None:
+        """Stand before the first packet."""
+        first = self.index.keys[0] if self.index.keys else None
+        if first is None or first.packet != 0 or not self._seek(first):
+            self.restart()
+
+    def restart(self) -> None:
+        """Open the file again: the one way back to its start that no demuxer gets wrong."""
+        self.container.close()
+        self._open()
+
+    def frame(self, index: int) -> VideoFrame:
+        """The frame of this index; cheap when asked in ascending order. Raises Missed."""
+        if self._last is not None and self._last[0] == index:
+            return self._last[1]
+        key = self.index.key_for(index)
+        start = key.packet if key is not None else 0
+        if index < self._intact or start > self._sent + WORTH_A_JUMP:
+            self._jump(key)
+        self._intact = index + 1
+        while True:
+            while self._pending:
+                found, frame = self._pending.popleft()
+                if found == index:
+                    self._last = (index, frame)
+                    return frame
+                if found > index:
+                    raise Missed(f"frame {index} of {len(self.index)} does not come")
+            if not self._advance(index):
+                raise Missed(f"frame {index} of {len(self.index)} does not come before the end")
+
+    # ---------------------------------------------------------------- whole passes
+
+    def demux(self) -> Packets:
+        """Read the stream to its end without decoding."""
+        packets, vp8 = Packets(), self.codec.name == "vp8"
+        packet: VideoPacket
+        try:
+            for packet in self.container.demux(self.stream):
+                if packet.size == 0:
+                    packets.empty += packet.dts is not None or packet.pts is not None
+                    continue
+                _note(packets, packet, vp8)
+        except FAULTS as error:
+            packets.fault = words(error)
+        return packets
+
+    def decode_all(self) -> tuple[list[int], int, str, VideoFrame | None]:
+        """Packet numbers of all frames that come, how many are concealed, the first complaint, the first frame."""
+        self.restart()
+        decoded: list[int] = []
+        damaged, complaint, first = 0, "", None
+        for packet in self._incoming:
+            try:
+                frames = self._decode(packet, skip=False)
+            except FAULTS as error:
+                complaint = complaint or words(error)
+                continue
+            for frame in frames:
+                first = first or frame
+                decoded.append(_number(frame))
+                damaged += frame.is_corrupt
+        return list(dict.fromkeys(decoded)), damaged, complaint or self._fault, first
+
+    # ---------------------------------------------------------------- what the file promises
+
+    def promised_packets(self) -> int:
+        """Entries in the index of an MP4 or MOV, edit list applied; 0 where a container has no such index."""
+        return len(self.stream.index_entries) if self.container.format.name.startswith("mov") else 0
+
+    def ends_early(self, packets: Packets) -> tuple[float, float] | None:
+        """(end of the last packet, end the header gives) in seconds, where the file stops well before the latter."""
+        promised = self._promised_end()
+        times = [time for time in (packets.dts if self._is_avi() else packets.pts) if time is not None]
+        if promised is None or not times:
+            return None
+        end = float((max(times) + max(packets.durations)) * self.time_base)
+        return (end, promised) if end < promised - max(0.5, 0.02 * promised) else None
+
+    def _promised_end(self) -> float | None:
+        if self._is_avi():
+            return None if not self.stream.frames else float(self.stream.frames * self.time_base)
+        if not self.container.format.name.startswith("matroska"):
+            return None
+        tag = _clock_seconds(self.stream.metadata.get("DURATION", ""))
+        alone = len(self.container.streams) == 1 and self.container.duration
+        return tag or (self.container.duration / 1e6 if alone and self.container.duration else None)
+
+    def _is_avi(self) -> bool:
+        return self.container.format.name == "avi"
+
+    # ---------------------------------------------------------------- moving
+
+    def _open(self) -> None:
+        self.container = _open_container(self.path)
+        try:
+            self.stream = _video_stream(self.container)
+            self.codec = self.stream.codec_context
+            guard.check_frame_size(self.codec.width, self.codec.height)
+            self.codec.thread_count = 1
+            self.codec.options = dict(guard.CODEC_OPTIONS)
+            self.time_base = Fraction(self.stream.time_base or Fraction(1, 1000))
+        except BaseException:
+            self.container.close()
+            raise
+        self._skips = self.codec.name == "h264"
+        self._stand(packet=0, frame=0, ahead=None)
+
+    def _stand(self, packet: int, frame: int, ahead: VideoPacket | None) -> None:
+        """Be at this packet, from which frames before `frame` do not come; `ahead` is that packet if already read."""
+        self._sent, self._whole_from, self._intact = packet, frame, frame
+        self._pending.clear()
+        self._last = None
+        self._fault = ""
+        self._incoming = self._packets(ahead)
+
+    def _packets(self, ahead: VideoPacket | None) -> Iterator[VideoPacket]:
+        """Packets with data, then the empty one that makes a decoder give up its last frames."""
+        if ahead is not None:
+            yield ahead
+        try:
+            for packet in self.container.demux(self.stream):
+                if packet.size or (packet.pts is None and packet.dts is None):
+                    yield packet
+        except FAULTS as error:
+            self._fault = words(error)
+            yield cast(VideoPacket, Packet())
+
+    def _jump(self, key: Key | None) -> None:
+        """Stand at the key packet: by seeking, or where the demuxer misses it by reading from the start."""
+        if key is not None and self._seek(key):
+            return
+        self.restart()
+        if key is not None:
+            for packet in self._incoming:
+                if self._sent == key.packet and packet.size:
+                    self._stand(key.packet, key.frame, packet)
+                    return
+                self._sent += packet.size > 0
+
+    def _seek(self, key: Key) -> bool:
+        """Whether seeking reached the key packet. Demuxers may land early, which is passed over, or late."""
+        try:
+            packet: VideoPacket
+            self.container.seek(key.mark, stream=self.stream)
+            for packet in self.container.demux(self.stream):
+                mark = self.index.mark(packet.pts, packet.dts)
+                if packet.size and mark == key.mark:
+                    self._stand(key.packet, key.frame, packet)
+                    return True
+                if packet.is_keyframe and mark is not None and mark > key.mark:
+                    return False
+        except FAULTS:
+            return False
+        return False
+
+    # ---------------------------------------------------------------- decoding
+
+    def _advance(self, target: int) -> bool:
+        """Give the decoder one packet and queue the frames that come; False at the end."""
+        packet = next(self._incoming, None)
+        if packet is None:
+            return False
+        number = self._sent
+        place = self.index.frame_of.get(number, -1)
+        trusted = not self.tolerant and place >= self._whole_from
+        try:
+            frames = self._decode(packet, skip=self._skips and place < target)
+        except FAULTS as error:
+            if trusted or (packet.size == 0 and not self.tolerant):
+                raise Missed(f"packet {number} does not decode: {words(error)}") from None
+            return True
+        for frame in frames:
+            found = self.index.frame_of.get(_number(frame), -1)
+            if frame.is_corrupt and found >= self._whole_from and not self.tolerant:
+                raise Missed(f"frame {found} of {len(self.index)} is damaged")
+            if found >= self._whole_from:
+                self._pending.append((found, frame))
+        return True
+
+    def _decode(self, packet: VideoPacket, skip: bool) -> list[VideoFrame]:
+        """Decode a packet under its number. skip: its frame is not wanted, so H.264 may drop it where no other frame
+        refers to it (nal_ref_idc 0 says so for the whole stream; HEVC's counterpart speaks of one layer only)."""
+        if packet.size:
+            packet.pts, packet.dts = self._sent, None
+            self._sent += 1
+        if self._skips:
+            self.codec.skip_frame = "NONREF" if skip else "DEFAULT"
+        return self.codec.decode(packet if packet.size else None)
+
+
+def _open_container(path: str) -> InputContainer:
+    options = guard.CONTAINER_OPTIONS | guard.CODEC_OPTIONS
+    try:
+        return av.open(path, "r", options=options, metadata_errors="replace")
+    except av.FFmpegError as error:
+        if isinstance(error, av.error.InvalidDataError | av.error.ArgumentError):
+            raise guard.unknown_container(path) from None
+        raise VideoError("unreadable", words(error)) from None
+    except (OSError, ValueError, RuntimeError) as error:
+        raise VideoError("unreadable", words(error)) from None
+
+
+def _video_stream(container: InputContainer) -> VideoStream:
+    """The stream FFmpeg's own players would show; cover pictures of music do not count."""
+    pictures = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
+    streams = [stream for stream in container.streams.video if not stream.disposition & pictures]
+    best = container.streams.best("video")
+    if not streams:
+        what = "only a cover picture" if container.streams.video else "no video stream"
+        raise VideoError("no_video", f"the file has {what}")
+    chosen = best if isinstance(best, VideoStream) and best in streams else streams[0]
+    if getattr(chosen, "codec_context", None) is None:
+        raise VideoError("unsupported", "this FFmpeg has no decoder for the video stream")
+    return chosen
+
+
+def _note(packets: Packets, packet: VideoPacket, vp8: bool) -> None:
+    number = len(packets)
+    if number >= guard.MAX_PACKETS:
+        raise VideoError("refused", f"more than {guard.MAX_PACKETS:,} packets")
+    packets.pts.append(packet.pts)
+    packets.dts.append(packet.dts)
+    packets.durations.append(packet.duration or 0)
+    packets.smallest = min(packets.smallest, packet.size)
+    packets.cut += packet.is_corrupt
+    if packet.is_keyframe:
+        packets.keys.append(number)
+    if packet.is_discard or (vp8 and not memoryview(packet)[0] & 0x10):  # VP8 show_frame bit
+        packets.hidden.add(number)
+
+
+def _number(frame: VideoFrame) -> int:
+    return -1 if frame.pts is None else frame.pts
+
+
+def _clock_seconds(text: str) -> float | None:
+    """Seconds of `HH:MM:SS.fraction`, None for anything else."""
+    parts = text.strip("\0 ").split(":")
+    try:
+        hours, minutes, seconds = (float(part) for part in parts)
+    except ValueError:
+        return None
+    return hours * 3600 + minutes * 60 + seconds
+
+
+def words(error: BaseException) -> str:
+    """FFmpeg's words for an error, without the path and the number."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,0 +1,114 @@
+"""What a reader gives: facts about a video, and clips of frames with their times.
+
+T frames, C channels (red, green, blue), H height, W width, U distinct frames of a request. Times are seconds from
+the first frame that is presented, which is at 0.0 whatever the file's own clock says.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from hybridvideo.errors import VideoError
+
+FloatArray = npt.NDArray[np.float64]
+ByteArray = npt.NDArray[np.uint8]
+
+# Containers round times, Matroska to a millisecond: a frame due up to this many seconds after a moment is shown at it.
+TICK = 0.0006
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """Facts about one video stream, as the reader counted them.
+
+    frames: frames that can be asked for, counted, never the header's claim. header_frames: that claim, None where the
+    container makes none. fps: average over the frame times. duration: seconds to the end of the last frame. width,
+    height: pixels after rotation. rotation: clockwise degrees (0, 90, 180, 270) the reader applies. regular: the frame
+    times are evenly spaced, up to the container's rounding. keyframes: indices of the frames decoding can start at.
+    """
+
+    frames: int
+    header_frames: int | None
+    fps: float
+    duration: float
+    width: int
+    height: int
+    rotation: int
+    codec: str
+    pixel_format: str
+    regular: bool
+    keyframes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Decoded frames and the time of each.
+
+    frames_TCHW: uint8 RGB tensor, 0 to 255; its memory is channels last. times_T: seconds from the first frame of the
+    video, in the order of the request.
+    """
+
+    frames_TCHW: torch.Tensor
+    times_T: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        frames = self.frames_TCHW
+        if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[1] != 3:
+            raise ValueError(f"a clip is uint8 (T, 3, H, W), not {frames.dtype} {tuple(frames.shape)}")
+        if len(self.times_T) != frames.shape[0]:
+            raise ValueError(f"{frames.shape[0]} frames need as many times, not {len(self.times_T)}")
+        if not all(math.isfinite(time) for time in self.times_T):
+            raise ValueError("a clip's times are finite seconds")
+
+    def __len__(self) -> int:
+        return len(self.times_T)
+
+
+class Backend(Protocol):
+    """What one decoding library must offer; opening is `Backend(absolute_path)` and raises VideoError only."""
+
+    @property
+    def info(self) -> VideoInfo: ...
+    @property
+    def times(self) -> FloatArray: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def reason(self) -> str: ...
+
+    def decode(self, indices: list[int]) -> ByteArray:
+        """Frames (U, H, W, C) at distinct ascending indices, all of them inside `times`."""
+
+    def check(self) -> None:
+        """Decode everything once and keep only the frames that come."""
+
+    def close(self) -> None: ...
+
+
+def shown_at(times: FloatArray, moments: FloatArray) -> list[int]:
+    """For each moment the last frame whose time is not after it (within TICK); the first frame before all times."""
+    found = np.searchsorted(times, moments + TICK, side="right") - 1
+    return [int(index) for index in np.clip(found, 0, len(times) - 1)]
+
+
+def between(times: FloatArray, end_of_video: float, start: float, end: float, fps: float | None) -> list[int]:
+    """Indices of the frames with start <= time < end, or with `fps` of those shown at start, start + 1/fps, ...
+
+    Ticks stop before `end` and before the end of the video. Raises VideoError `short` where no frame lies there.
+    """
+    if fps is None:
+        low, high = np.searchsorted(times, [start, end], side="left")
+        found = list(range(int(low), int(high)))
+    else:
+        last = min(end, end_of_video)
+        ticks = max(0, math.ceil((last - start) * fps - 1e-6))
+        found = shown_at(times, start + np.arange(ticks) / fps)
+    if not found:
+        raise VideoError("short", f"no frame from {start:g} to {end:g} s in a video of {end_of_video:g} s")
+    return found

@@ -1,0 +1,133 @@
+"""From packets to frames: which packet holds which frame, when it is shown, and where decoding must start for it.
+
+Pure arithmetic; no decoder. A packet's number counts the packets of the stream from 0 in the order of the file, which
+is the order of decoding; a frame's index counts frames from 0 in the order of presentation. Ticks are whole numbers of
+the stream's time base. S packets, N frames, K key packets.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from hybridvideo.data.decode.frames import FloatArray
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass
+class Packets:
+    """What demuxing a stream to its end tells of each packet; nothing is decoded for it."""
+
+    pts: list[int | None] = field(default_factory=list)
+    dts: list[int | None] = field(default_factory=list)
+    durations: list[int] = field(default_factory=list)
+    keys: list[int] = field(default_factory=list)  # numbers of the packets marked as key
+    hidden: set[int] = field(default_factory=set)  # numbers of the packets never shown (edit lists, VP8 references)
+    smallest: int = 2**63 - 1  # bytes
+    empty: int = 0  # packets without data, not numbered
+    cut: int = 0  # packets the demuxer marks as damaged
+    fault: str = ""  # why demuxing stopped before the end
+
+    def __len__(self) -> int:
+        return len(self.pts)
+
+    @cached_property
+    def shown(self) -> list[int]:
+        return [number for number in range(len(self)) if number not in self.hidden]
+
+    def timed(self) -> bool:
+        """Whether every shown packet has a presentation time of its own."""
+        times = [self.pts[number] for number in self.shown]
+        return None not in times and len(set(times)) == len(times)
+
+
+@dataclass(frozen=True)
+class Key:
+    """A packet decoding can start at, and how a demuxer that was sent there recognises it."""
+
+    packet: int
+    frame: int  # frames before this index cannot come from here
+    mark: int  # its presentation time where `by_time`, else its decoding time
+
+
+class FrameIndex:
+    """Frames in order of presentation.
+
+    packets_N: the packet each frame comes from. ticks_N: ascending presentation times. by_time: a key packet's mark is
+    its presentation time; else, where those are made up (AVI), its decoding time.
+    """
+
+    def __init__(self, packets: Packets, packets_N: Sequence[int], ticks_N: Sequence[int], by_time: bool) -> None:
+        self.packets_N = list(packets_N)
+        self.ticks_N: IntArray = np.asarray(ticks_N, dtype=np.int64)
+        self.frame_of = {packet: frame for frame, packet in enumerate(self.packets_N)}
+        self.by_time = by_time
+        self.keys = [key for number in packets.keys if (key := self._key(packets, number)) is not None]
+        self._key_packets = [key.packet for key in self.keys]
+
+    def __len__(self) -> int:
+        return len(self.packets_N)
+
+    def mark(self, pts: int | None, dts: int | None) -> int | None:
+        return pts if self.by_time else dts
+
+    def key_for(self, frame: int) -> Key | None:
+        """The last key packet from which this frame decodes whole; None means from the start of the file.
+
+        A frame presented before a key packet but stored behind it (open GOP) belongs to the key before.
+        """
+        place = bisect_right(self._key_packets, self.packets_N[frame]) - 1
+        while place >= 0 and self.keys[place].frame > frame:
+            place -= 1
+        return self.keys[place] if place >= 0 else None
+
+    def without_keys(self) -> None:
+        """Trust no key packet any more: everything is decoded from the start of the file."""
+        self.keys, self._key_packets = [], []
+
+    def seconds(self, time_base: Fraction) -> FloatArray:
+        ticks = (self.ticks_N - self.ticks_N[0]).astype(np.float64)
+        seconds: FloatArray = ticks * time_base.numerator / time_base.denominator
+        seconds.setflags(write=False)
+        return seconds
+
+    def last_ticks(self, packets: Packets) -> int:
+        """How long the last frame is shown: its packet's duration, else the usual step, else 0."""
+        duration = packets.durations[self.packets_N[-1]]
+        if duration > 0 or len(self) < 2:
+            return max(duration, 0)
+        return int(np.median(np.diff(self.ticks_N)))
+
+    def _key(self, packets: Packets, number: int) -> Key | None:
+        mark = self.mark(packets.pts[number], packets.dts[number])
+        frame = self.frame_of.get(number)
+        if frame is None and self.by_time and mark is not None:
+            frame = int(np.searchsorted(self.ticks_N, mark))
+        return None if mark is None or frame is None else Key(number, frame, mark)
+
+
+def index_by_times(packets: Packets) -> FrameIndex:
+    """The index where each shown packet is one frame and says when it is presented."""
+    timed = sorted((pts, number) for number in packets.shown if (pts := packets.pts[number]) is not None)
+    return FrameIndex(packets, [number for _, number in timed], [pts for pts, _ in timed], by_time=True)
+
+
+def index_by_decoding(packets: Packets, decoded_N: Sequence[int], step: int) -> FrameIndex:
+    """The index where a decoder has given frames of these packets, in this order.
+
+    Times are the packets' presentation times where they ascend in that order, else those or the decoding times
+    sorted (a container that stores only one time per packet), else multiples of `step` ticks.
+    """
+    for times, by_time in ((packets.pts, True), (packets.dts, False)):
+        known = [tick for number in decoded_N if (tick := times[number]) is not None]
+        if len(known) == len(decoded_N) == len(set(known)):
+            ascending = known == sorted(known)
+            return FrameIndex(packets, decoded_N, sorted(known), by_time and ascending)
+    return FrameIndex(packets, decoded_N, range(0, step * len(decoded_N), step), by_time=False)

@@ -1,0 +1,404 @@
+"""A small data set of real encoded videos, rendered on the spot: eight motions of textured objects.
+
+An object has a place across the frame, a place down the frame, an angle and a size. Each of the four is a
+phase on a circle: what leaves the frame on one side enters on the other, and what has come near fades into one
+far away. A clip starts each of them anywhere with equal chance; its class turns one, the others drift a little.
+So at every frame, whatever the class, place, angle and size are uniform and independent: no frame tells the
+class. A motion and its reverse are the same rendered frames, background, noise and all, in the other order: no
+unordered set of frames tells one from the other. Only motion is left, and the background moves too, its own way.
+
+Shapes: T frames, H rows, W columns, C = 3 colours (RGB).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import cast
+
+import av
+import numpy as np
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from hybridvideo.errors import UserError
+
+CLASSES: tuple[str, ...] = ("left", "right", "up", "down", "clockwise", "anticlockwise", "approach", "recede")
+SPLITS = ("train", "val", "test")
+GENERATOR = 1
+"""Raised when the same arguments begin to give other videos."""
+
+Floats = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Motion:
+    """A class and its reverse: the phase that turns, which way, how fast (turns of its circle a second)."""
+
+    forward: str
+    backward: str
+    phase: str
+    sign: int
+    rate: tuple[float, float]
+
+
+# The rate says how far a phase goes: a frame's width or height, a full turn, or SIZE_RANGE.
+MOTIONS = (
+    Motion("right", "left", "across", 1, (0.55, 0.95)),
+    Motion("down", "up", "down", 1, (0.55, 0.95)),
+    Motion("clockwise", "anticlockwise", "angle", 1, (0.40, 0.70)),
+    Motion("approach", "recede", "size", 1, (0.45, 0.75)),
+)
+PHASES = ("across", "down", "angle", "size")
+DRIFT = 0.06
+"""Largest rate, in turns per second and either way, at which the other phases move."""
+SIZE_RANGE = (0.26, 0.80)
+"""Diameter of an object as a share of the frame's short side."""
+FADE = 0.15
+"""Share of the size circle over which the near object fades into the far one."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How a video is written: a codec in a container."""
+
+    codec: str
+    extension: str
+    pixel_format: str
+    options: tuple[tuple[str, str], ...] = ()
+
+
+ENCODINGS = (
+    Encoding("libx264", "mp4", "yuv420p", (("preset", "superfast"), ("bf", "2"), ("b-adapt", "0"), ("crf", "21"))),
+    Encoding("mpeg4", "avi", "yuv420p", (("qmin", "3"), ("qmax", "4"))),
+    Encoding(
+        "libvpx-vp9",
+        "webm",
+        "yuv420p",
+        (("deadline", "realtime"), ("cpu-used", "8"), ("crf", "26"), ("b", "0")),
+    ),
+    Encoding("libx265", "mkv", "yuv420p", (("preset", "ultrafast"), ("crf", "21"))),
+    Encoding("mjpeg", "mov", "yuvj420p", (("qmin", "3"), ("qmax", "4"))),
+)
+X265_PARAMETERS = "log-level=none:pools=none:frame-threads=1:wpp=0"
+SIZES = ((96, 96), (128, 96), (96, 128), (112, 112), (160, 120))
+"""Width and height."""
+RATES = (12, 15, 20)
+"""Frames per second."""
+SECONDS = (1.0, 1.2)
+
+
+# ---------------------------------------------------------------------------------------- textures and shapes
+
+
+def _upsampled(grid: Floats, height: int, width: int) -> Floats:
+    """Bilinear enlargement of (h, w) to (H, W), corners on corners."""
+    rows = np.linspace(0, grid.shape[0] - 1, height, dtype=np.float32)
+    columns = np.linspace(0, grid.shape[1] - 1, width, dtype=np.float32)
+    top = np.minimum(rows.astype(int), grid.shape[0] - 2)
+    left = np.minimum(columns.astype(int), grid.shape[1] - 2)
+    tall = grid[top] + (grid[top + 1] - grid[top]) * (rows - top).astype(np.float32)[:, None]
+    wide = tall[:, left] + (tall[:, left + 1] - tall[:, left]) * (columns - left).astype(np.float32)
+    return np.asarray(wide, np.float32)
+
+
+def _cloud(rng: np.random.Generator, height: int, width: int, cells: int) -> Floats:
+    """Smooth noise in [0, 1] of about `cells` cells across, finer noise upon it."""
+    total = np.zeros((height, width), np.float32)
+    for octave in range(2):
+        count = cells * 2**octave + 1
+        total += _upsampled(rng.random((count, count), dtype=np.float32), height, width) / 2**octave
+    return np.asarray((total - total.min()) / (np.ptp(total) + 1e-6), np.float32)
+
+
+def _stripes(rng: np.random.Generator, height: int, width: int, cells: int) -> Floats:
+    """Waves of a random direction in [0, 1]."""
+    direction = rng.uniform(0, 2 * math.pi)
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    wave = x * (math.cos(direction) / width) + y * (math.sin(direction) / height)
+    return np.asarray(0.5 + 0.5 * np.sin(2 * math.pi * cells * wave + rng.uniform(0, 6)), np.float32)
+
+
+def _checks(rng: np.random.Generator, height: int, width: int, cells: int) -> Floats:
+    """Two families of waves, multiplied."""
+    one, other = (_stripes(rng, height, width, cells) - 0.5 for _ in range(2))
+    return np.asarray(0.5 + 2 * one * other, np.float32)
+
+
+PATTERNS = (_cloud, _stripes, _checks)
+
+
+def _texture(rng: np.random.Generator, height: int, width: int, cells: tuple[int, int], contrast: float) -> Floats:
+    """A random pattern between two random colours, clouded: (H, W, C) in 0..255."""
+    pattern = PATTERNS[rng.integers(len(PATTERNS))](rng, height, width, int(rng.integers(*cells)))
+    middle = rng.uniform(70, 185, 3)
+    towards = rng.normal(size=3)
+    span = towards / np.linalg.norm(towards) * contrast
+    shade = _cloud(rng, height, width, 3)[..., None] * rng.uniform(-60, 60, 3)
+    painted = middle + (pattern[..., None] - 0.5) * span + shade - shade.mean((0, 1))
+    return np.asarray(np.clip(painted, 0, 255), np.float32)
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A closed outline by its radius over the angle: a polygon rounded by `round`, stretched and rippled."""
+
+    corners: int
+    round: float
+    stretch: float
+    ripple: float
+    ripple_phase: float
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Outline:
+        """A random one."""
+        return cls(
+            corners=int(rng.integers(3, 6)),
+            round=float(rng.uniform(0, 1)),
+            stretch=float(rng.uniform(0.65, 1.0)),
+            ripple=float(rng.uniform(0, 0.12)),
+            ripple_phase=float(rng.uniform(0, 2 * math.pi)),
+        )
+
+    def excess(self, u: Floats, v: Floats) -> Floats:
+        """How far (u, v) lies outside the outline, in radii; negative inside."""
+        angle = np.arctan2(v / self.stretch, u)
+        sector = 2 * math.pi / self.corners
+        polygon = math.cos(sector / 2) / np.cos(np.mod(angle, sector) - sector / 2)
+        radius = self.round * 0.85 + (1 - self.round) * polygon
+        radius = radius * (1 + self.ripple * np.sin(2 * angle + self.ripple_phase)) / (1 + self.ripple)
+        return np.asarray(np.hypot(u, v / self.stretch) - radius, np.float32)
+
+
+# -------------------------------------------------------------------------------------------------- rendering
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is drawn once for a clip, before it is known which way the clip will run."""
+
+    width: int
+    height: int
+    rate: int
+    encoding: Encoding
+    phases: dict[str, NDArray[np.float64]]
+    """For each of PHASES, its value at each frame, in turns."""
+    noise: float
+    """Standard deviation of the camera's noise, in grey levels of 255."""
+
+
+def _draw_scene(rng: np.random.Generator, motion: Motion) -> Scene:
+    width, height = SIZES[rng.integers(len(SIZES))]
+    rate = RATES[rng.integers(len(RATES))]
+    times = np.arange(round(rate * rng.uniform(*SECONDS))) / rate
+    encoding = ENCODINGS[rng.integers(len(ENCODINGS))]
+    phases = {}
+    for name in PHASES:
+        start, drift, turn = rng.random(), rng.uniform(-DRIFT, DRIFT), motion.sign * rng.uniform(*motion.rate)
+        phases[name] = start + times * (turn if name == motion.phase else drift)
+    return Scene(width, height, rate, encoding, phases, noise=float(rng.uniform(3, 10)))
+
+
+def _background(rng: np.random.Generator, scene: Scene) -> Floats:
+    """A texture that glides past at a random velocity: (T, H, W, C)."""
+    frames, height, width = len(scene.phases["size"]), scene.height, scene.width
+    direction, speed = rng.uniform(0, 2 * math.pi), rng.uniform(0.1, 0.5) * min(height, width)
+    times = np.arange(frames) / scene.rate
+    x, y = times * speed * math.cos(direction), times * speed * math.sin(direction)
+    x, y = x - x.min(), y - y.min()
+    canvas = _texture(rng, height + int(y.max()) + 2, width + int(x.max()) + 2, (3, 9), rng.uniform(30, 110))
+    out = np.empty((frames, height, width, 3), np.float32)
+    for t in range(frames):
+        row, column = int(y[t]), int(x[t])
+        down, right = np.float32(y[t] - row), np.float32(x[t] - column)
+        patch = canvas[row : row + height + 1, column : column + width + 1]
+        patch = patch[:-1] + (patch[1:] - patch[:-1]) * down
+        out[t] = patch[:, :-1] + (patch[:, 1:] - patch[:, :-1]) * right
+    return out
+
+
+def _paint(
+    frame: Floats, texture: Floats, outline: Outline, place: dict[str, float], radius: float, cover: float
+) -> None:
+    """Lay the object over `frame` (H, W, C), in place: `radius` in pixels, `cover` its opacity, 0 to 1."""
+    height, width = frame.shape[:2]
+    dx = np.mod(np.arange(width) - place["across"] * width + width / 2, width) - width / 2
+    dy = np.mod(np.arange(height) - place["down"] * height + height / 2, height) - height / 2
+    rows, columns = np.flatnonzero(np.abs(dy) < radius * 1.1), np.flatnonzero(np.abs(dx) < radius * 1.1)
+    x, y = (dx[columns] / radius).astype(np.float32)[None], (dy[rows] / radius).astype(np.float32)[:, None]
+    cos, sin = math.cos(2 * math.pi * place["angle"]), math.sin(2 * math.pi * place["angle"])
+    u, v = cos * x + sin * y, cos * y - sin * x
+    alpha = np.clip(0.5 - outline.excess(u, v) * radius, 0, 1) * np.float32(cover)
+    side = texture.shape[0]
+    at = [np.clip((w * 0.5 + 0.5) * side, 0, side - 1).astype(np.intp) for w in (v, u)]
+    under = frame[np.ix_(rows, columns)]
+    frame[np.ix_(rows, columns)] = under + (texture[at[0], at[1]] - under) * alpha[..., None]
+
+
+def _paint_object(frame: Floats, texture: Floats, outline: Outline, place: dict[str, float]) -> None:
+    """The object at its size; at the seam of the size circle the near one fades into the far one."""
+    near, far = SIZE_RANGE[1], SIZE_RANGE[0]
+    phase = place["size"] % 1.0
+    short = min(frame.shape[:2])
+    cover = min(1.0, phase / FADE)
+    radius = short / 2 * far * (near / far) ** phase
+    if cover < 1:
+        _paint(frame, texture, outline, place, radius * near / far, 1 - cover)
+    _paint(frame, texture, outline, place, radius, cover)
+
+
+def _render(rng: np.random.Generator, scene: Scene) -> Bytes:
+    """All frames of a scene, (T, H, W, C) uint8, in the order of the motion's forward class."""
+    frames = _background(rng, scene)
+    outline = Outline.draw(rng)
+    texture = _texture(rng, 128, 128, (2, 5), rng.uniform(120, 220))
+    for t in range(len(frames)):
+        _paint_object(frames[t], texture, outline, {name: float(scene.phases[name][t]) for name in PHASES})
+    gain = rng.uniform(0.97, 1.03, (len(frames), 1, 1, 1)).astype(np.float32)
+    noise = rng.standard_normal((*frames.shape[:3], 1), dtype=np.float32) * np.float32(scene.noise)
+    return np.clip(frames * gain + noise, 0, 255).astype(np.uint8)
+
+
+def _motion_of(label: str) -> Motion:
+    return next(motion for motion in MOTIONS if label in (motion.forward, motion.backward))
+
+
+def render_clip(label: str, *, seed: int, split: str, number: int) -> tuple[Bytes, int, Encoding]:
+    """One video before it is encoded.
+
+    Returns its frames (T, H, W, C) uint8, its frames per second and how it is to be encoded; all three follow
+    from the arguments alone. The reverse class's clip of the same seed, split and number is the same frames,
+    last one first.
+    """
+    motion = _motion_of(label)
+    rng = np.random.default_rng([seed, SPLITS.index(split), MOTIONS.index(motion), number])
+    scene = _draw_scene(rng, motion)
+    frames = _render(rng, scene)
+    return (frames if label == motion.forward else frames[::-1]), scene.rate, scene.encoding
+
+
+# --------------------------------------------------------------------------------------------------- encoding
+
+
+def _encode(path: Path, frames: Bytes, rate: int, encoding: Encoding) -> None:
+    """Write (T, H, W, C) uint8 to `path`: the whole file or none."""
+    partial = path.with_name(f".{path.stem}.part{path.suffix}")
+    options = dict(encoding.options)
+    if encoding.codec == "libx265":
+        options["x265-params"] = X265_PARAMETERS
+    # bitexact: no random track identifiers and no encoder version, the same bytes each time.
+    with av.open(str(partial), "w", options={"fflags": "+bitexact"}) as container:
+        stream = cast(VideoStream, container.add_stream(encoding.codec, rate=Fraction(rate), options=options))
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = encoding.pixel_format
+        stream.codec_context.thread_count = 1
+        for frame_HWC in frames:
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame_HWC), format="rgb24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    os.replace(partial, path)
+
+
+# ----------------------------------------------------------------------------------------------- the data set
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What a data set follows from; kept beside it as `dataset.json`."""
+
+    train: int
+    val: int
+    test: int
+    seed: int
+    generator: int = GENERATOR
+
+
+def _write_pair(folder: Path, split: str, motion: Motion, number: int, seed: int) -> int:
+    """Render one scene and write its two videos, one per direction; those that are there stay. Returns 2."""
+    frames, rate, encoding = render_clip(motion.forward, seed=seed, split=split, number=number)
+    for label, ordered in ((motion.forward, frames), (motion.backward, frames[::-1])):
+        path = folder / split / label / f"{number:04d}.{encoding.extension}"
+        if not path.exists():
+            _encode(path, ordered, rate, encoding)
+    return 2
+
+
+def _write_pairs(folder: Path, jobs: list[tuple[str, Motion, int]], seed: int) -> int:
+    return sum(_write_pair(folder, split, motion, number, seed) for split, motion, number in jobs)
+
+
+def _jobs(folder: Path, arguments: Arguments) -> Iterator[tuple[str, Motion, int]]:
+    """Every (split, motion, number) of which a video is missing."""
+    for split in SPLITS:
+        present = {name: {path.stem for path in (folder / split / name).glob("[0-9]*")} for name in CLASSES}
+        for number in range(getattr(arguments, split)):
+            for motion in MOTIONS:
+                if f"{number:04d}" not in present[motion.forward] & present[motion.backward]:
+                    yield split, motion, number
+
+
+def _is_complete(folder: Path, arguments: Arguments) -> bool:
+    """Whether the folder holds this data set; refuses one that holds, or began to hold, another."""
+    for name, complete in (("dataset.json", True), ("dataset.json.part", False)):
+        if (folder / name).exists():
+            if json.loads((folder / name).read_text()) != asdict(arguments):
+                raise UserError(f"{folder} holds a data set of other arguments; give an empty folder")
+            return complete
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty and holds no rendered data set; give an empty folder")
+    return False
+
+
+def render_dataset(
+    folder: Path,
+    *,
+    train: int,
+    val: int,
+    test: int,
+    seed: int,
+    workers: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Write `folder`/{train,val,test}/<class>/<number>.<extension>, so many videos per class.
+
+    Each video follows from (seed, split, class, number) alone. A complete folder is left as it is, an
+    interrupted one continued. `workers` processes render (0: this one); `progress(done, total)` is told of videos.
+    Raises UserError where the folder holds anything else.
+    """
+    arguments = Arguments(train, val, test, seed)
+    if _is_complete(folder, arguments):
+        return
+    for split in SPLITS:
+        for label in CLASSES:
+            (folder / split / label).mkdir(parents=True, exist_ok=True)
+    record = folder / "dataset.json.part"
+    record.write_text(json.dumps(asdict(arguments)))
+    total = len(CLASSES) * (train + val + test)
+    jobs = list(_jobs(folder, arguments))
+    done = total - 2 * len(jobs)
+    for written in _write_all(folder, jobs, seed, workers):
+        done += written
+        if progress is not None:
+            progress(done, total)
+    os.replace(record, folder / "dataset.json")
+
+
+def _write_all(folder: Path, jobs: list[tuple[str, Motion, int]], seed: int, workers: int) -> Iterator[int]:
+    """Do the jobs, some at a time, here or in `workers` processes; yields how many videos were written."""
+    portions = [jobs[i : i + 8] for i in range(0, len(jobs), 8)]
+    if workers == 0:
+        yield from (_write_pairs(folder, portion, seed) for portion in portions)
+        return
+    # spawn: a fork of a process in which torch has started threads can hang.
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures = [pool.submit(_write_pairs, folder, portion, seed) for portion in portions]
+        for future in as_completed(futures):
+            yield future.result()

@@ -1,0 +1,127 @@
+"""Multi-view evaluation: every video of a list, all its views, one score; unreadable ones are counted, not replaced."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from hybridvideo.config import EvalConfig, Preprocessing
+from hybridvideo.data.dataset import ViewDataset
+from hybridvideo.data.loader import view_loader
+from hybridvideo.data.manifest import Manifest
+from hybridvideo.data.transforms import ViewTransform
+from hybridvideo.engine.metrics import accuracy
+from hybridvideo.engine.multiview import Precision, VideoResult, averaged, run_views
+from hybridvideo.engine.progress import progress
+from hybridvideo.models.contract import VideoModel
+from hybridvideo.parsing import plain
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """`results`: the figures, as in results.json. `rows`: one per video, in the order of the list."""
+
+    results: dict[str, Any]
+    rows: list[dict[str, Any]]
+
+
+def evaluate(
+    model: VideoModel,
+    manifest: Manifest,
+    views: EvalConfig,
+    *,
+    accelerator: Accelerator | None = None,
+    preprocessing: Preprocessing | None = None,
+    workers: int = 2,
+    precision: Precision = "fp32",
+) -> Evaluation:
+    """Score a labelled list.
+
+    Args:
+        model: on any device; moved to the accelerator's.
+        manifest: videos with labels that index the model's classes.
+        views: clips in time by crops in space, and how their scores are averaged.
+        accelerator: with several processes each takes its share of the videos; all get the whole result.
+        preprocessing: default: what came with the weights.
+
+    Returns:
+        Figures over the videos that could be read; the others are rows with their reason and `num_failed`.
+    """
+    accelerator = accelerator or Accelerator(cpu=next(model.parameters()).device.type == "cpu")
+    prep = preprocessing or model.preprocessing
+    assert prep is not None, "a model without preprocessing needs it as an argument"
+    start = time.perf_counter()
+    share = score_share(model, manifest, views, prep, accelerator, workers, precision)
+    rows = sorted(gather_object(share) if accelerator.num_processes > 1 else share, key=lambda row: row["index"])
+    return Evaluation(summary(model, views, prep, precision, rows, time.perf_counter() - start), rows)
+
+
+def score_share(
+    model: VideoModel, manifest: Manifest, views: EvalConfig, prep: Preprocessing, accelerator: Accelerator,
+    workers: int, precision: Precision,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Rows of the videos of this process."""
+    model = model.to(accelerator.device).eval()
+    dataset = ViewDataset(manifest, prep.clip, ViewTransform(prep.frame, views.crops), views.clips)
+    rank, world = accelerator.process_index, accelerator.num_processes
+    loader = view_loader(dataset, batch_videos=videos_per_batch(views), workers=workers, rank=rank, world=world)
+    rows = []
+    with progress("evaluating", len(range(rank, len(manifest), world)), accelerator.is_main_process) as advance:
+        for result in run_views(
+            loader, model, normalisation=prep.normalisation, device=accelerator.device,
+            batch_size=views.batch_size, precision=precision,
+        ):  # fmt: skip
+            rows.append(row_of(result, manifest, model, views))
+            advance(1)
+    return rows
+
+
+def videos_per_batch(views: EvalConfig) -> int:
+    """As many videos as fill a forward pass with their views."""
+    return max(1, views.batch_size // (views.clips * views.crops))
+
+
+def row_of(result: VideoResult, manifest: Manifest, model: VideoModel, views: EvalConfig) -> dict[str, Any]:
+    """A row of scores.parquet; a video that could not be read has null scores."""
+    labels = model.labels or tuple(str(i) for i in range(model.num_classes))
+    row: dict[str, Any] = {
+        "index": result.index, "path": manifest.rows[result.index].path, "status": result.status,
+        "reason": result.reason, "label": result.label, "label_name": labels[result.label],
+        "predicted": None, "predicted_name": None, "scores": None,
+    }  # fmt: skip
+    if len(result.outputs_VK):
+        scores_K = averaged(result.outputs_VK, views.average)
+        predicted = int(scores_K.argmax())
+        row |= {"predicted": predicted, "predicted_name": labels[predicted], "scores": scores_K.tolist()}
+    return row
+
+
+def summary(
+    model: VideoModel, views: EvalConfig, prep: Preprocessing, precision: Precision, rows: list[dict[str, Any]],
+    seconds: float,
+) -> dict[str, Any]:  # fmt: skip
+    """The figures of results.json."""
+    labels = model.labels or tuple(str(i) for i in range(model.num_classes))
+    read = [row for row in rows if row["scores"] is not None]
+    failed = [row for row in rows if row["scores"] is None]
+    scores_NK = np.array([row["scores"] for row in read], np.float64).reshape(-1, len(labels))
+    figures = accuracy(scores_NK, np.array([row["label"] for row in read], np.int64), labels)
+    return {
+        **asdict(figures),
+        "num_videos": len(rows),
+        "num_failed": len(failed),
+        "failures": [{name: row[name] for name in ("path", "status", "reason")} for row in failed],
+        "num_partial": sum(row["status"] == "partial" for row in read),
+        "protocol": {
+            "clips": views.clips, "crops": views.crops, "average": views.average,
+            **plain(prep.clip), "frame": plain(prep.frame), "precision": precision,
+        },
+        "labels": list(labels),
+        "seconds": seconds,
+        "videos_per_second": len(rows) / max(seconds, 1e-9),
+    }  # fmt: skip

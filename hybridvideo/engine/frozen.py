@@ -1,0 +1,147 @@
+"""What is frozen is computed once: outputs of a model's frozen part, one file per video, in place of its clips.
+
+Possible only where nothing random stands before that part. The files are named by what they were computed from
+(video, preprocessing, frozen weights), so an interrupted computation continues, and runs may share a folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from hybridvideo.config import AugmentConfig, ClipConfig
+from hybridvideo.data.dataset import PADDING, ClipDataset
+from hybridvideo.data.loader import EpochOrder, device_batches, normalise, train_loader
+from hybridvideo.engine.progress import progress
+from hybridvideo.errors import VideoError
+from hybridvideo.models.contract import VideoModel
+from hybridvideo.parsing import plain
+
+LARGEST_IN_MEMORY = 4 * 2**30  # bytes of outputs kept in memory by one process
+
+
+def nothing_random(clip: ClipConfig, augment: AugmentConfig) -> bool:
+    """Whether a training clip is the same in every epoch."""
+    return clip.train_start != "random" and not augment.random and not (augment.mixup or augment.cutmix)
+
+
+class FrozenDataset(Dataset[dict[str, Any]]):
+    """Items like those of `ClipDataset`, with `frozen`, the output of the frozen part, for `clip`."""
+
+    def __init__(self, clips: ClipDataset, files: Sequence[Path], failures: dict[int, VideoError]) -> None:
+        self.clips, self.files, self.failures = clips, files, failures
+        self.shape = self._shape()
+        size = torch.Size(self.shape).numel() * 4 * len(files)
+        self.memory: dict[int, dict[str, Any]] | None = {} if size <= LARGEST_IN_MEMORY else None
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        index = key[1]
+        if self.memory is None:
+            return self._item(index)
+        if index not in self.memory:
+            self.memory[index] = self._item(index)
+        return self.memory[index]
+
+    def _item(self, index: int) -> dict[str, Any]:
+        if index == PADDING or index in self.failures:
+            failure = self.failures.get(index)
+            status, reason = (failure.status, failure.reason) if failure else ("padding", "")
+            return self._labelled(index, torch.zeros(self.shape), False, status, reason)
+        with safe_open(self.files[index], "pt") as file:
+            notes = file.metadata()
+            return self._labelled(index, file.get_tensor("frozen"), True, notes["status"], notes["reason"])
+
+    def _labelled(self, index: int, frozen: Tensor, ok: bool, status: str, reason: str) -> dict[str, Any]:
+        label = -1 if index == PADDING else self.clips.manifest.rows[index].label
+        return {"frozen": frozen, "label": label, "index": index, "ok": ok, "status": status, "reason": reason}
+
+    def _shape(self) -> list[int]:
+        readable = next((file for i, file in enumerate(self.files) if i not in self.failures), None)
+        if readable is None:
+            return [1]
+        with safe_open(readable, "pt") as file:
+            return list(file.get_slice("frozen").get_shape())
+
+
+def frozen_loader(dataset: FrozenDataset, order: EpochOrder) -> DataLoader[dict[str, Any]]:
+    """Batches of the outputs, read in this process."""
+    return DataLoader(dataset, batch_sampler=order, collate_fn=default_collate)
+
+
+def compute_frozen(
+    model: VideoModel, clips: ClipDataset, folder: Path, accelerator: Accelerator, workers: int, batch_size: int
+) -> FrozenDataset:
+    """The outputs of the frozen part for every video, computed where they are not there yet, shared by processes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    key = part_key(model, clips)
+    files = [folder / f"{video_key(clips.manifest.file(i), key)}.safetensors" for i in range(len(clips))]
+    wanted = [i for i, file in enumerate(files) if not file.exists()]
+    share = wanted[accelerator.process_index :: accelerator.num_processes]
+    failures: dict[int, VideoError] = {}
+    with progress("frozen part", len(share), accelerator.is_main_process) as advance:
+        for batch in batches(clips, share, workers, batch_size, accelerator.device) if share else []:
+            advance(len(batch["index"]))
+            failures |= store(model, batch, files)
+    gathered: list[Any] = [failures]
+    if accelerator.num_processes > 1:
+        gathered = [None] * accelerator.num_processes
+        torch.distributed.all_gather_object(gathered, failures)
+    return FrozenDataset(clips, files, {i: error for part in gathered for i, error in part.items()})
+
+
+def batches(clips: ClipDataset, share: list[int], workers: int, batch_size: int, device: torch.device) -> Any:
+    """The chosen clips, in order, on the device."""
+    chosen = [[(0, index) for index in share[i : i + batch_size]] for i in range(0, len(share), batch_size)]
+    loader = train_loader(clips, chosen, workers=workers, pin_memory=device.type == "cuda")  # type: ignore[arg-type]
+    return device_batches(loader, device)
+
+
+def store(model: VideoModel, batch: dict[str, Any], files: Sequence[Path]) -> dict[int, VideoError]:
+    """Compute and write one batch; gives the videos that could not be read."""
+    model.eval()
+    with torch.inference_mode():
+        outputs = model.forward_frozen(normalise(batch["clip"], model.normalisation)).float().cpu()
+    failures: dict[int, VideoError] = {}
+    for output, index, ok, status, reason in zip(
+        outputs, batch["index"].tolist(), batch["ok"].tolist(), batch["status"], batch["reason"], strict=True
+    ):
+        if ok:
+            save_file({"frozen": output.clone()}, files[index], metadata={"status": status, "reason": reason})
+        else:
+            failures[index] = VideoError(status, reason)
+    return failures
+
+
+def part_key(model: VideoModel, clips: ClipDataset) -> str:
+    """What the outputs depend on beside the video."""
+    digest = hashlib.sha256()
+    digest.update(json.dumps([model.settings(), plain(model.normalisation), plain(clips.clip)]).encode())
+    digest.update(repr((clips.transform.frame, clips.transform.augment)).encode())
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    for name, value in model.state_dict().items():
+        if name not in trained:
+            digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def video_key(file: Path, part: str) -> str:
+    """Name of a video's output; a changed file gets another."""
+    try:
+        facts = file.stat()
+        identity = f"{file.resolve()} {facts.st_size} {facts.st_mtime_ns}"
+    except OSError:
+        identity = str(file)
+    return hashlib.sha256(f"{part} {identity}".encode()).hexdigest()[:32]

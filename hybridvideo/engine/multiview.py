@@ -1,0 +1,84 @@
+"""Videos through a model, all views of each, one result per video: the core of evaluation and of both bulk jobs.
+
+V views of the videos of a batch   C T H W of a view   K classes or channels
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from hybridvideo.config import Normalisation
+from hybridvideo.data.loader import device_batches, normalise
+
+Precision = Literal["fp32", "bf16", "fp16"]
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class VideoResult:
+    """What came out for one video; `outputs_VK` has no rows where nothing could be read."""
+
+    index: int
+    label: int
+    status: str
+    reason: str
+    outputs_VK: Tensor
+    start: tuple[float, ...]
+    end: tuple[float, ...]
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
+    """Mixed precision; nothing for fp32."""
+    return contextlib.nullcontext() if precision == "fp32" else torch.autocast(device.type, DTYPES[precision])
+
+
+def run_views(
+    loader: DataLoader[dict[str, Any]],
+    compute: Callable[[Tensor], Tensor],
+    *,
+    normalisation: Normalisation,
+    device: torch.device,
+    batch_size: int,
+    precision: Precision = "fp32",
+) -> Iterator[VideoResult]:
+    """One result per video of `view_loader`, in its order.
+
+    `compute` maps normalised views (N, C, T, H, W) to (N, K), and sees at most `batch_size` of them at once.
+    """
+    for batch in device_batches(loader, device):
+        with torch.inference_mode(), autocast(device, precision):
+            parts = [compute(normalise(part, normalisation)) for part in batch["views"].split(batch_size) if len(part)]
+        outputs_VK = torch.cat(parts).float().cpu() if parts else torch.zeros(0, 0)
+        yield from by_video(batch, outputs_VK)
+
+
+def by_video(batch: Mapping[str, Any], outputs_VK: Tensor) -> Iterator[VideoResult]:
+    """The outputs of a batch, video by video."""
+    for i, part_VK in enumerate(outputs_VK.split(batch["counts"].tolist()) if len(outputs_VK) else []):
+        yield result(batch, i, part_VK)
+    if not len(outputs_VK):  # no video of the batch could be read
+        for i in range(len(batch["counts"])):
+            yield result(batch, i, outputs_VK)
+
+
+def result(batch: Mapping[str, Any], i: int, outputs_VK: Tensor) -> VideoResult:
+    """Video `i` of a batch with its outputs."""
+    return VideoResult(
+        index=int(batch["index"][i]), label=int(batch["label"][i]), status=batch["status"][i],
+        reason=batch["reason"][i], outputs_VK=outputs_VK, start=batch["start"][i], end=batch["end"][i],
+    )  # fmt: skip
+
+
+def averaged(logits_VK: Tensor, average: Literal["softmax", "logits"]) -> Tensor:
+    """Probabilities (K,) of a video: the mean of its views' softmax, or the softmax of their mean logits."""
+    if average == "softmax":
+        return logits_VK.softmax(-1).mean(0)
+    return logits_VK.mean(0).softmax(-1)

@@ -1,0 +1,63 @@
+"""Progress of long work: a bar on a terminal, a plain line now and then where the output is a file or a pipe."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+SECONDS_BETWEEN_LINES = 15.0
+
+
+class Advance(Protocol):
+    """Called as work is done."""
+
+    def __call__(self, steps: int = 1, note: str = "") -> None: ...
+
+
+@contextmanager
+def progress(label: str, total: int, shown: bool = True, done: int = 0) -> Iterator[Advance]:
+    """`advance(steps, note)` moves it on; `shown=False` (a process that is not the first) prints nothing."""
+    if not shown or total == 0:
+        yield lambda steps=1, note="": None
+    elif sys.stderr.isatty():
+        yield from bar(label, total, done)
+    else:
+        yield lines(label, total, done)
+
+
+def bar(label: str, total: int, done: int) -> Iterator[Advance]:
+    """A rich progress bar on standard error."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+        task = shown.add_task(label, total=total, completed=done, note="")
+
+        def advance(steps: int = 1, note: str = "") -> None:
+            shown.update(task, advance=steps, note=note)
+
+        yield advance
+
+
+def lines(label: str, total: int, done: int) -> Advance:
+    """A line every SECONDS_BETWEEN_LINES, the first after that time, so that short work says nothing."""
+    printed = time.monotonic()
+
+    def advance(steps: int = 1, note: str = "") -> None:
+        nonlocal done, printed
+        done += steps
+        if time.monotonic() - printed > SECONDS_BETWEEN_LINES:
+            printed = time.monotonic()
+            print(f"{label}: {done}/{total} {note}".rstrip(), file=sys.stderr, flush=True)
+
+    return advance

@@ -1,0 +1,131 @@
+"""What every model offers, whatever is inside it.
+
+x_BCTHW  float clip, normalised          grid_BTHWC  features, channels last          logits_BK
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hybridvideo.config import Normalisation, Preprocessing
+from hybridvideo.errors import UserError, nearest
+
+
+class VideoModel(nn.Module, ABC):
+    """Base of all models: `model(x_BCTHW) -> logits_BK`, always logits, in both modes.
+
+    A subclass sets `num_classes`, `num_features`, `input_shape` and `normalisation`, and defines the abstract
+    methods; the rest follows from them.
+    """
+
+    num_classes: int
+    num_features: int  # channels of forward_head(..., pre_logits=True)
+    input_shape: tuple[int, int, int, int]  # (C, T, H, W) of the standard input
+    normalisation: Normalisation  # of the input, belongs to the weights
+    classifier_name: str  # of the last linear layer, as in named_modules()
+    labels: tuple[str, ...] | None = None  # names of the classes, where weights brought them
+    preprocessing: Preprocessing | None = None  # of a video, where weights brought it
+    card: Any = None  # weights.checkpoint.ModelCard of a loaded checkpoint
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        """Logits (B, K)."""
+        return self.forward_head(self.forward_features(x_BCTHW))
+
+    def forward_features(self, x_BCTHW: Tensor) -> Tensor:
+        """The last grid (B, T, H, W, C)."""
+        return self.forward_stages(self.forward_stem(x_BCTHW))
+
+    def forward_intermediates(self, x_BCTHW: Tensor, stages: Sequence[str]) -> list[Tensor]:
+        """The grids after the named stages, in the order asked for; UserError for an unknown name."""
+        self.check_stages(stages)
+        grids: dict[str, Tensor] = {}
+        self.forward_stages(self.forward_stem(x_BCTHW), keep=grids)
+        return [grids[name] for name in stages]
+
+    def check_stages(self, stages: Sequence[str]) -> None:
+        """UserError unless every name is one of `stage_names`."""
+        for name in stages:
+            if name not in self.stage_names:
+                hint = nearest(name, self.stage_names)
+                raise UserError(f"no stage {name!r} in this model{hint}; it has {', '.join(self.stage_names)}")
+
+    @property
+    @abstractmethod
+    def stage_names(self) -> list[str]:
+        """Names of the stages, in order; the first is `stem`."""
+
+    @abstractmethod
+    def forward_stem(self, x_BCTHW: Tensor) -> Tensor:
+        """The first grid (B, T', H', W', C')."""
+
+    @abstractmethod
+    def forward_stages(self, grid_BTHWC: Tensor, keep: dict[str, Tensor] | None = None) -> Tensor:
+        """The grid after all stages; with `keep`, the grid after each stage is put there under its name."""
+
+    @abstractmethod
+    def forward_head(self, grid_BTHWC: Tensor, pre_logits: bool = False) -> Tensor:
+        """Logits (B, K), or with `pre_logits` the pooled features (B, num_features) before the classifier."""
+
+    @abstractmethod
+    def reset_classifier(self, num_classes: int) -> None:
+        """A new classifier of so many classes."""
+
+    @abstractmethod
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters that must not decay, beyond all vectors and scalars."""
+
+    @abstractmethod
+    def layer_groups(self) -> list[tuple[str, list[nn.Parameter]]]:
+        """All parameters from the input to the classifier, in groups that may be unfrozen or scaled together."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Plain data from which `create_model(name, num_classes, **settings)` builds this architecture."""
+
+    def has_frozen_part(self) -> bool:
+        """Whether `forward_frozen` computes something that training leaves as it is."""
+        return False
+
+    def forward_frozen(self, x_BCTHW: Tensor) -> Tensor:
+        """All that comes before the first trained parameter; computed once where nothing random stands before it."""
+        return x_BCTHW
+
+    def forward_rest(self, frozen: Tensor) -> Tensor:
+        """Logits (B, K) from the output of `forward_frozen`."""
+        return self(frozen)
+
+
+class AfterFrozen(nn.Module):
+    """A model that is fed the output of its frozen part: what is trained once that has been computed."""
+
+    def __init__(self, model: VideoModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, frozen: Tensor) -> Tensor:
+        """Logits (B, K)."""
+        return self.model.forward_rest(frozen)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Number of parameters, frozen ones included."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def count_gmacs(model: VideoModel, input_shape: tuple[int, int, int, int] | None = None) -> float:
+    """Billions of multiply-adds of one forward pass of one view; what papers of this field call GFLOPs."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    shape = input_shape or model.input_shape
+    device = next(model.parameters()).device
+    training = model.training
+    model.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, *shape, device=device))
+    model.train(training)
+    return counter.get_total_flops() / 2e9

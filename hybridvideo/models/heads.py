@@ -1,0 +1,57 @@
+"""From the last grid to the classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from hybridvideo.config import HeadConfig
+
+# Statistics over the positions of all frames: (B, N, C) -> (B, C). None depends on the order of the frames.
+POOLS: dict[str, Callable[[Tensor], Tensor]] = {
+    "mean": lambda x_BNC: x_BNC.mean(1),
+    "max": lambda x_BNC: x_BNC.amax(1),
+    "min": lambda x_BNC: x_BNC.amin(1),
+    "std": lambda x_BNC: (x_BNC.var(1, correction=0) + 1e-6).sqrt(),
+}
+
+
+class PoolHead(nn.Module):
+    """Pool -> norm -> [hidden layer] -> dropout -> linear."""
+
+    def __init__(self, dim: int, num_classes: int, config: HeadConfig) -> None:
+        super().__init__()
+        self.pools = config.pool
+        pooled = dim * len(config.pool)
+        self.norm = nn.LayerNorm(pooled) if config.norm else nn.Identity()
+        self.hidden = nn.Sequential(nn.Linear(pooled, config.hidden), nn.GELU()) if config.hidden else nn.Identity()
+        self.dropout = nn.Dropout(config.dropout)
+        self.num_features = config.hidden or pooled
+        self.classifier = nn.Linear(self.num_features, num_classes)
+
+    def forward(self, grid_BTHWC: Tensor, pre_logits: bool = False) -> Tensor:
+        return self.classify(self.pool(grid_BTHWC), pre_logits)
+
+    def pool(self, grid_BTHWC: Tensor) -> Tensor:
+        """(B, T, H, W, C) -> (B, C * number of pools); no parameters."""
+        x_BNC = grid_BTHWC.flatten(1, 3)
+        return torch.cat([POOLS[name](x_BNC) for name in self.pools], 1)
+
+    def classify(self, pooled_BC: Tensor, pre_logits: bool = False) -> Tensor:
+        """Logits (B, K), or the features before the classifier."""
+        features_BC: Tensor = self.hidden(self.norm(pooled_BC))
+        return features_BC if pre_logits else self.classifier(self.dropout(features_BC))
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """A new last layer, small, so that the first predictions are even."""
+        old = self.classifier
+        self.classifier = nn.Linear(self.num_features, num_classes, device=old.weight.device, dtype=old.weight.dtype)
+        init_classifier(self.classifier)
+
+
+def init_classifier(layer: nn.Linear) -> None:
+    """Small normal weights, zero bias."""
+    nn.init.normal_(layer.weight, std=0.01)
+    nn.init.zeros_(layer.bias)

@@ -1,0 +1,102 @@
+"""Clips at a glance: a strip of evenly spaced frames for each, with what it is and what the model calls it."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hybridvideo.report.page import Html, join, percent, text
+
+if TYPE_CHECKING:
+    import torch
+
+    Frames = npt.NDArray[np.uint8] | torch.Tensor
+
+CLIPS = 24
+FRAMES = 8
+FRAME_HEIGHT = 84
+"""Height of a frame in a strip, in pixels; with JPEG quality 80 a sheet of 24 clips stays under 1 MB."""
+WIDEST = 16 / 9
+"""Frames wider than this (width over height) are cut at the sides, so that a strip is never a thin line."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One clip to show. `frames_TCHW`: uint8 RGB; `score`: of the predicted label, from 0 to 1."""
+
+    path: str
+    frames_TCHW: Frames
+    truth: str | None
+    predicted: str
+    score: float
+
+
+def evenly(count: int, wanted: int) -> list[int]:
+    """At most `wanted` evenly spaced indices of `count`, the first and the last among them."""
+    if count <= wanted:
+        return list(range(count))
+    return [round(place) for place in np.linspace(0, count - 1, wanted)]
+
+
+def contact_sheet(samples: Sequence[Sample], clips: int = CLIPS, frames: int = FRAMES) -> Html:
+    """Up to `clips` samples, evenly spaced through those given, each with up to `frames` frames."""
+    shown = [samples[index] for index in evenly(len(samples), clips)]
+    return Html(f'<div class="sheet">{join(_clip(sample, frames) for sample in shown)}</div>')
+
+
+def _clip(sample: Sample, frames: int) -> Html:
+    name = PurePath(sample.path).name
+    picture = f'<img src="{strip(sample.frames_TCHW, frames)}" alt="{text(f"frames of {name}")}">'
+    border, words = _verdict(sample)
+    return Html(
+        f'<div class="clip{border}">{picture}<div>{words}</div><div class="file">{text(name)}</div></div>'
+    )
+
+
+def _verdict(sample: Sample) -> tuple[str, Html]:
+    said = text(f"{sample.predicted} ({percent(sample.score, 0)})")
+    if sample.truth is None:
+        return "", Html(f"predicted <b>{said}</b>")
+    if sample.truth == sample.predicted:
+        return " good-border", Html(f'<span class="tag good">✓</span> <b>{said}</b>, as it is')
+    return " bad-border", Html(f'<span class="tag bad">✗</span> <b>{said}</b>, truly {text(sample.truth)}')
+
+
+def strip(frames_TCHW: Frames, frames: int = FRAMES) -> str:
+    """Evenly spaced frames side by side, as a JPEG data URI."""
+    from PIL import Image
+
+    clip_TCHW: npt.NDArray[Any] = np.asarray(frames_TCHW)
+    assert clip_TCHW.ndim == 4 and clip_TCHW.shape[1] == 3 and clip_TCHW.dtype == np.uint8, clip_TCHW.shape
+    chosen = clip_TCHW[evenly(len(clip_TCHW), frames)].transpose(0, 2, 3, 1)
+    height, width = chosen.shape[1:3]
+    if width > WIDEST * height:
+        side = int(width - WIDEST * height) // 2
+        chosen, width = chosen[:, :, side : width - side], width - 2 * side
+    size = (max(1, round(width * FRAME_HEIGHT / height)), FRAME_HEIGHT)
+    pictures = [
+        np.asarray(Image.fromarray(np.ascontiguousarray(f)).resize(size, Image.Resampling.BICUBIC))
+        for f in chosen
+    ]
+    # A clip with fewer frames keeps the size of the others: the rest of its strip stays grey.
+    sheet = np.full((FRAME_HEIGHT, frames * (size[0] + 2) - 2, 3), 128, dtype=np.uint8)
+    for place, picture in enumerate(pictures):
+        left = place * (size[0] + 2)
+        sheet[:, left : left + size[0]] = picture
+    return jpeg(sheet)
+
+
+def jpeg(picture_HWC: npt.NDArray[np.uint8]) -> str:
+    """A uint8 RGB picture as a JPEG data URI."""
+    from PIL import Image
+
+    target = io.BytesIO()
+    Image.fromarray(picture_HWC).save(target, format="JPEG", quality=80, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(target.getvalue()).decode("ascii")

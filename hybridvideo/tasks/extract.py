@@ -1,0 +1,61 @@
+"""`hybridvideo extract`: videos -> one feature vector per clip, in a file and a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import torch
+
+from hybridvideo.config import Views
+from hybridvideo.engine.bulk import extract as extract_rows
+from hybridvideo.engine.bulk import feature_function
+from hybridvideo.models.contract import VideoModel
+from hybridvideo.parsing import plain
+from hybridvideo.tasks.bulk import Job, failures, output_table, page_beside, provenance, read_inputs, run_job
+from hybridvideo.tasks.device import pick_device
+from hybridvideo.tasks.pages import write_extraction_page
+from hybridvideo.weights.checkpoint import load_model
+
+
+def extract(run: str, source: str, out: str | None, stage: str, eval: Views, job: Job) -> int:
+    """The command."""
+    table = output_table(out, run, "features")
+    model = load_model(run)
+    device = pick_device(job.device)
+    width = feature_width(model, stage)
+    manifest = read_inputs(source)
+    views = eval.over(model.card.eval)
+    settings = {"job": "extract", "stage": stage, "width": width, "views": plain(views), "precision": job.precision,
+                "preprocessing": plain(model.preprocessing), "model": model.card.name}  # fmt: skip
+    finished = run_job(
+        table, manifest,
+        lambda part: extract_rows(model, part, stage=stage, views=views, workers=job.workers, device=device,
+                                  precision=job.precision),
+        feature_schema(width), provenance(run, source, settings), job.max_bad, "extracting",
+    )  # fmt: skip
+    clips = sum(row["feature"] is not None for row in finished.rows)
+    print(f"{clips} clips of {len(manifest) - finished.failed} videos, {width} numbers each, from {stage}; "
+          f"{finished.failed} unreadable, {finished.videos_per_second:.1f} videos/s")  # fmt: skip
+    for line in failures(finished.rows):
+        print(line)
+    page = write_extraction_page(page_beside(table, table != Path(out or "")), finished)
+    print(f"features {table}\nreport {page}")
+    return 0
+
+
+def feature_schema(width: int) -> pa.Schema:
+    """Columns of the table; `feature` has a fixed size, which readers map without copying."""
+    return pa.schema(
+        [
+            ("path", pa.string()), ("status", pa.string()), ("reason", pa.string()), ("start", pa.float64()),
+            ("end", pa.float64()), ("feature", pa.list_(pa.float32(), width)),
+        ]
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def feature_width(model: VideoModel, stage: str) -> int:
+    """Length of a stage's vectors; UserError for an unknown stage, before any video is read."""
+    C, T, H, W = model.input_shape
+    return int(feature_function(model, stage)(torch.zeros(1, C, min(T, 2), H, W)).shape[1])

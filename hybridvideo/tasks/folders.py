@@ -1,0 +1,71 @@
+"""Where results go: run folders with a name of their own, and the small files each holds."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hybridvideo.config import TrainRun
+from hybridvideo.errors import UserError
+from hybridvideo.parsing import parsed, plain
+
+CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
+
+
+def new_run_folder(out: str | None, name: str) -> Path:
+    """`out`, which must not hold a run, or runs/NAME, numbered where that is taken."""
+    if out is not None:
+        if (Path(out) / CONFIG).exists():
+            raise UserError(f"{out} already holds a run; add --resume to go on with it, or give another --out")
+        return Path(out)
+    folder = Path("runs") / name
+    number = 2
+    while folder.exists():
+        folder, number = Path("runs") / f"{name}-{number}", number + 1
+    return folder
+
+
+def run_to_resume(out: str | None, name: str) -> Path:
+    """`out`, or the newest of runs/NAME, runs/NAME-2, ..., that has a checkpoint."""
+    candidates = [Path(out)] if out else [path for path in Path("runs").glob(f"{name}*") if is_numbered(path, name)]
+    saved = [path for path in candidates if (path / "checkpoints").is_dir()]
+    if not saved:
+        where = out or f"runs/{name}"
+        raise UserError(f"nothing to resume in {where}: no checkpoint there; start without --resume")
+    return max(saved, key=lambda path: (path / "checkpoints").stat().st_mtime)
+
+
+def is_numbered(path: Path, name: str) -> bool:
+    """Whether a folder is NAME or NAME-number."""
+    rest = path.name.removeprefix(name)
+    return rest == "" or rest.removeprefix("-").isdigit()
+
+
+def read_run_config(folder: Path) -> TrainRun | None:
+    """The settings a run was made with; None for a bare checkpoint."""
+    path = folder / CONFIG
+    if not path.is_file():
+        return None
+    return parsed(TrainRun, yaml.safe_load(path.read_text()) or {}, str(path))
+
+
+def write_run_config(folder: Path, run: TrainRun) -> None:
+    """The resolved settings."""
+    write_text(folder / CONFIG, yaml.safe_dump(plain(run), sort_keys=False, allow_unicode=True))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """A JSON file, complete or as it was before."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def write_text(path: Path, text: str) -> None:
+    """A text file, complete or as it was before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".new")
+    aside.write_text(text, encoding="utf-8")
+    os.replace(aside, path)

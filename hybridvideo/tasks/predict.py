@@ -1,0 +1,73 @@
+"""`hybridvideo predict`: videos -> their classes, in a table on the terminal, a file, and a page."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from hybridvideo.config import Views
+from hybridvideo.engine.bulk import classify
+from hybridvideo.parsing import plain
+from hybridvideo.tasks.bulk import Finished, Job, output_table, page_beside, provenance, read_inputs, run_job
+from hybridvideo.tasks.device import pick_device
+from hybridvideo.tasks.pages import write_prediction_page
+from hybridvideo.weights.checkpoint import load_model
+
+MOST_LINES = 40  # of the table on the terminal
+
+SCHEMA = pa.schema(
+    [
+        ("path", pa.string()), ("status", pa.string()), ("reason", pa.string()), ("label", pa.string()),
+        ("score", pa.float32()), ("topk_labels", pa.list_(pa.string())), ("topk_scores", pa.list_(pa.float32())),
+    ]
+)  # fmt: skip
+
+
+def predict(run: str, source: str, out: str | None, top_k: int, eval: Views, job: Job) -> int:
+    """The command."""
+    table = output_table(out, run, "predictions")
+    model = load_model(run)
+    device = pick_device(job.device)
+    manifest = read_inputs(source)
+    views = eval.over(model.card.eval)
+    settings = {"job": "predict", "views": plain(views), "top_k": top_k, "precision": job.precision,
+                "preprocessing": plain(model.preprocessing), "model": model.card.name,
+                "labels": list(model.card.labels)}  # fmt: skip
+    finished = run_job(
+        table, manifest,
+        lambda part: classify(model, part, views=views, top_k=top_k, workers=job.workers, device=device,
+                              precision=job.precision),
+        SCHEMA, provenance(run, source, settings), job.max_bad, "classifying",
+    )  # fmt: skip
+    show(finished)
+    page = write_prediction_page(page_beside(table, table != Path(out or "")),
+                                 finished, manifest)  # fmt: skip
+    print(f"predictions {table}\nreport {page}")
+    return 0
+
+
+def show(finished: Finished) -> None:
+    """The first rows as a table; all that could not be read are counted."""
+    table = Table("video", "class", "score", "others")
+    for row in finished.rows[:MOST_LINES]:
+        table.add_row(escape(row["path"]), *cells(row))
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    if len(finished.rows) > MOST_LINES:
+        print(f"... and {len(finished.rows) - MOST_LINES} more in {finished.table}")
+    print(f"{len(finished.rows)} videos, {finished.failed} unreadable, {finished.videos_per_second:.1f} videos/s")
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """Class, score and runners-up, or why there are none."""
+    if row["label"] is None:
+        return [f"[red]{escape(row['status'])}[/red]", "", escape(row["reason"])]
+    others = zip(row["topk_labels"][1:4], row["topk_scores"][1:4], strict=True)
+    runners_up = ", ".join(f"{name} {score:.2f}" for name, score in others)
+    note = f" [yellow]({escape(row['reason'])})[/yellow]" if row["status"] != "ok" else ""
+    return [escape(row["label"]) + note, f"{row['score']:.3f}", escape(runners_up)]

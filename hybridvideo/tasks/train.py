@@ -1,0 +1,211 @@
+"""`hybridvideo train`: lists and settings -> a run folder with checkpoints, metrics, an evaluation and a report."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import broadcast_object_list
+
+from hybridvideo.config import AugmentConfig, Preprocessing, TrainRun
+from hybridvideo.data.dataset import ClipDataset
+from hybridvideo.data.manifest import Manifest, read_manifest
+from hybridvideo.data.sampling import hash_seed
+from hybridvideo.data.transforms import TrainTransform
+from hybridvideo.engine.evaluate import evaluate
+from hybridvideo.engine.frozen import compute_frozen, nothing_random
+from hybridvideo.engine.train import Data, Plan
+from hybridvideo.engine.train import train as train_loop
+from hybridvideo.errors import EnvironmentFault, HybridVideoError, TooMuchBadData, UserError
+from hybridvideo.models import create_model
+from hybridvideo.models.contract import VideoModel, count_parameters
+from hybridvideo.parsing import plain
+from hybridvideo.report.environment import environment_facts
+from hybridvideo.tasks.device import pick_device
+from hybridvideo.tasks.evaluate import report_evaluation
+from hybridvideo.tasks.folders import (
+    ENVIRONMENT,
+    new_run_folder,
+    read_run_config,
+    run_to_resume,
+    write_json,
+    write_run_config,
+)
+from hybridvideo.tasks.pages import write_training_page
+from hybridvideo.weights.checkpoint import ModelCard, load_model
+from hybridvideo.weights.load import load_weights
+
+# What may differ between a run and its resumption without making it another run.
+FREE_TO_CHANGE = {("train", "epochs"), ("train", "log_every"), ("train", "checkpoint_every"), ("train", "trackers"),
+                  ("train", "keep"), ("data", "workers"), ("data", "max_bad"), ("data", "bad"), ("device",)}  # fmt: skip
+
+
+def train(run: TrainRun, out: str | None, resume: bool, name: str) -> int:
+    """The command; several processes of `accelerate launch` run it together."""
+    manifest, val = read_lists(run)
+    accelerator = make_accelerator(run)
+    folder = shared_folder(accelerator, out, f"{name}-seed{run.seed}", resume)
+    accelerator.project_configuration.set_directories(str(folder))
+    first = accelerator.is_main_process
+    if resume:
+        check_same_run(folder, run)
+    elif first:
+        folder.mkdir(parents=True, exist_ok=True)
+    if first:
+        write_run_config(folder, run)
+        write_json(folder / ENVIRONMENT, environment_facts())
+    start_trackers(accelerator, run)
+    accelerator.wait_for_everyone()
+
+    model = build_model(run, manifest.labels, first)
+    say(first, f"{run.model.name}: {count_parameters(model) / 1e6:.2f} M parameters, {len(manifest)} training videos, "
+               f"{len(val) if val else 0} for validation, {accelerator.num_processes} process(es) on "
+               f"{accelerator.device.type}; run folder {folder}")  # fmt: skip
+    plan = Plan(card_of(run, model, manifest.labels), run.optim, run.train, run.augment, run.seed,
+                run.data.workers, run.data.bad, run.data.max_bad)  # fmt: skip
+    data, val_data = make_data(run, model, manifest, val, accelerator, folder)
+    try:
+        train_loop(accelerator, model, data, val_data, plan, folder, resume)
+    finally:
+        accelerator.end_training()
+    finish(run, folder, val, accelerator)
+    return 0
+
+
+def finish(run: TrainRun, folder: Path, val: Manifest | None, accelerator: Accelerator) -> None:
+    """Multi-view evaluation of the kept checkpoint on the validation list, and the report."""
+    results = None
+    if val is not None:
+        model = load_model(folder)
+        evaluation = evaluate(model, val, run.eval, accelerator=accelerator, workers=run.data.workers)
+        results = evaluation.results
+        if accelerator.is_main_process:
+            report_evaluation(folder / "evaluation", model, evaluation, val, {"checkpoint": run.train.keep})
+    if not accelerator.is_main_process:
+        return
+    if run.data.cache is None:
+        shutil.rmtree(folder / "cache", ignore_errors=True)
+    page = write_training_page(folder, results, val)
+    if results:
+        low, high = results["top1_interval"]
+        views = f"{run.eval.clips} x {run.eval.crops} views"
+        say(True, f"validation top-1 {results['top1']:.3f} (95 % {low:.3f} to {high:.3f}), {views}, "
+                  f"{results['num_videos']} videos, {results['num_failed']} unreadable")  # fmt: skip
+    say(True, f"run {folder}\nreport {page}")
+
+
+def read_lists(run: TrainRun) -> tuple[Manifest, Manifest | None]:
+    """Training and validation lists under one label set; an early look for missing files."""
+    if not run.data.train:
+        raise UserError(
+            "no training list; give --data.train LIST (a folder of class folders, a CSV, `path label` lines)"
+        )
+    root = run.data.root
+    manifest = read_manifest(run.data.train, root=root, labels=run.data.labels)
+    val = read_manifest(run.data.val, root=root, labels=manifest.labels) if run.data.val else None
+    if len(manifest.labels) < 2:
+        raise UserError(f"{run.data.train} has one class ({manifest.labels[0]}); training needs two or more")
+    for source, part in ((run.data.train, manifest), (run.data.val, val)):
+        missing = part.missing() if part else []
+        if part and len(missing) > run.data.max_bad * len(part):
+            raise TooMuchBadData(
+                f"{len(missing)} of {len(part)} files of {source} are missing, more than data.max_bad "
+                f"{run.data.max_bad} allows (first: {missing[0]}); check data.root"
+            )
+    return manifest, val
+
+
+def make_accelerator(run: TrainRun) -> Accelerator:
+    """One process or several, mixed precision, trackers; gradients are accumulated and scaled by the loop itself."""
+    device = pick_device(run.device)
+    precision = "no" if run.train.precision == "fp32" else run.train.precision
+    if precision == "fp16" and device.type == "cpu":
+        raise UserError("train.precision fp16 needs a GPU; use bf16 or fp32 on cpu")
+    return Accelerator(
+        cpu=device.type == "cpu", mixed_precision=precision, log_with=run.train.trackers or None,
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )  # fmt: skip
+
+
+def start_trackers(accelerator: Accelerator, run: TrainRun) -> None:
+    """Open the trackers; a missing package is said plainly."""
+    flat = {f"{section}.{key}": str(value) for section, part in plain(run).items() if isinstance(part, dict)
+            for key, value in part.items()}  # fmt: skip
+    try:
+        project = "tensorboard" if run.train.trackers == ["tensorboard"] else "hybridvideo"
+        accelerator.init_trackers(project, config=flat)
+    except (ImportError, ValueError) as error:
+        raise EnvironmentFault(f"train.trackers {run.train.trackers}: {error}; install it or use []") from error
+
+
+def shared_folder(accelerator: Accelerator, out: str | None, name: str, resume: bool) -> Path:
+    """The run folder, chosen by the first process; an error there is an error everywhere."""
+    choice: list[Any] = [None]
+    if accelerator.is_main_process:
+        try:
+            choice = [run_to_resume(out, name) if resume else new_run_folder(out, name)]
+        except HybridVideoError as error:
+            choice = [error]
+    broadcast_object_list(choice)
+    if isinstance(choice[0], HybridVideoError):
+        raise choice[0]
+    return Path(choice[0])
+
+
+def check_same_run(folder: Path, run: TrainRun) -> None:
+    """UserError for the first setting that differs from the run's own and matters."""
+    before, now = plain(read_run_config(folder) or TrainRun()), plain(run)
+    for section, value in now.items():
+        for key, new in value.items() if isinstance(value, dict) else [(None, value)]:
+            old = before[section][key] if key else before[section]
+            place = (section, key) if key else (section,)
+            if old != new and place not in FREE_TO_CHANGE:
+                raise UserError(
+                    f"cannot resume {folder}: {'.'.join(place)} was {old!r} and is now {new!r}; "
+                    "use the run's settings, or start a new run without --resume"
+                )
+
+
+def build_model(run: TrainRun, labels: tuple[str, ...], shown: bool = False) -> VideoModel:
+    """The model at the run's input size, with its starting weights; the same in every process."""
+    torch.manual_seed(hash_seed(run.seed))
+    size = {"frames": run.clip.frames, "height": run.frame.height, "width": run.frame.width}
+    model = create_model(run.model.name, len(labels), **{**size, **run.model.changes})
+    if run.model.weights:
+        report = load_weights(model, run.model.weights, head=run.model.head)
+        say(shown, f"{run.model.weights}: {report}")
+    return model
+
+
+def card_of(run: TrainRun, model: VideoModel, labels: tuple[str, ...]) -> ModelCard:
+    """What travels with the weights."""
+    preprocessing = Preprocessing(run.clip, run.frame, model.normalisation)
+    return ModelCard(run.model.name, labels, model.settings(), preprocessing, run.eval)
+
+
+def make_data(
+    run: TrainRun, model: VideoModel, manifest: Manifest, val: Manifest | None, accelerator: Accelerator, folder: Path
+) -> tuple[Data, Data | None]:
+    """Clips, or the outputs of a frozen part where nothing random stands before it."""
+    clips = ClipDataset(manifest, run.clip, TrainTransform(run.frame, run.augment), run.seed)
+    still = AugmentConfig(crop="none", flip=0.0)
+    centre = replace(run.clip, train_start="centre" if run.clip.train_start == "random" else run.clip.train_start)
+    val_clips = ClipDataset(val, centre, TrainTransform(run.frame, still), run.seed) if val else None
+    if not (model.has_frozen_part() and nothing_random(run.clip, run.augment)):
+        return clips, val_clips
+    model.to(accelerator.device)
+    cache = Path(run.data.cache) if run.data.cache else folder / "cache"
+    arguments = (cache, accelerator, run.data.workers, run.train.batch_size)
+    frozen = compute_frozen(model, clips, *arguments)
+    return frozen, compute_frozen(model, val_clips, *arguments) if val_clips else None
+
+
+def say(shown: bool, text: str) -> None:
+    """A line for the person, from the first process only."""
+    if shown:
+        print(text, file=sys.stderr, flush=True)

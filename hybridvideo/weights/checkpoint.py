@@ -1,0 +1,72 @@
+"""A checkpoint folder: `model.safetensors` and, beside it, `model.json` with all that belongs to the weights.
+
+The card names the architecture, the labels, the preprocessing and how scores are averaged, so that a checkpoint
+can be evaluated anywhere without the config it was trained with.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from hybridvideo.config import EvalConfig, Preprocessing
+from hybridvideo.errors import UserError
+from hybridvideo.models import create_model
+from hybridvideo.models.contract import VideoModel
+from hybridvideo.models.stems import read_state_dict
+from hybridvideo.parsing import parsed
+from hybridvideo.weights.folders import CARD, WEIGHTS, find_checkpoint
+from hybridvideo.weights.load import load_weights
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What belongs to a model's weights."""
+
+    name: str
+    """Name of the model, as for `create_model`."""
+    labels: tuple[str, ...]
+    """Names of the classes, in the order of the logits."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Settings of the model, as for `create_model`."""
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    """Views the model is evaluated with unless asked otherwise."""
+
+
+def write_checkpoint(folder: Path, state: dict[str, Tensor], card: ModelCard) -> None:
+    """Weights and card into an existing folder; wrap in `folders.replacing` to make it whole or nothing."""
+    save_file({name: tensor.detach().contiguous().cpu() for name, tensor in state.items()}, folder / WEIGHTS)
+    (folder / CARD).write_text(json.dumps(asdict(card), indent=1))
+
+
+def read_card(folder: Path) -> ModelCard:
+    """The card of a checkpoint folder; UserError where it is damaged."""
+    try:
+        return parsed(ModelCard, json.loads((folder / CARD).read_text()), f"{folder / CARD}")
+    except (OSError, json.JSONDecodeError) as error:
+        raise UserError(f"{folder / CARD} cannot be read: {error}; the checkpoint is damaged") from error
+
+
+def load_model(path: str | Path, which: str | None = None) -> VideoModel:
+    """A trained model in evaluation mode, with its `labels`, `preprocessing` and `card`.
+
+    Args:
+        path: a run folder or a checkpoint folder.
+        which: "last" or "best" of a run folder; default: the one its config keeps.
+
+    Raises:
+        UserError: nothing there to load, or damaged.
+    """
+    folder = find_checkpoint(path, which)
+    card = read_card(folder)
+    model = create_model(card.name, len(card.labels), **card.settings)
+    load_weights(model, read_state_dict(str(folder / WEIGHTS)))
+    model.labels, model.preprocessing, model.card = card.labels, card.preprocessing, card
+    model.normalisation = card.preprocessing.normalisation
+    return model.eval()

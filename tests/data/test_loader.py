@@ -1,0 +1,255 @@
+"""The same samples in the same order, whatever the workers, the processes and the point of resuming."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hybridvideo.config import AugmentConfig, ClipConfig, FrameConfig, Normalisation
+from hybridvideo.data.dataset import PADDING, ClipDataset, ViewDataset
+from hybridvideo.data.loader import EpochOrder, device_batches, normalise, train_loader, view_loader
+from hybridvideo.data.manifest import Manifest, Row
+from hybridvideo.data.transforms import TrainTransform, ViewTransform
+from hybridvideo.errors import EnvironmentFault, UserError
+
+CPU = torch.device("cpu")
+FRAME = FrameConfig(16, 16)
+
+
+def write_noise_video(path: Path, seed: int) -> None:
+    import av
+
+    noise = np.random.default_rng(seed)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 32, 24, "yuv420p"
+        for _ in range(12):
+            frame = noise.integers(0, 256, (24, 32, 3), dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """Five videos, the fourth of which is none."""
+    folder = tmp_path_factory.mktemp("videos")
+    names = [f"{number}.mp4" for number in range(5)]
+    for number, name in enumerate(names):
+        write_noise_video(folder / name, number)
+    (folder / "3.mp4").write_bytes(b"")
+    return Manifest(tuple(Row(name, number) for number, name in enumerate(names)), tuple("abcde"), folder)
+
+
+def clips(manifest: Manifest, seed: int = 7) -> ClipDataset:
+    return ClipDataset(manifest, ClipConfig(frames=4), TrainTransform(FRAME, AugmentConfig()), seed)
+
+
+def views(manifest: Manifest) -> ViewDataset:
+    return ViewDataset(manifest, ClipConfig(frames=4), ViewTransform(FRAME, 3), clips=2)
+
+
+def equal(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> bool:
+    """Whether two runs gave the same batches, to the last bit."""
+    return len(one) == len(other) and all(
+        a.keys() == b.keys()
+        and all(torch.equal(a[k], b[k]) if isinstance(a[k], torch.Tensor) else a[k] == b[k] for k in a)
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+# ---- order
+
+
+def order(num_samples: int = 10, batch_size: int = 4, **options: Any) -> EpochOrder:
+    return EpochOrder(num_samples, 0, batch_size=batch_size, **options)
+
+
+def test_an_epoch_is_a_permutation_and_keeps_its_short_last_batch() -> None:
+    batches = list(order(epoch=3))
+    assert [len(batch) for batch in batches] == [4, 4, 2] and len(order()) == 3
+    assert sorted(index for batch in batches for _, index in batch) == list(range(10))
+    assert {epoch for batch in batches for epoch, _ in batch} == {3}
+
+
+def test_the_order_follows_from_seed_and_epoch() -> None:
+    assert list(order(epoch=1)) == list(order(epoch=1))
+    assert order(100, epoch=1).indices() != order(100, epoch=2).indices()
+    assert order(100).indices() != EpochOrder(100, 1, batch_size=4).indices()
+    assert order(shuffle=False).indices() == list(range(10))
+
+
+def test_order_resumed_at_batch_k_equals_the_tail() -> None:
+    whole = list(order(25, epoch=2))
+    for start in range(len(whole) + 1):
+        resumed = order(25, epoch=2, start_batch=start)
+        assert list(resumed) == whole[start:] and len(resumed) == len(whole) - start
+
+
+def test_set_epoch_moves_on_and_forgets_the_point_of_resuming() -> None:
+    moved = order(epoch=0, start_batch=2)
+    moved.set_epoch(1)
+    assert list(moved) == list(order(epoch=1))
+
+
+@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("num_samples", [8, 9, 10, 11, 13])
+def test_any_number_of_ranks_sees_the_global_batches_of_one(num_samples: int, world: int) -> None:
+    ranks = [list(order(num_samples, rank=rank, world=world)) for rank in range(world)]
+    for whole, *parts in zip(order(num_samples), *ranks, strict=True):
+        assert all(parts)  # no rank is without a step
+        together = [key for part in parts for key in part if key[1] != PADDING]
+        assert together == whole
+        sizes = [sum(index != PADDING for _, index in part) for part in parts]
+        assert max(sizes) - min(sizes) <= 1
+        assert all(len(part) == max(size, 1) for part, size in zip(parts, sizes, strict=True))
+
+
+def test_a_batch_that_processes_cannot_share_is_refused() -> None:
+    with pytest.raises(UserError, match="multiple of 3"):
+        order(batch_size=4, world=3)
+    with pytest.raises(UserError, match="no sample"):
+        order(0)
+
+
+# ---- training loader
+
+
+def test_workers_epochs_and_resuming_do_not_change_a_bit(manifest: Manifest) -> None:
+    def run(workers: int) -> list[list[dict[str, Any]]]:
+        sequence = EpochOrder(5, 7, batch_size=2)
+        loader = train_loader(clips(manifest), sequence, workers=workers)
+        epochs = []
+        for epoch, start in ((0, 0), (1, 0), (1, 2)):
+            sequence.set_epoch(epoch, start)
+            epochs.append(list(device_batches(loader, CPU)))
+        sequence.set_epoch(0)
+        next(iter(loader))  # an epoch that is broken off leaves nothing behind
+        sequence.set_epoch(1)
+        epochs.append(list(loader))
+        return epochs
+
+    alone, helped = run(0), run(2)
+    assert all(equal(a, b) for a, b in zip(alone, helped, strict=True))
+    assert equal(alone[1][2:], alone[2]) and equal(alone[1], alone[3]) and not equal(alone[0], alone[1])
+
+
+def test_a_batch_says_which_of_its_clips_are_good(manifest: Manifest) -> None:
+    (batch,) = train_loader(clips(manifest), EpochOrder(5, 0, batch_size=8, shuffle=False), workers=0)
+    assert batch["clip"].shape == (5, 3, 4, 16, 16) and batch["clip"].dtype == torch.uint8
+    assert batch["ok"].tolist() == [True, True, True, False, True]
+    assert batch["label"].tolist() == batch["index"].tolist() == [0, 1, 2, 3, 4]
+    assert batch["status"][0] == "ok" and batch["status"][3] != "ok" and batch["reason"][3]
+
+
+def test_padding_is_a_batch_of_its_own(manifest: Manifest) -> None:
+    sequence = EpochOrder(5, 0, batch_size=4, rank=1, world=2, shuffle=False)
+    batches = list(train_loader(clips(manifest), sequence, workers=0))
+    assert [batch["index"].tolist() for batch in batches] == [[2, 3], [PADDING]]
+    assert batches[1]["ok"].tolist() == [False] and batches[1]["status"] == ["padding"]
+
+
+# ---- view loader
+
+
+def test_view_batches_hold_all_views_video_after_video(manifest: Manifest) -> None:
+    (batch,) = view_loader(views(manifest), batch_videos=8, workers=0)
+    assert batch["counts"].tolist() == [6, 6, 6, 0, 6]
+    expected = torch.cat([views(manifest)[index]["views"] for index in range(5)])
+    assert torch.equal(batch["views"], expected)
+    assert len(batch["start"][0]) == 2 and batch["start"][3] == ()
+
+
+def test_a_batch_of_unreadable_videos_has_no_view(manifest: Manifest) -> None:
+    (batch,) = view_loader(views(manifest.subset([3])), workers=0)
+    assert batch["views"].shape == (0, 3, 4, 16, 16) and batch["counts"].tolist() == [0]
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 7])
+def test_each_video_goes_to_one_rank_once(manifest: Manifest, world: int) -> None:
+    shares = [
+        [index for batch in view_loader(views(manifest), workers=0, rank=rank, world=world) for index in batch["index"]]
+        for rank in range(world)
+    ]
+    assert [int(index) for index in shares[0]] == list(range(0, 5, world))
+    assert sorted(int(index) for share in shares for index in share) == list(range(5))
+
+
+def test_views_do_not_depend_on_workers(manifest: Manifest) -> None:
+    alone = list(view_loader(views(manifest), batch_videos=2, workers=0))
+    assert equal(alone, list(view_loader(views(manifest), batch_videos=2, workers=2)))
+
+
+# ---- workers that fail
+
+
+def test_a_killed_worker_is_one_clear_error_and_no_hang(manifest: Manifest) -> None:
+    before = set(multiprocessing.active_children())
+    loader = train_loader(clips(manifest.subset([0, 1] * 200)), EpochOrder(400, 0, batch_size=2), workers=1)
+    batches = device_batches(loader, CPU)
+    next(batches)
+    (worker,) = set(multiprocessing.active_children()) - before
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGKILL)
+    with pytest.raises(EnvironmentFault, match="process died") as caught:
+        list(batches)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("DataLoader worker (pid 1) exited"), ConnectionResetError(), EOFError()]
+)
+def test_every_sign_of_a_dead_worker_is_the_same_error(error: Exception) -> None:
+    def loader() -> Iterator[dict[str, Any]]:
+        yield {"clip": torch.zeros(1)}
+        raise error
+
+    with pytest.raises(EnvironmentFault, match=r"process died \(.+\)"):
+        list(device_batches(loader(), CPU))
+
+
+def test_workers_are_deaf_to_ctrl_c(manifest: Manifest) -> None:
+    before = set(multiprocessing.active_children())
+    loader = train_loader(clips(manifest.subset([0, 1] * 10)), EpochOrder(20, 0, batch_size=2), workers=1)
+    batches = iter(loader)
+    next(batches)
+    (worker,) = set(multiprocessing.active_children()) - before
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGINT)
+    assert len(list(batches)) == 9
+
+
+def test_an_unexpected_error_in_a_worker_reaches_the_caller(manifest: Manifest) -> None:
+    sequence = EpochOrder(7, 0, batch_size=2, shuffle=False)  # two samples more than there are
+    with pytest.raises(IndexError):
+        list(device_batches(train_loader(clips(manifest), sequence, workers=1), CPU))
+
+
+# ---- device
+
+
+def test_normalisation_is_that_of_the_weights() -> None:
+    clip = torch.randint(0, 256, (2, 3, 4, 5, 6), dtype=torch.uint8)
+    statistics = Normalisation((0.1, 0.2, 0.3), (0.5, 0.25, 0.125))
+    mean, std = (torch.tensor(v).view(3, 1, 1, 1) for v in (statistics.mean, statistics.std))
+    result = normalise(clip, statistics)
+    assert result.dtype == torch.float32 and result.is_contiguous()
+    torch.testing.assert_close(result, (clip.float() / 255 - mean) / std)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_batches_arrive_on_the_gpu_unchanged(manifest: Manifest) -> None:
+    sequence = EpochOrder(5, 0, batch_size=2)
+    on_cpu = list(train_loader(clips(manifest), sequence, workers=0))
+    loader = train_loader(clips(manifest), sequence, workers=1, pin_memory=True)
+    on_gpu = list(device_batches(loader, torch.device("cuda")))
+    assert all(batch["clip"].is_cuda for batch in on_gpu)
+    back = [{k: v.cpu() if isinstance(v, torch.Tensor) else v for k, v in batch.items()} for batch in on_gpu]
+    assert equal(on_cpu, back)
