@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
@@ -13,4 +16,14 @@ def shared() -> Path:
     folder = Path(__file__).resolve().parents[2] / "shared"
     if not folder.is_dir():
         pytest.skip("no ../shared beside the checkout")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def motion(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of small videos: {train,val,test}/<class>/*.*, eight classes; 3, 1 and 1 of each."""
+    from hybridvideo.data.synthetic import render_dataset
+
+    folder = tmp_path_factory.mktemp("motion")
+    render_dataset(folder, train=3, val=1, test=1, seed=0, workers=0)
     return folder

@@ -213,7 +213,7 @@ def backward(parts: Parts, state: LoopState, plan: Plan, batch: dict[str, Any], 
     targets_BK = soft_targets(batch["label"].clamp(min=0), parts.model.num_classes, plan.optim.label_smoothing)
     inputs = model_input(parts.model, batch)
     if plan.augment.mixup or plan.augment.cutmix:
-        generator = batch_generator(hash_seed(plan.seed, accelerator.process_index), state.epoch, state.batch)
+        generator = batch_generator(plan.seed, state.epoch, state.batch)
         inputs, targets_BK = Mixing(plan.augment)(inputs, targets_BK, generator, batch["ok"])
     with accelerator.autocast():
         logits_BK = parts.trainee(inputs)

@@ -23,6 +23,7 @@ CLIPS = 24
 FRAMES = 8
 FRAME_HEIGHT = 84
 """Height of a frame in a strip, in pixels; with JPEG quality 80 a sheet of 24 clips stays under 1 MB."""
+GAP = 4
 WIDEST = 16 / 9
 """Frames wider than this (width over height) are cut at the sides, so that a strip is never a thin line."""
 
@@ -55,18 +56,16 @@ def _clip(sample: Sample, frames: int) -> Html:
     name = PurePath(sample.path).name
     picture = f'<img src="{strip(sample.frames_TCHW, frames)}" alt="{text(f"frames of {name}")}">'
     border, words = _verdict(sample)
-    return Html(
-        f'<div class="clip{border}">{picture}<div>{words}</div><div class="file">{text(name)}</div></div>'
-    )
+    return Html(f'<div class="clip{border}">{picture}<div>{words}</div><div class="file">{text(name)}</div></div>')
 
 
 def _verdict(sample: Sample) -> tuple[str, Html]:
-    said = text(f"{sample.predicted} ({percent(sample.score, 0)})")
+    said = Html(f"<b>{text(sample.predicted)}</b> {text(percent(sample.score, 0))}")
     if sample.truth is None:
-        return "", Html(f"predicted <b>{said}</b>")
-    if sample.truth == sample.predicted:
-        return " good-border", Html(f'<span class="tag good">✓</span> <b>{said}</b>, as it is')
-    return " bad-border", Html(f'<span class="tag bad">✗</span> <b>{said}</b>, truly {text(sample.truth)}')
+        return "", Html(f"predicted {said}")
+    kind, mark = ("good", "✓") if sample.truth == sample.predicted else ("bad", "✗")
+    truth = f"<b>{text(sample.truth)}</b>"
+    return f" {kind}-border", Html(f'<span class="tag {kind}">{mark}</span> predicted {said}, true {truth}')
 
 
 def strip(frames_TCHW: Frames, frames: int = FRAMES) -> str:
@@ -82,13 +81,12 @@ def strip(frames_TCHW: Frames, frames: int = FRAMES) -> str:
         chosen, width = chosen[:, :, side : width - side], width - 2 * side
     size = (max(1, round(width * FRAME_HEIGHT / height)), FRAME_HEIGHT)
     pictures = [
-        np.asarray(Image.fromarray(np.ascontiguousarray(f)).resize(size, Image.Resampling.BICUBIC))
-        for f in chosen
+        np.asarray(Image.fromarray(np.ascontiguousarray(f)).resize(size, Image.Resampling.BICUBIC)) for f in chosen
     ]
-    # A clip with fewer frames keeps the size of the others: the rest of its strip stays grey.
-    sheet = np.full((FRAME_HEIGHT, frames * (size[0] + 2) - 2, 3), 128, dtype=np.uint8)
+    # A clip with fewer frames keeps the size of the others: the rest of its strip stays dark.
+    sheet = np.full((FRAME_HEIGHT, frames * (size[0] + GAP) - GAP, 3), 20, dtype=np.uint8)
     for place, picture in enumerate(pictures):
-        left = place * (size[0] + 2)
+        left = place * (size[0] + GAP)
         sheet[:, left : left + size[0]] = picture
     return jpeg(sheet)
 

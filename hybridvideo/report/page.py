@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import NewType
 
 Html = NewType("Html", str)
-Cell = str | int | float | None  # Html is a str for the interpreter: pass it as `Html`, and only as `Markup` in a table
+Cell = str | int | float | None
 
 
 @dataclass(frozen=True)
 class Markup:
-    """A table cell that is markup already."""
+    """A table cell that is markup already; a plain str in a table is always escaped."""
 
     html: Html
 
@@ -61,7 +61,6 @@ nav{display:flex;flex-wrap:wrap;gap:4px 18px;margin-top:14px;padding-bottom:14px
 a{color:var(--accent);text-decoration:none}
 a:hover{text-decoration:underline}
 .box{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:16px 18px;min-width:0}
-.stack>*+*,section>*+*{margin-top:14px}
 .columns{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr));gap:14px;align-items:start}
 .columns>*{margin:0}
 .cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,170px),1fr));gap:14px}
@@ -96,6 +95,7 @@ pre{margin:0;overflow-x:auto;font:13px/1.5 ui-monospace,SFMono-Regular,Menlo,Con
 .clip img{display:block;width:100%;height:auto}
 .clip div{padding:6px 10px 8px;font-size:13px;overflow-wrap:anywhere}
 .clip .file{color:var(--soft);padding:0 10px 8px;margin-top:-6px}
+section>*+*,.stack>*+*{margin-top:14px}
 footer{color:var(--soft);font-size:13px;margin-top:40px;padding-bottom:40px}
 @media print{body{background:none}.box,.clip{break-inside:avoid}nav{display:none}}
 """
@@ -211,14 +211,10 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Cell | Markup]], *, num
     kinds = [' class="number"' if column in right else "" for column in range(len(header))]
     head = "".join(f"<th{kind}>{text(name)}</th>" for kind, name in zip(kinds, header, strict=True))
     body = "\n".join(
-        "<tr>"
-        + "".join(f"<td{kind}>{_cell(value)}</td>" for kind, value in zip(kinds, row, strict=True))
-        + "</tr>"
+        "<tr>" + "".join(f"<td{kind}>{_cell(value)}</td>" for kind, value in zip(kinds, row, strict=True)) + "</tr>"
         for row in rows
     )
-    return Html(
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-    )
+    return Html(f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>')
 
 
 def facts(pairs: Mapping[str, object]) -> Html:

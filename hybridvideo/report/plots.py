@@ -11,12 +11,12 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from hybridvideo.report.page import THEME, Html, text
+from hybridvideo.report.page import THEME, Html, duration, text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -110,7 +110,7 @@ def _svg(drawing: Figure, says: str) -> Html:
 def _styled() -> Any:
     import matplotlib
 
-    return matplotlib.rc_context(STYLE)
+    return matplotlib.rc_context(cast(Any, STYLE))
 
 
 def shortened(label: str, length: int = 22) -> str:
@@ -123,7 +123,7 @@ def shortened(label: str, length: int = 22) -> str:
 
 
 def curves(lines: Sequence[Line], *, x: str, y: str, share: bool = False, chance: float | None = None) -> Html:
-    """Curves over a common axis. `share`: y runs from 0 to 1 and is shown in percent. Points that are not finite are left out."""
+    """Curves over a common axis; points that are not finite are left out. `share`: y is a share, shown in percent."""
     with _styled():
         drawing, axes = _figure(6, 3.3)
         for line in lines:
@@ -170,7 +170,7 @@ def _percent(axis: Any) -> None:
 def accuracy_bars(entries: Sequence[Accuracy], *, chance: float | None = None) -> Html:
     """A bar for each accuracy with its confidence interval as a whisker, and the chance level as a dotted line."""
     with _styled():
-        drawing, axes = _figure(6, 0.75 + 0.52 * len(entries))
+        drawing, axes = _figure(8, 0.75 + 0.52 * len(entries))
         for place, entry in enumerate(entries):
             axes.barh(place, entry.value, height=0.5, color=entry.colour)
             end = entry.value
@@ -194,7 +194,9 @@ def accuracy_bars(entries: Sequence[Accuracy], *, chance: float | None = None) -
 
 def score_histogram(scores: Sequence[float], correct: Sequence[bool] | None = None) -> Html:
     """How many videos have which winning score, from 0 to 1; with `correct`, right and wrong answers apart."""
-    edges = np.linspace(0, 1, 21)
+    from matplotlib.ticker import MaxNLocator
+
+    edges = np.linspace(0, 1, 21).tolist()
     values = np.clip(np.asarray(scores, dtype=float), 0, 1)
     with _styled():
         drawing, axes = _figure(6, 3)
@@ -208,15 +210,13 @@ def score_histogram(scores: Sequence[float], correct: Sequence[bool] | None = No
         axes.set_xlim(0, 1)
         axes.set_xlabel("score of the predicted label")
         axes.set_ylabel("videos")
-        axes.yaxis.get_major_locator().set_params(integer=True)
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(visible=False, axis="x")
         return _svg(drawing, f"histogram of {len(values)} scores")
 
 
 def stage_bars(seconds: Mapping[str, float]) -> Html:
     """How long each stage of a job took, in the order given."""
-    from hybridvideo.report.page import duration
-
     longest = max(seconds.values(), default=1.0) or 1.0
     with _styled():
         drawing, axes = _figure(6, 0.5 + 0.32 * max(len(seconds), 1))
@@ -323,10 +323,10 @@ def feature_scatter(features_ND: npt.ArrayLike, groups: Sequence[str] | None = N
     kept = np.flatnonzero(np.isfinite(features).all(axis=1))
     kept = kept[np.linspace(0, len(kept) - 1, POINTS).round().astype(int)] if len(kept) > POINTS else kept
     assert len(kept) >= 2, "a scatter needs two clips"
-    names = np.asarray([groups[index] for index in kept]) if groups is not None else np.full(len(kept), "")
+    names = np.asarray([groups[index] for index in kept.tolist()]) if groups is not None else np.full(len(kept), "")
     places, held = principal_plane(features[kept])
     with _styled():
-        drawing, axes = _figure(6, 4.2)
+        drawing, axes = _figure(8, 4.6)
         for number, name in enumerate(dict.fromkeys(names.tolist())):
             _scatter(axes, places[names == name], str(name), number)
         axes.set_xlabel(f"first principal direction (the two hold {100 * held:.0f} % of the variance)")
@@ -340,4 +340,5 @@ def feature_scatter(features_ND: npt.ArrayLike, groups: Sequence[str] | None = N
 def _scatter(axes: Axes, places: npt.NDArray[np.float64], name: str, number: int) -> None:
     colour = GROUPS[number % len(GROUPS)]
     marker = MARKERS[number // len(GROUPS) % len(MARKERS)]
-    axes.scatter(*places.T, s=16, color=colour, marker=marker, alpha=0.75, linewidths=0, label=shortened(name))
+    x, y = places.T
+    axes.scatter(x, y, s=16, color=colour, marker=marker, alpha=0.75, linewidths=0, label=shortened(name))

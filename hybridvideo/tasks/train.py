@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.utils import broadcast_object_list
 
 from hybridvideo.config import AugmentConfig, Preprocessing, TrainRun
@@ -48,9 +48,8 @@ FREE_TO_CHANGE = {("train", "epochs"), ("train", "log_every"), ("train", "checkp
 def train(run: TrainRun, out: str | None, resume: bool, name: str) -> int:
     """The command; several processes of `accelerate launch` run it together."""
     manifest, val = read_lists(run)
-    accelerator = make_accelerator(run)
-    folder = shared_folder(accelerator, out, f"{name}-seed{run.seed}", resume)
-    accelerator.project_configuration.set_directories(str(folder))
+    folder = shared_folder(run, out, f"{name}-seed{run.seed}", resume)
+    accelerator = make_accelerator(run, folder)
     first = accelerator.is_main_process
     if resume:
         check_same_run(folder, run)
@@ -120,16 +119,19 @@ def read_lists(run: TrainRun) -> tuple[Manifest, Manifest | None]:
     return manifest, val
 
 
-def make_accelerator(run: TrainRun) -> Accelerator:
+def make_accelerator(run: TrainRun, folder: Path) -> Accelerator:
     """One process or several, mixed precision, trackers; gradients are accumulated and scaled by the loop itself."""
     device = pick_device(run.device)
     precision = "no" if run.train.precision == "fp32" else run.train.precision
     if precision == "fp16" and device.type == "cpu":
         raise UserError("train.precision fp16 needs a GPU; use bf16 or fp32 on cpu")
     return Accelerator(
-        cpu=device.type == "cpu", mixed_precision=precision, log_with=run.train.trackers or None,
+        cpu=device.type == "cpu",
+        mixed_precision=precision,
+        log_with=run.train.trackers or None,
+        project_dir=str(folder),
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
-    )  # fmt: skip
+    )
 
 
 def start_trackers(accelerator: Accelerator, run: TrainRun) -> None:
@@ -143,10 +145,10 @@ def start_trackers(accelerator: Accelerator, run: TrainRun) -> None:
         raise EnvironmentFault(f"train.trackers {run.train.trackers}: {error}; install it or use []") from error
 
 
-def shared_folder(accelerator: Accelerator, out: str | None, name: str, resume: bool) -> Path:
+def shared_folder(run: TrainRun, out: str | None, name: str, resume: bool) -> Path:
     """The run folder, chosen by the first process; an error there is an error everywhere."""
     choice: list[Any] = [None]
-    if accelerator.is_main_process:
+    if PartialState(cpu=pick_device(run.device).type == "cpu").is_main_process:
         try:
             choice = [run_to_resume(out, name) if resume else new_run_folder(out, name)]
         except HybridVideoError as error:

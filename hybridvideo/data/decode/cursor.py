@@ -22,6 +22,11 @@ from hybridvideo.data.decode import guard
 from hybridvideo.data.decode.packets import FrameIndex, Key, Packets
 from hybridvideo.errors import VideoError
 
+# Containers that store a presentation time with every packet, one packet per frame. Elsewhere times are guessed from
+# decoding times (AVI), or a frame's two fields may come in two packets (transport streams).
+TIMED_CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv", "asf", "ivf", "nut"}
+# Where a packet has the same times after a seek as it had in one pass. Program and transport streams guess anew.
+SEEKABLE_CONTAINERS = TIMED_CONTAINERS | {"avi"}
 WORTH_A_JUMP = 8  # packets to decode in vain before seeking forward pays
 FAULTS = (av.FFmpegError, OSError, ValueError, RuntimeError)  # what PyAV raises on a bad file
 
@@ -103,7 +108,10 @@ class Cursor:
         return packets
 
     def decode_all(self) -> tuple[list[int], int, str, VideoFrame | None]:
-        """Packet numbers of all frames that come, how many are concealed, the first complaint, the first frame."""
+        """Packet numbers of all frames that come, how many are concealed, the first complaint, the first frame.
+
+        Raises nothing: what does not decode is left out.
+        """
         self.restart()
         decoded: list[int] = []
         damaged, complaint, first = 0, "", None
@@ -197,6 +205,8 @@ class Cursor:
 
     def _seek(self, key: Key) -> bool:
         """Whether seeking reached the key packet. Demuxers may land early, which is passed over, or late."""
+        if self.container.format.name not in SEEKABLE_CONTAINERS:
+            return False
         try:
             packet: VideoPacket
             self.container.seek(key.mark, stream=self.stream)

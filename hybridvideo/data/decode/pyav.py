@@ -14,14 +14,11 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
 from hybridvideo.data.decode import guard
-from hybridvideo.data.decode.cursor import FAULTS, Cursor, Missed, words
+from hybridvideo.data.decode.cursor import FAULTS, TIMED_CONTAINERS, Cursor, Missed, words
 from hybridvideo.data.decode.frames import ByteArray, FloatArray, VideoInfo
 from hybridvideo.data.decode.packets import Packets, index_by_decoding, index_by_times
 from hybridvideo.errors import UserError, VideoError
 
-# Containers that store a presentation time with every packet, one packet per frame. Elsewhere times are guessed from
-# decoding times (AVI), or a frame's two fields may come in two packets (transport streams).
-TIMED_CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv", "asf", "ivf", "nut"}
 EMPTY_PICTURE_BYTES = 32  # MPEG-4 packets below this may be placeholders without a frame
 
 
@@ -104,6 +101,7 @@ class PyAVBackend:
         elif packets.fault:
             self._mark_partial(f"the file cannot be read to its end: {packets.fault}")
         elif (ends := cursor.ends_early(packets)) is not None:
+            self._promised = max(self._promised, cursor.stream.frames)
             self._mark_partial(f"the file ends at {ends[0]:.2f} of {ends[1]:.2f} s")
         elif packets.cut:
             self._mark_partial(f"{packets.cut} of {len(packets)} packets are damaged")
@@ -173,11 +171,8 @@ class PyAVBackend:
         """
         cursor = self._cursor
         if not self._counted:
-            before = len(cursor.index)
             self._count()
             self._describe(self._first_frame())
-            if len(cursor.index) < before and self.status == "ok":
-                self._mark_partial(f"{len(cursor.index)} of {before} frames decode")
             if self.status == "partial":
                 raise VideoError("partial", self.reason) from None
         elif cursor.index.keys:
@@ -193,14 +188,20 @@ class PyAVBackend:
         self._counted = True
         if not decoded:
             raise VideoError("unreadable", f"no frame can be decoded: {complaint or 'the decoder gives none'}")
+        fewer = len(decoded) < len(cursor.index)
         step = 1 / (Fraction(cursor.stream.average_rate or 25) * cursor.time_base)
         cursor.index = index_by_decoding(self._packets, decoded, max(1, round(step)))
         cursor.tolerant = True
-        if damaged or complaint or self.status == "partial":
-            promised = max(self._promised, len(decoded))
-            conceal = f", {damaged} of them damaged" if damaged else ""
-            self._mark_partial(f"{len(decoded)} of {promised} frames decode{conceal}")
+        if damaged or complaint or fewer or self.status == "partial":
+            self._mark_partial(self._tally(len(decoded), damaged, complaint))
         cursor.rewind()
+
+    def _tally(self, decoded: int, damaged: int, complaint: str) -> str:
+        if decoded < self._promised:
+            text = f"{decoded} of {self._promised} frames decode"
+        else:
+            text = self.reason or f"{decoded} frames decode" + (f", not all: {complaint}" if complaint else "")
+        return f"{text}, {damaged} of them damaged" if damaged else text
 
 
 def _frames_are_packets(cursor: Cursor, packets: Packets) -> bool:

@@ -1,0 +1,151 @@
+"""The training loop: what a run leaves, that a stopped run is the run that was not, and what bad input does to it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from hybridvideo.engine import train as loop
+from hybridvideo.engine.preemption import StopRequest
+from hybridvideo.errors import HybridVideoError, Preempted, TooMuchBadData, UserError
+from tests.engine.runs import run, same, settings, weights
+
+
+def lines(folder: Path, kind: str) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in rows if row["kind"] == kind]
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    """As if Ctrl-C came during that step."""
+    asked = iter(range(1, 10_000))
+    monkeypatch.setattr(StopRequest, "anywhere", lambda self, accelerator: next(asked) == steps)
+
+
+def test_a_run_leaves_all_it_promises(motion: Path, tmp_path: Path) -> None:
+    folder = run(tmp_path / "run", settings(motion, train={"trackers": ["tensorboard"]}))
+    for name in ("config.yaml", "environment.json", "metrics.jsonl", "report.html", "tensorboard",
+                 "checkpoints/last/model.safetensors", "checkpoints/last/state.json", "checkpoints/best/model.json",
+                 "evaluation/results.json", "evaluation/scores.parquet", "evaluation/report.html"):  # fmt: skip
+        assert (folder / name).exists(), name
+    epochs = lines(folder, "epoch")
+    assert [row["clips_seen"] for row in epochs] == [24, 48]
+    assert all(0 <= row["val_top1"] <= 1 for row in epochs)
+    assert len(lines(folder, "step")) == 10
+
+
+def test_the_same_seed_gives_the_same_weights(motion: Path, tmp_path: Path) -> None:
+    first, again, other = (
+        run(tmp_path / name, settings(motion, seed=seed)) for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    )
+    assert same(weights(first), weights(again))
+    assert not same(weights(first), weights(other))
+
+
+@pytest.mark.parametrize("steps", [2, 5, 7])
+@pytest.mark.parametrize("changes", [{}, {"optim": {"ema": 0.9}, "train": {"accumulate": 2}}])
+def test_a_resumed_run_is_the_run_that_was_not_stopped(
+    motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, changes: dict[str, Any]
+) -> None:
+    plan = settings(motion, **changes)
+    whole = run(tmp_path / "whole", plan)
+    with monkeypatch.context() as patch:
+        stop_after(patch, min(steps, 3) if changes else steps)
+        with pytest.raises(Preempted, match="--resume goes on"):
+            run(tmp_path / "stopped", plan)
+    resumed = run(tmp_path / "stopped", plan, resume=True)
+    assert same(weights(whole), weights(resumed))
+    timed = ("seconds", "clips_per_second")
+    untimed = [[{k: v for k, v in row.items() if k not in timed} for row in lines(folder, "epoch")]
+               for folder in (whole, resumed)]  # fmt: skip
+    assert untimed[0] == untimed[1]
+    assert [row["step"] for row in lines(resumed, "step")] == [row["step"] for row in lines(whole, "step")]
+
+
+def test_resuming_with_other_settings_is_refused(motion: Path, tmp_path: Path) -> None:
+    folder = run(tmp_path / "run", settings(motion, train={"epochs": 1}))
+    with pytest.raises(UserError, match=r"optim.lr was 0.001 and is now 0.1"):
+        run(folder, settings(motion, optim={"lr": 0.1}), resume=True)
+    with pytest.raises(UserError, match="already holds a run; add --resume"):
+        run(folder, settings(motion))
+    longer = run(folder, settings(motion, train={"epochs": 2}), resume=True)
+    assert len(lines(longer, "epoch")) == 2
+
+
+def test_accumulated_batches_make_the_step_of_one_large_batch(motion: Path, tmp_path: Path) -> None:
+    still = {"model": {"changes": {"drop_path": 0.0, "head": {"dropout": 0.0}}}}
+    large = run(tmp_path / "large", settings(motion, **still, train={"batch_size": 12, "epochs": 1}))
+    small = run(tmp_path / "small", settings(motion, **still, train={"batch_size": 6, "accumulate": 2, "epochs": 1}))
+    for name, value in weights(large).items():
+        assert torch.allclose(value, weights(small)[name], atol=1e-4), name
+
+
+def test_an_unreadable_video_is_listed_and_has_no_weight(motion: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(motion, data)
+    victim = sorted((data / "train" / "left").iterdir())[0]
+    victim.write_bytes(b"")
+    folder = run(tmp_path / "run", settings(data, train={"epochs": 1}))
+    (epoch,) = lines(folder, "epoch")
+    assert epoch["bad_clips"] == 1 and epoch["clips_seen"] == 23
+    (bad,) = [json.loads(line) for line in (folder / "bad_videos.jsonl").read_text().splitlines()]
+    assert bad["path"] == f"left/{victim.name}" and bad["status"] == "unreadable" and bad["reason"]
+    with pytest.raises(TooMuchBadData, match=f"{victim.name}: unreadable"):
+        run(tmp_path / "strict", settings(data, data={"bad": "fail"}))
+    with pytest.raises(TooMuchBadData, match="1 of 24 training videos cannot be read"):
+        run(tmp_path / "few", settings(data, data={"max_bad": 0.01}))
+
+
+def test_missing_files_stop_a_run_before_it_starts(motion: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("no/such.mp4 0\nnor/this.mp4 1\n")
+    with pytest.raises(TooMuchBadData, match="2 of 2 files of .* are missing"):
+        run(tmp_path / "run", settings(motion, data={"train": str(tmp_path / "list.txt"), "val": ""}))
+    assert not (tmp_path / "run").exists()
+
+
+def test_steps_that_are_not_finite_are_left_out_and_then_stop_the_run(
+    motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Accelerator.clip_grad_norm_
+    calls = iter(range(100))
+    monkeypatch.setattr(
+        Accelerator, "clip_grad_norm_",
+        lambda self, *args: torch.tensor(float("nan")) if next(calls) == 2 else real(self, *args),
+    )  # fmt: skip
+    folder = run(tmp_path / "once", settings(motion))
+    assert [row["step"] for row in lines(folder, "skipped")] == [3]
+    monkeypatch.setattr(Accelerator, "clip_grad_norm_", lambda self, *args: torch.tensor(float("inf")))
+    with pytest.raises(HybridVideoError, match="not finite in 3 steps in a row"):
+        run(tmp_path / "often", settings(motion, train={"max_skipped_steps": 2}))
+
+
+def test_training_on_cached_outputs_of_a_frozen_stem_equals_training_on_clips(
+    motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen = {
+        "clip": {"train_start": "centre"}, "augment": {"crop": "none"},
+        "model": {"changes": {"stem": {"frozen": True}, "drop_path": 0.0, "head": {"dropout": 0.0}}},
+    }  # fmt: skip
+    cached = run(tmp_path / "cached", settings(motion, **frozen, data={"cache": str(tmp_path / "cache")}))
+    assert len(list((tmp_path / "cache").iterdir())) == 32
+    monkeypatch.setattr("hybridvideo.tasks.train.nothing_random", lambda *arguments: False)
+    plain = run(tmp_path / "plain", settings(motion, **frozen))
+    for name, value in weights(plain).items():
+        assert torch.allclose(value, weights(cached)[name], atol=1e-5), name
+
+
+def test_the_moving_average_is_what_is_saved(motion: Path, tmp_path: Path) -> None:
+    plain = run(tmp_path / "plain", settings(motion))
+    averaged = run(tmp_path / "average", settings(motion, optim={"ema": 0.99}))
+    assert not same(weights(plain), weights(averaged))
+    assert (averaged / "checkpoints" / "last" / "training.safetensors").exists()
+
+
+def test_gather_gives_the_one_process_its_value() -> None:
+    assert loop.gather(Accelerator(cpu=True), {"a": 1}) == [{"a": 1}]
