@@ -24,6 +24,9 @@ FRAMES = 8
 FRAME_HEIGHT = 84
 """Height of a frame in a strip, in pixels; with JPEG quality 80 a sheet of 24 clips stays under 1 MB."""
 GAP = 4
+"""Pixels between frames."""
+TWO_ROWS_FROM = 1.2
+"""Frames wider than this (width over height) stand in two rows."""
 WIDEST = 16 / 9
 """Frames wider than this (width over height) are cut at the sides, so that a strip is never a thin line."""
 
@@ -83,11 +86,13 @@ def strip(frames_TCHW: Frames, frames: int = FRAMES) -> str:
     pictures = [
         np.asarray(Image.fromarray(np.ascontiguousarray(f)).resize(size, Image.Resampling.BICUBIC)) for f in chosen
     ]
-    # A clip with fewer frames keeps the size of the others: the rest of its strip stays dark.
-    sheet = np.full((FRAME_HEIGHT, frames * (size[0] + GAP) - GAP, 3), 20, dtype=np.uint8)
+    # In one row, eight wide frames would be too small to see.
+    columns = -(-frames // 2) if size[0] > TWO_ROWS_FROM * size[1] else frames
+    rows = -(-len(pictures) // columns)
+    sheet = np.full((rows * (size[1] + GAP) - GAP, columns * (size[0] + GAP) - GAP, 3), 20, dtype=np.uint8)
     for place, picture in enumerate(pictures):
-        left = place * (size[0] + GAP)
-        sheet[:, left : left + size[0]] = picture
+        top, left = place // columns * (size[1] + GAP), place % columns * (size[0] + GAP)
+        sheet[top : top + size[1], left : left + size[0]] = picture
     return jpeg(sheet)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from hybridvideo.report.history import line_of, of_kind
 from hybridvideo.report.page import Html, box, card, columns, duration, facts, figure, interval, paragraph, percent
 from hybridvideo.report.plots import ACCENT, SECOND, Accuracy, accuracy_bars, curves, stage_bars
-from hybridvideo.report.sections import Results, Rows, confusion_figure, prediction_table, unreadable_blocks
+from hybridvideo.report.sections import Results, Rows, confusion_figure, judged, prediction_table, unreadable_blocks
 
 REVERSES = {
     "left": "right",
@@ -39,7 +39,7 @@ def demo_lead(hybrid: Arm, control: Arm) -> str:
     labels = hybrid.results["labels"]
     return (
         f"{len(labels)} motions, each beside its reverse. {hybrid.name} names {percent(hybrid.results['top1'])} of "
-        f"{hybrid.results['num_videos']} held-out videos correctly. {control.name} is the same network with every path "
+        f"{judged(hybrid.results)} held-out videos correctly. {control.name} is the same network with every path "
         f"between frames removed: {percent(control.results['top1'])}. Guessing: {percent(1 / len(labels))}."
     )
 
@@ -48,7 +48,7 @@ def demo_result(hybrid: Arm, control: Arm) -> tuple[Html, ...]:
     bars, big = [], []
     for arm, tone, colour in ((hybrid, "accent", ACCENT), (control, "second", SECOND)):
         results = arm.results
-        note = f"95 % interval {interval(results.get('top1_interval'))}, {results['num_videos']} videos"
+        note = f"95 % interval {interval(results.get('top1_interval'))}, {judged(results)} videos"
         big.append(card(arm.name, percent(results["top1"]), note, tone=tone))
         bars.append(Accuracy(arm.name, results["top1"], results.get("top1_interval"), colour))
     chance = 1 / len(hybrid.results["labels"])

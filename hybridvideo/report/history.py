@@ -24,12 +24,12 @@ from hybridvideo.report.page import (
     readable,
 )
 from hybridvideo.report.plots import ACCENT, BAD, GOOD, SECOND, SOFT, Line, curves
-from hybridvideo.report.sections import Results, Rows
+from hybridvideo.report.sections import Results, Rows, judged
 
 # of a step row: key, title, name of the axis, how to read it, colour
 STEP_CHARTS = (
     ("clips_per_second", "Throughput", "clips a second", "A dip is slow files or a busy machine.", ACCENT),
-    ("wait_share", "Waiting for data", "share of the time", "Waiting for decoded clips; over a third, add workers.", BAD),
+    ("wait_share", "Waiting for data", "share of the time", "Waiting for clips; over a third, add workers.", BAD),
     ("lr", "Learning rate", "learning rate", "Linear warm-up, then decay.", GOOD),
     ("grad_norm", "Gradient norm", "norm", "Before clipping; a steep rise is the first sign of divergence.", SECOND),
 )  # fmt: skip
@@ -72,7 +72,7 @@ def training_lead(rows: Rows, results: Results | None) -> str:
     done = f"{len(epochs)} {'epoch' if len(epochs) == 1 else 'epochs'}{took}."
     if results:
         bounds = interval(results.get("top1_interval"))
-        done += f" On {results['num_videos']} validation videos it is right in {percent(results['top1'])} ({bounds})."
+        done += f" On {judged(results)} validation videos it is right in {percent(results['top1'])} ({bounds})."
     return done
 
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NewType
+from typing import NewType, TypeGuard
 
 Html = NewType("Html", str)
 Cell = str | int | float | None
@@ -63,14 +63,14 @@ a:hover{text-decoration:underline}
 .box{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:16px 18px;min-width:0}
 .columns{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr));gap:14px;align-items:start}
 .columns>*{margin:0}
-.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,170px),1fr));gap:14px}
+.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,150px),1fr));gap:14px}
 .card .name{color:var(--soft);font-size:13px}
 .card .value{font-size:26px;font-weight:620;line-height:1.25;letter-spacing:-.01em;overflow-wrap:anywhere}
 .card .note{color:var(--soft);font-size:13px}
 .card.big{border-top:4px solid var(--tone,var(--line))}
 .card.big .value{font-size:46px;color:var(--tone,var(--ink))}
 figure{margin:0}
-figure svg{display:block;width:100%;height:auto;margin:0 auto}
+figure svg{display:block;width:100%;min-width:min(440px,var(--natural));height:auto;margin:0 auto}
 figure svg text{font-family:inherit!important}
 figcaption{color:var(--soft);font-size:13px;margin-top:8px}
 .scroll{overflow-x:auto;max-width:100%}
@@ -105,17 +105,22 @@ footer{color:var(--soft);font-size:13px;margin-top:40px;padding-bottom:40px}
 # ---- numbers as text -------------------------------------------------------------------------------------------------
 
 
+def known(value: float | None) -> TypeGuard[float]:
+    """Whether there is a number: an accuracy over no video is None or NaN."""
+    return value is not None and not math.isnan(value)
+
+
 def percent(share: float | None, digits: int = 1) -> str:
-    """`0.975` -> `97.5 %`; nothing known -> a dash."""
-    return "–" if share is None or math.isnan(share) else f"{100 * share:.{digits}f} %"
+    """`0.975` -> `97.5 %` (its space does not break); nothing known -> a dash."""
+    return f"{100 * share:.{digits}f}\u00a0%" if known(share) else "–"
 
 
 def interval(bounds: Sequence[float] | None) -> str:
     """`[0.9, 0.99]` -> `90.0 to 99.0 %`."""
-    if bounds is None or any(bound is None or math.isnan(bound) for bound in bounds):
+    if bounds is None or not all(known(bound) for bound in bounds):
         return "–"
     low, high = bounds
-    return f"{100 * low:.1f} to {100 * high:.1f} %"
+    return f"{100 * low:.1f} to {100 * high:.1f}\u00a0%"
 
 
 def duration(seconds: float) -> str:
@@ -186,16 +191,17 @@ def cards(*items: Html) -> Html:
     return Html(f'<div class="cards">{join(items)}</div>')
 
 
-def figure(svg: Html, caption: str, *, title: str | None = None, width: int = 760) -> Html:
-    """A drawing with one line on how to read it; at most `width` pixels wide."""
+def figure(svg: Html, caption: str, *, title: str | None = None) -> Html:
+    """A drawing with one line on how to read it."""
     head = f"<h3>{text(title)}</h3>" if title else ""
-    drawing = f'<div style="max-width:{width}px;margin:0 auto">{svg}</div>'
-    return Html(f'<figure class="box">{head}{drawing}<figcaption>{text(caption)}</figcaption></figure>')
+    return Html(
+        f'<figure class="box">{head}<div class="scroll">{svg}</div><figcaption>{text(caption)}</figcaption></figure>'
+    )
 
 
 def bar(share: float | None) -> Markup:
     """A share from 0 to 1 as a small bar."""
-    filled = 0.0 if share is None or math.isnan(share) else min(max(share, 0.0), 1.0)
+    filled = min(max(share, 0.0), 1.0) if known(share) else 0.0
     return Markup(Html(f'<span class="bar"><i style="width:{100 * filled:.1f}%"></i></span>'))
 
 

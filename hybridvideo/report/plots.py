@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from hybridvideo.report.page import THEME, Html, duration, text
+from hybridvideo.report.page import THEME, Html, duration, known, text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,6 +28,8 @@ ACCENT, SECOND, GOOD, BAD = (THEME[name][0] for name in ("accent", "second", "go
 GROUPS = ("#3f77cf", "#e0832b", "#37a05c", "#cf4d47", "#8f69c8", "#22a3ad", "#d268a6", "#96942b", "#8a6f5a", "#6f93b8")
 MARKERS = ("o", "^", "s", "D")
 
+PIXELS_PER_INCH = 95
+"""Of a figure at its largest on the page, so that text has one size in all of them."""
 CELLS_WITH_TEXT = 20
 CLASSES_WITH_NAMES = 40
 GROUPS_WITH_LEGEND = 24
@@ -104,7 +106,9 @@ def _svg(drawing: Figure, says: str) -> Html:
     body = re.sub(r'\sxmlns(:xlink)?="[^"]*"', "", body).replace("xlink:href", "href")
     for name, (light, _) in THEME.items():
         body = body.replace(light, f"var(--{name})")
-    return Html(body.replace("<svg", f'<svg role="img" aria-label="{text(says)}"', 1).strip())
+    widest = drawing.get_figwidth() * PIXELS_PER_INCH
+    opening = f'<svg role="img" aria-label="{text(says)}" style="--natural:{widest:.0f}px;max-width:{widest:.0f}px"'
+    return Html(body.replace("<svg", opening, 1).strip())
 
 
 def _styled() -> Any:
@@ -174,7 +178,7 @@ def accuracy_bars(entries: Sequence[Accuracy], *, chance: float | None = None) -
         for place, entry in enumerate(entries):
             axes.barh(place, entry.value, height=0.5, color=entry.colour)
             end = entry.value
-            if entry.interval is not None:
+            if entry.interval is not None and all(known(bound) for bound in entry.interval):
                 low, end = entry.interval
                 axes.plot([low, end], [place, place], color=INK, linewidth=1.4, marker="|", markersize=8)
             axes.text(max(end, entry.value) + 0.015, place, f"{100 * entry.value:.1f} %", va="center", weight="bold")
@@ -282,7 +286,7 @@ def _write_counts(axes: Axes, counts_KK: npt.NDArray[np.float64], share_KK: npt.
 
 
 def confused_pairs(
-    confusion: Sequence[Sequence[int]], labels: Sequence[str], most: int = 15
+    confusion: Sequence[Sequence[int]], labels: Sequence[str], most: int = 10
 ) -> list[tuple[str, str, int, float]]:
     """The most frequent mistakes: (true, predicted, count, share of the true class), most frequent first."""
     counts_KK = np.asarray(confusion, dtype=int)

@@ -44,6 +44,7 @@ from hybridvideo.report.sections import (
     contact_blocks,
     feature_block,
     histogram_block,
+    judged,
     mistakes_blocks,
     prediction_table,
     setting_blocks,
@@ -84,7 +85,7 @@ def training_page(
         Section("Curves", curve_blocks(rows, results)),
         Section("Accuracy", accuracy_blocks(results) if results else ()),
         Section("Mistakes", mistakes_blocks(results) if results else ()),
-        Section("Clips", contact_blocks(samples, "validation clips")),
+        Section("Clips", contact_blocks(samples, "validation clips, picked so that mistakes are seen")),
         Section("Unreadable files", unreadable_blocks(results["failures"]) if results else ()),
         Section("Speed and steps", step_blocks(rows)),
         Section("Settings", setting_blocks(environment, config, results.get("protocol") if results else None)),
@@ -127,12 +128,12 @@ def evaluation_page(
         Section("Accuracy", accuracy_blocks(results)),
         Section("Mistakes", mistakes_blocks(results)),
         Section("Certainty", (histogram,) if histogram else ()),
-        Section("Clips", contact_blocks(samples, "test clips")),
+        Section("Clips", contact_blocks(samples, "test clips, picked so that mistakes are seen")),
         Section("Unreadable files", unreadable_blocks(results["failures"])),
         Section("Settings", setting_blocks(environment, config, {**identity, **results.get("protocol", {})})),
     ]
     lead = (
-        f"{percent(results['top1'])} of {results['num_videos']} videos named correctly "
+        f"{percent(results['top1'])} of {judged(results)} videos named correctly "
         f"(95 % interval {interval(results.get('top1_interval'))}), {len(results['labels'])} classes."
     )
     return write_page(path, page(title or name, lead, sections))
@@ -201,12 +202,12 @@ def extraction_page(
 ) -> Path:
     """The features in the plane and what they were made from.
 
-    rows: one per clip (`path`, `status`, `start`, `end`, and `label` where it is known), and one per unreadable file.
-    features_ND: one row per row of status `ok` or `partial`, in their order.
+    rows: one per clip (`path`, `status`, `start`, `end`, and `label` where it is known); an unreadable file has one row,
+    whose `start` is None. features_ND: one row per clip, in their order.
     """
     features = np.asarray(features_ND)
-    read = [row for row in rows if row["status"] in ("ok", "partial")]
-    failed = [row for row in rows if row["status"] not in ("ok", "partial")]
+    read = [row for row in rows if row["start"] is not None]
+    failed = [row for row in rows if row["start"] is None]
     assert len(features) == len(read), f"{len(features)} features for {len(read)} clips"
     groups, coloured_by = clip_groups(read)
     scatter = feature_block(features, groups, coloured_by)

@@ -27,6 +27,7 @@ from hybridvideo.report.page import (
     figure,
     folded,
     interval,
+    known,
     paragraph,
     percent,
     preformatted,
@@ -60,19 +61,24 @@ def telling_measures(results: Results) -> list[str]:
     return [name for name in MEASURES if name != "top5" or len(results["labels"]) > 5]
 
 
+def judged(results: Results) -> int:
+    """Videos that the accuracies are over: those that could be read."""
+    return int(results["num_videos"]) - int(results["num_failed"])
+
+
 def accuracy_blocks(results: Results) -> tuple[Html, ...]:
     """The accuracies as numbers, and as bars with their intervals and the chance level."""
-    shown = [name for name in telling_measures(results) if results[name] is not None]
+    shown = [name for name in telling_measures(results) if known(results[name])]
     numbers = [
         card(MEASURES[name], percent(results[name]), interval(results.get(f"{name}_interval"))) for name in shown
     ]
     numbers += [
-        card("videos", readable(results["num_videos"]), f"{results['num_failed']} could not be read"),
+        card("videos", readable(judged(results)), f"{results['num_failed']} more could not be read"),
         *([card("time", duration(results["seconds"]), _speed(results))] if results.get("seconds") else []),
     ]
     bars = [Accuracy(MEASURES[name], results[name], results.get(f"{name}_interval")) for name in shown]
     drawing = accuracy_bars(bars, chance=1 / len(results["labels"]))
-    caption = "The whisker is the 95 % confidence interval; the dotted line is what guessing reaches."
+    caption = "The whisker is the 95 % confidence interval; the dotted line is the top-1 of guessing."
     return cards(*numbers), figure(drawing, caption)
 
 
@@ -87,8 +93,7 @@ def confusion_figure(results: Results, title: str | None = None) -> Html:
     caption = "Rows: what it is. Columns: what the model calls it. Blue: right, red: wrong; stronger: more of the row."
     if classes > CLASSES_WITH_NAMES:
         caption += " Colour follows the square root of the share; the pairs are named in the table."
-    width = 560 if classes <= 12 else 860
-    return figure(confusion_matrix(results["confusion"], results["labels"]), caption, title=title, width=width)
+    return figure(confusion_matrix(results["confusion"], results["labels"]), caption, title=title)
 
 
 def pairs_box(results: Results) -> Html | None:
@@ -103,12 +108,12 @@ def pairs_box(results: Results) -> Html | None:
 
 def class_table(results: Results) -> Html | None:
     """Accuracy of each class, lowest first."""
-    known = [row for row in results["per_class"] if row["accuracy"] is not None and row["videos"]]
-    if not known:
+    rated = [row for row in results["per_class"] if known(row["accuracy"]) and row["videos"]]
+    if not rated:
         return None
     rows: list[Sequence[Cell | Markup]] = [
         (row["label"], row["videos"], percent(row["accuracy"], 0), bar(row["accuracy"]))
-        for row in sorted(known, key=lambda row: float(row["accuracy"]))
+        for row in sorted(rated, key=lambda row: float(row["accuracy"]))
     ]
     listed = table(("class", "videos", "right", ""), rows, numbers=(1, 2))
     if len(rows) > CLASSES_SHOWN:
@@ -145,7 +150,7 @@ def contact_blocks(samples: Sequence[Sample], what: str = "clips") -> tuple[Html
     some = f"{CLIPS} of {len(samples)}" if len(samples) > CLIPS else f"{len(samples)}"
     known = any(sample.truth is not None for sample in samples)
     colours = " Green border: right, red: wrong." if known else ""
-    return paragraph(f"{some} {what}; time runs from left to right.{colours}"), contact_sheet(samples)
+    return paragraph(f"{some} {what}; time runs from left to right, then down.{colours}"), contact_sheet(samples)
 
 
 def unreadable_blocks(rows: Iterable[Mapping[str, Any]]) -> tuple[Html, ...]:
@@ -154,7 +159,7 @@ def unreadable_blocks(rows: Iterable[Mapping[str, Any]]) -> tuple[Html, ...]:
     if not failed:
         return ()
     kinds = Counter(str(row["status"]) for row in failed)
-    counted = ", ".join(f"{count} {status}" for status, count in kinds.most_common())
+    counted = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in kinds.most_common())
     listed = table(
         ("file", "status", "reason"),
         [(str(row["path"]), str(row["status"]), str(row.get("reason") or "")) for row in failed[:MOST_ROWS]],

@@ -1,8 +1,97 @@
-"""temporary"""
+"""The report of each result: what the job has in hand, and some clips to look at, as one page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-def write_training_page(folder, results, val):
-    p=Path(folder)/"report.html"; p.write_text("x"); return p
-def write_evaluation_page(folder, results, rows, manifest):
-    p=Path(folder)/"report.html"; p.write_text("x"); return p
-def write_prediction_page(page, finished, manifest): return page
-def write_extraction_page(page, finished): return page
+from typing import Any
+
+import numpy as np
+from torchvision.transforms.v2 import functional
+
+from hybridvideo.data.decode import VideoReader
+from hybridvideo.data.manifest import Manifest
+from hybridvideo.errors import VideoError
+from hybridvideo.report.contact_sheet import Sample
+from hybridvideo.report.environment import environment_facts
+from hybridvideo.report.results import evaluation_page, extraction_page, prediction_page, training_page
+from hybridvideo.tasks.bulk import Finished
+
+CLIPS, FRAMES, SHORT_SIDE = 24, 8, 96  # of a contact sheet
+
+
+def write_training_page(folder: Path, results: dict[str, Any] | None, rows: Rows, val: Manifest | None) -> Path:
+    """RUN/report.html; `rows` are those of the evaluation at its end."""
+    samples = evaluation_samples(rows, val) if val is not None else []
+    return training_page(folder / "report.html", folder, results, samples)
+
+
+def write_evaluation_page(folder: Path, results: dict[str, Any], rows: Rows, manifest: Manifest) -> Path:
+    """report.html beside results.json."""
+    read = [row for row in rows if row["scores"] is not None]
+    return evaluation_page(
+        folder / "report.html", results, evaluation_samples(rows, manifest), environment_facts(),
+        scores=[max(row["scores"]) for row in read], correct=[row["predicted"] == row["label"] for row in read],
+    )  # fmt: skip
+
+
+def write_prediction_page(page: Path, finished: Finished, manifest: Manifest) -> Path:
+    """The page of a classification job."""
+    chosen = spread([row for row in finished.rows if row["label"] is not None], CLIPS)
+    samples = read_samples((manifest.file(row["index"]), None, row["label"], row["score"]) for row in chosen)
+    return prediction_page(page, finished.rows, samples, job_summary(finished), environment_facts())
+
+
+def write_extraction_page(page: Path, finished: Finished) -> Path:
+    """The page of an extraction job."""
+    read = [row for row in finished.rows if row["feature"] is not None]
+    features_ND = np.array([row["feature"] for row in read], np.float32).reshape(len(read), -1)
+    return extraction_page(page, job_summary(finished), features_ND, finished.rows, environment_facts())
+
+
+def job_summary(finished: Finished) -> dict[str, object]:
+    """What a bulk job did, for the page."""
+    notes = finished.provenance
+    return {
+        "inputs": finished.inputs, "unreadable": finished.failed, "videos per second": finished.videos_per_second,
+        "model": notes["model"], "checkpoint": notes["checkpoint"], "source": notes["source"],
+        "clips x crops": f"{notes['views']['clips']} x {notes['views']['crops']}", "table": str(finished.table),
+    }  # fmt: skip
+
+
+# --- clips to look at -------------------------------------------------------------------------------------------------
+
+Rows = Sequence[dict[str, Any]]
+
+
+def evaluation_samples(rows: Rows, manifest: Manifest) -> list[Sample]:
+    """Mistakes first, up to half of the sheet, then right answers."""
+    read = [row for row in rows if row["scores"] is not None]
+    wrong = spread([row for row in read if row["predicted"] != row["label"]], CLIPS // 2)
+    right = spread([row for row in read if row["predicted"] == row["label"]], CLIPS - len(wrong))
+    return read_samples(
+        (manifest.file(row["index"]), row["label_name"], row["predicted_name"], max(row["scores"]))
+        for row in [*wrong, *right]
+    )
+
+
+def read_samples(videos: Iterable[tuple[Path, str | None, str, float]]) -> list[Sample]:
+    """Evenly spaced small frames of each (file, truth, predicted, score); a file gone since then is left out."""
+    samples = []
+    for file, truth, predicted, score in videos:
+        try:
+            with VideoReader(file) as reader:
+                indices = np.linspace(0, reader.info.frames - 1, min(FRAMES, reader.info.frames)).round().astype(int)
+                frames_TCHW = reader.frames_at(indices.tolist()).frames_TCHW
+        except VideoError:
+            continue
+        small = functional.resize(frames_TCHW, [SHORT_SIDE], antialias=True)
+        samples.append(Sample(file.name, small.numpy(), truth, predicted, score))
+    return samples
+
+
+def spread(rows: Rows, count: int) -> list[dict[str, Any]]:
+    """At most `count` rows, evenly from the whole list."""
+    if len(rows) <= count:
+        return list(rows)
+    return [rows[i] for i in np.linspace(0, len(rows) - 1, count).round().astype(int)]

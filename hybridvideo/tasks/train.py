@@ -78,18 +78,18 @@ def train(run: TrainRun, out: str | None, resume: bool, name: str) -> int:
 
 def finish(run: TrainRun, folder: Path, val: Manifest | None, accelerator: Accelerator) -> None:
     """Multi-view evaluation of the kept checkpoint on the validation list, and the report."""
-    results = None
+    results, rows = None, []
     if val is not None:
         model = load_model(folder)
         evaluation = evaluate(model, val, run.eval, accelerator=accelerator, workers=run.data.workers)
-        results = evaluation.results
+        results, rows = evaluation.results, evaluation.rows
         if accelerator.is_main_process:
             report_evaluation(folder / "evaluation", model, evaluation, val, {"checkpoint": run.train.keep})
     if not accelerator.is_main_process:
         return
     if run.data.cache is None:
         shutil.rmtree(folder / "cache", ignore_errors=True)
-    page = write_training_page(folder, results, val)
+    page = write_training_page(folder, results, rows, val)
     if results:
         low, high = results["top1_interval"]
         views = f"{run.eval.clips} x {run.eval.crops} views"

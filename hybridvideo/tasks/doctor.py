@@ -1,0 +1,350 @@
+"""`hybridvideo doctor`: what this installation can do, and for each fault the command that mends it.
+
+Every check is one small function that gives a `Finding` and raises nothing: a broken torch is a finding, not a crash.
+Decoders are native code that may take the process down with them, so each is tried in a process of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import import_module, metadata, util
+from pathlib import Path
+from typing import Literal
+
+from hybridvideo.errors import EnvironmentFault
+from hybridvideo.report.environment import cpu_cores, cpu_name, package_version
+
+State = Literal["ok", "optional", "fault"]
+LONGEST_PROBE = 60.0
+"""Seconds that a decoder may take over eight frames."""
+DISK_WANTED = 5.0
+"""GB free in the current folder below which a training run may not fit."""
+REINSTALL_TORCH = "pip install --force-reinstall torch torchvision"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check saw. `optional`: absent, and only some users miss it. `mend`: a command or advice on one line."""
+
+    name: str
+    state: State
+    detail: str
+    mend: str = ""
+
+
+def one_line(fault: BaseException | str, longest: int = 160) -> str:
+    """The first line that says something, cut to `longest`."""
+    lines = [line.strip() for line in str(fault).splitlines() if line.strip()]
+    said = lines[0] if lines else type(fault).__name__
+    return said if len(said) <= longest else said[: longest - 1] + "…"
+
+
+# ---- Python and packages ---------------------------------------------------------------------------------------------
+
+
+def python() -> Finding:
+    version = ".".join(str(part) for part in sys.version_info[:3])
+    if sys.version_info < (3, 11):
+        return Finding("Python", "fault", version, "make an environment with Python 3.11 or newer")
+    return Finding("Python", "ok", f"{version} at {sys.prefix}")
+
+
+def torch_works() -> Finding:
+    try:
+        import torch
+
+        torch.ones(2, 2) @ torch.ones(2, 2)
+    except Exception as fault:
+        return Finding("torch", "fault", one_line(fault), REINSTALL_TORCH)
+    return Finding("torch", "ok", torch.__version__)
+
+
+def torchvision_matches() -> Finding:
+    """Whether torchvision's compiled operators load beside this torch; they do only in builds made for each other."""
+    try:
+        import torch
+        import torchvision
+
+        torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
+    except Exception as fault:
+        mismatch = f"torchvision {package_version('torchvision')} beside torch {package_version('torch')}"
+        return Finding("torchvision", "fault", f"{one_line(fault)} ({mismatch})", REINSTALL_TORCH)
+    wanted, found = made_for("torchvision"), torch.__version__.partition("+")[0]
+    if wanted and wanted != found:
+        said = f"{torchvision.__version__} was built for torch {wanted}, but torch is {found}"
+        return Finding("torchvision", "fault", said, REINSTALL_TORCH)
+    return Finding("torchvision", "ok", f"{torchvision.__version__}, matches torch")
+
+
+def made_for(package: str) -> str:
+    """The one torch version that a package's metadata asks for, or an empty string."""
+    try:
+        asked = metadata.requires(package) or []
+    except metadata.PackageNotFoundError:
+        return ""
+    pinned = [one.partition("==")[2].partition(";")[0].strip(" )") for one in asked if one.startswith("torch==")]
+    return pinned[0] if pinned else ""
+
+
+def package(name: str) -> Finding:
+    """A package that the jobs need and import."""
+    try:
+        import_module(name)
+    except Exception as fault:
+        return Finding(name, "fault", one_line(fault), f"pip install --upgrade {name}")
+    return Finding(name, "ok", package_version(name))
+
+
+def accelerate() -> Finding:
+    return package("accelerate")
+
+
+def timm() -> Finding:
+    return package("timm")
+
+
+# ---- decoders --------------------------------------------------------------------------------------------------------
+
+FRAMES = 8
+MAKE_VIDEO = """
+import sys, av, numpy
+with av.open(sys.argv[1], "w") as target:
+    codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+    stream = target.add_stream(codec, rate=8)
+    stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+    for shade in range(8):
+        frame = av.VideoFrame.from_ndarray(numpy.full((64, 64, 3), 30 * shade, numpy.uint8), format="rgb24")
+        target.mux(stream.encode(frame))
+    target.mux(stream.encode())
+"""
+# Each reads the video named by its argument and prints how many frames came back.
+DECODERS = {
+    "av": "import sys, av\nwith av.open(sys.argv[1]) as video: print(sum(1 for _ in video.decode(video=0)))",
+    "decord": "import sys, decord\nprint(len(decord.VideoReader(sys.argv[1]).get_batch(range(8)).asnumpy()))",
+    "torchcodec": "import sys\nfrom torchcodec.decoders import VideoDecoder\nprint(len(VideoDecoder(sys.argv[1])[:]))",
+}
+
+
+def attempt(code: str, video: Path, longest: float = LONGEST_PROBE) -> tuple[bool, str]:
+    """Run Python code on a video in a process of its own: whether it ended well, and what it printed or died of."""
+    command = [sys.executable, "-c", code, str(video)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=longest, check=False)
+    except subprocess.TimeoutExpired:
+        return False, f"no answer within {longest:.0f} s"
+    if done.returncode < 0:
+        return False, f"the process died of signal {-done.returncode}"
+    return done.returncode == 0, (done.stdout if done.returncode == 0 else done.stderr).strip()
+
+
+def decode(name: str) -> tuple[bool, str]:
+    """Whether a decoder gives back the eight frames of a small video, and what it said."""
+    with tempfile.TemporaryDirectory() as folder:
+        video = Path(folder) / "eight.mp4"
+        made, said = attempt(MAKE_VIDEO, video)
+        if not made:
+            return False, "no video to try it on, because PyAV cannot write one" if name != "av" else said
+        worked, said = attempt(DECODERS[name], video)
+    if worked and said != str(FRAMES):
+        return False, f"read {said} of {FRAMES} frames"
+    return worked, said
+
+
+def last_line(said: str) -> str:
+    """What a traceback ends with."""
+    return one_line(said.splitlines()[-1] if said else "ended without a word")
+
+
+def pyav() -> Finding:
+    worked, said = decode("av")
+    if not worked:
+        return Finding("PyAV", "fault", last_line(said), "pip install --force-reinstall av")
+    import av
+
+    return Finding("PyAV", "ok", f"{av.__version__} with FFmpeg {av.ffmpeg_version_info}; read {FRAMES} frames")
+
+
+def decord() -> Finding:
+    if util.find_spec("decord") is None:
+        return Finding("decord", "optional", "not installed", "pip install 'hybridvideo[decord]'")
+    worked, said = decode("decord")
+    if not worked:
+        return Finding("decord", "optional", last_line(said), "pip install --force-reinstall decord")
+    return Finding("decord", "ok", f"{package_version('decord')}; read {FRAMES} frames")
+
+
+def torchcodec() -> Finding:
+    """torchcodec imports without FFmpeg's shared libraries in some releases and fails at its first decoder."""
+    if util.find_spec("torchcodec") is None:
+        return Finding("torchcodec", "optional", "not installed", "pip install 'hybridvideo[torchcodec]'")
+    worked, said = decode("torchcodec")
+    version = package_version("torchcodec")
+    if worked:
+        return Finding("torchcodec", "ok", f"{version}, matches torch; read {FRAMES} frames")
+    if "libtorchcodec" not in said and "libav" not in said:
+        return Finding("torchcodec", "optional", last_line(said), "pip install --force-reinstall torchcodec")
+    if not ffmpeg_libraries():
+        return Finding("torchcodec", "optional", f"{version}: FFmpeg's shared libraries are missing", install_ffmpeg())
+    detail = f"{version} does not load beside torch {package_version('torch')} or this FFmpeg"
+    return Finding("torchcodec", "optional", detail, "pip install --force-reinstall torch torchvision torchcodec")
+
+
+def ffmpeg_libraries() -> bool:
+    """Whether the system has FFmpeg's shared libraries where a loader finds them."""
+    from ctypes.util import find_library
+
+    return find_library("avcodec") is not None or any(Path(sys.prefix, "lib").glob("libavcodec.*"))
+
+
+def install_ffmpeg() -> str:
+    """The command that installs FFmpeg with its libraries on this system."""
+    if sys.platform == "darwin":
+        return "brew install ffmpeg"
+    managers = {"apt-get": "sudo apt-get install ffmpeg", "dnf": "sudo dnf install ffmpeg-free"}
+    found = (command for manager, command in managers.items() if shutil.which(manager))
+    return next(found, "conda install -c conda-forge ffmpeg")
+
+
+def ffmpeg() -> Finding:
+    """The program; PyAV has FFmpeg of its own, so only people miss it."""
+    program = shutil.which("ffmpeg")
+    if program is None:
+        return Finding("ffmpeg program", "optional", "not found; PyAV does not need it", install_ffmpeg())
+    try:
+        run = subprocess.run([program, "-version"], capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired) as fault:
+        return Finding("ffmpeg program", "optional", one_line(fault), install_ffmpeg())
+    return Finding("ffmpeg program", "ok", " ".join(run.stdout.split()[:3]) + f" at {program}")
+
+
+# ---- devices and the machine -----------------------------------------------------------------------------------------
+
+
+def cpu() -> Finding:
+    named = f"{cpu_name()}, {cpu_cores()} {'core' if cpu_cores() == 1 else 'cores'}"
+    try:
+        import torch
+    except Exception:
+        return Finding("cpu", "ok", named)
+    return Finding("cpu", "ok", f"{named}, {bf16_support(torch.cpu.get_capabilities())}")
+
+
+def bf16_support(capabilities: dict[str, object]) -> str:
+    """What the processor has for bf16: matrix units (AMX), vector instructions, or neither."""
+    kinds = {"amx_bf16": "bf16 in AMX matrix units", "avx512_bf16": "bf16 in AVX-512"}
+    return next((words for key, words in kinds.items() if capabilities.get(key)), "no bf16 instructions: use fp32")
+
+
+def cuda() -> Finding:
+    try:
+        import torch
+
+        if torch.cuda.is_available():
+            return Finding("cuda", "ok", ", ".join(gpus()) + f"; CUDA {torch.version.cuda}")
+        build = torch.version.cuda
+    except Exception as fault:
+        return Finding("cuda", "optional", f"not asked, torch is broken: {one_line(fault)}", REINSTALL_TORCH)
+    if shutil.which("nvidia-smi") is None:
+        return Finding("cuda", "optional", "no NVIDIA GPU here; jobs run on the processor")
+    if build is None:
+        return Finding("cuda", "optional", "there is an NVIDIA driver, but torch is a CPU build", REINSTALL_TORCH)
+    return Finding("cuda", "optional", f"torch (CUDA {build}) sees no GPU", "nvidia-smi  # shows what the driver says")
+
+
+def gpus() -> Iterator[str]:
+    """Each GPU with its memory."""
+    import torch
+
+    for index in range(torch.cuda.device_count()):
+        memory = torch.cuda.get_device_properties(index).total_memory / 2**30
+        yield f"{torch.cuda.get_device_name(index)} ({memory:.0f} GiB)"
+
+
+def mps() -> Finding:
+    if sys.platform != "darwin":
+        return Finding("mps", "optional", "only on Apple computers")
+    try:
+        import torch
+
+        found = torch.backends.mps.is_available()
+    except Exception as fault:
+        return Finding("mps", "optional", f"not asked, torch is broken: {one_line(fault)}", REINSTALL_TORCH)
+    return Finding("mps", "ok" if found else "optional", "Apple GPU" if found else "no Apple GPU that torch can use")
+
+
+def disk() -> Finding:
+    free = shutil.disk_usage(Path.cwd()).free / 1e9
+    if free < DISK_WANTED:
+        return Finding("disk space", "optional", f"{free:.1f} GB free here", "give --out FOLDER on another disk")
+    return Finding("disk space", "ok", f"{free:.0f} GB free here")
+
+
+def writing() -> Finding:
+    """Whether run folders can be made here; the file itself is gone at once."""
+    try:
+        with tempfile.TemporaryFile(dir=Path.cwd()):
+            return Finding("current folder", "ok", f"{Path.cwd()}, can be written")
+    except OSError as fault:
+        detail = f"{Path.cwd()} cannot be written: {os.strerror(fault.errno or 0)}"
+        return Finding("current folder", "optional", detail, "give --out FOLDER, or change to a folder of your own")
+
+
+# ---- the whole -------------------------------------------------------------------------------------------------------
+
+CHECKS: tuple[Callable[[], Finding], ...] = (
+    python,
+    torch_works,
+    torchvision_matches,
+    accelerate,
+    timm,
+    pyav,
+    decord,
+    torchcodec,
+    ffmpeg,
+    cpu,
+    cuda,
+    mps,
+    disk,
+    writing,
+)
+SIGNS = {"ok": ("ok", "green"), "optional": ("optional", "yellow"), "fault": ("FAULT", "bold red")}
+
+
+def doctor() -> int:
+    """Print what each check found and how to mend it; 0 where videos can be read and models run, else 4."""
+    findings = [check() for check in CHECKS]
+    show(findings)
+    return EnvironmentFault.exit_code if any(finding.state == "fault" for finding in findings) else 0
+
+
+def show(findings: list[Finding]) -> None:
+    """A table, then the commands on lines of their own, so that they can be copied whole."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    rows = Table(box=None, pad_edge=False)
+    for column in ("", "what", "found"):
+        rows.add_column(column)
+    for finding in findings:
+        words, style = SIGNS[finding.state]
+        # Text, not str: rich would read the brackets of 'hybridvideo[decord]' as a style.
+        rows.add_row(Text(words, style=style), Text(finding.name), Text(finding.detail))
+    console.print(rows)
+    faults = [finding for finding in findings if finding.state == "fault"]
+    for title, state in (("To mend:", "fault"), ("If you want it:", "optional")):
+        commands = [finding for finding in findings if finding.state == state and finding.mend]
+        for line in [title, *(f"  {finding.name}: {finding.mend}" for finding in commands)] if commands else []:
+            console.print(Text(line), soft_wrap=True)
+    console.print(
+        f"{len(faults)} {'fault' if len(faults) == 1 else 'faults'}."
+        if faults
+        else "Ready: videos can be read and models run."
+    )
