@@ -262,6 +262,10 @@ def make_parser(name: str, spelling: Spelling) -> ArgumentParser:
         parser.add_argument("--config", action=ActionConfigFile, help="YAML file with the settings of a run")
         parser.add_class_arguments(TrainRun)
         skip.add("run")
+    for flag, parameter in inspect.signature(command).parameters.items():
+        if parameter.default is False:
+            parser.add_argument(f"--{flag}", action="store_true", help=describe(command, flag))
+            skip.add(flag)
     parser.add_function_arguments(command, skip=skip, as_group=False)
     return parser
 

@@ -86,19 +86,26 @@ def write_audio(path: Path, seconds: float = 0.5) -> Path:
 
 
 def cut(path: Path, fraction: float) -> Path:
-    """Keep this fraction of the file's bytes, as a broken download does."""
+    """Keep the file's header and this fraction of its pictures, as a broken download does."""
     data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * fraction)])
+    path.write_bytes(data[: _place(data, fraction)])
     return path
 
 
 def blank(path: Path, start: float, end: float) -> Path:
-    """Overwrite the bytes between these fractions of the file with zeros."""
+    """Overwrite the pictures between these fractions of the file with zeros."""
     data = bytearray(path.read_bytes())
-    low, high = int(len(data) * start), int(len(data) * end)
+    low, high = _place(data, start), _place(data, end)
     data[low:high] = bytes(high - low)
     path.write_bytes(bytes(data))
     return path
+
+
+def _place(data: bytes | bytearray, fraction: float) -> int:
+    """The byte at this fraction of what follows the marker of the pictures (MP4, AVI), else of the whole file."""
+    found = [data.index(marker) + 4 for marker in (b"mdat", b"movi") if marker in data]
+    start = found[0] if found else 0
+    return start + int((len(data) - start) * fraction)
 
 
 def _options(codec: str, b_frames: int) -> dict[str, str]:

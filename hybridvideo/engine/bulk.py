@@ -38,8 +38,9 @@ def classify(
         top_k: classes per video.
 
     Yields:
-        For each video a dict with `index` (of the input), `path`, `status` ("ok", "partial", or why not), `reason`, `label`, `score`
-        (0 to 1), `topk_labels` and `topk_scores` (best first); label and score are None where nothing was read.
+        For each video a dict with `index` (of the input), `path`, `status` ("ok", "partial", or why not), `reason`,
+        `label`, `score` (0 to 1), `topk_labels` and `topk_scores` (best first); label and score are None where
+        nothing was read.
     """
     manifest = as_manifest(paths)
     chosen = views or default_views(model)
@@ -66,8 +67,8 @@ def extract(
             averaged over time and space.
 
     Yields:
-        For each clip a dict with `index` (of the input), `path`, `status`, `reason`, `start`, `end` (seconds) and `feature` (list of
-        floats); a video that cannot be read gives one row whose start, end and feature are None.
+        For each clip a dict with `index` (of the input), `path`, `status`, `reason`, `start`, `end` (seconds) and
+        `feature` (list of floats); a video that cannot be read gives one row whose start, end and feature are None.
     """
     manifest = as_manifest(paths)
     chosen = views or default_views(model)

@@ -202,8 +202,8 @@ def extraction_page(
 ) -> Path:
     """The features in the plane and what they were made from.
 
-    rows: one per clip (`path`, `status`, `start`, `end`, and `label` where it is known); an unreadable file has one row,
-    whose `start` is None. features_ND: one row per clip, in their order.
+    rows: one per clip (`path`, `status`, `start`, `end`, and `label` where it is known); an unreadable file has one
+    row, whose `start` is None. features_ND: one row per clip, in their order.
     """
     features = np.asarray(features_ND)
     read = [row for row in rows if row["start"] is not None]

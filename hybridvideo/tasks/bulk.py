@@ -109,10 +109,11 @@ def run_job(
         for rows in by_input(compute(manifest.subset(waiting)) if waiting else []):
             kept += [{**row, "index": waiting[row["index"]]} for row in rows]
             advance(1)
-            if stop.requested or len(kept) >= ROWS_PER_PART:
+            stopping = stop.requested
+            if stopping or len(kept) >= ROWS_PER_PART:
                 write_part(parts, kept)
                 kept = []
-            if stop.requested:
+            if stopping:
                 raise Preempted(f"stopped; what is done is kept in {parts}: the same command goes on")
         write_part(parts, kept)
     seconds = time.perf_counter() - start
@@ -122,8 +123,8 @@ def run_job(
     failed = len({row["index"] for row in rows if row["status"] not in ("ok", "partial")})
     finished = Finished(table, rows, len(waiting), failed, seconds, notes)
     if failed > max_bad * len(manifest):
-        raise TooMuchBadData(f"{failed} of {len(manifest)} inputs cannot be read, more than --max-bad {max_bad} allows; "
-                             f"{table} says why for each")  # fmt: skip
+        share = f"{failed} of {len(manifest)} inputs"
+        raise TooMuchBadData(f"{share} cannot be read, more than --max-bad {max_bad} allows; {table} says why for each")
     return finished
 
 

@@ -7,11 +7,12 @@ Decoders are native code that may take the process down with them, so each is tr
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module, metadata, util
 from pathlib import Path
@@ -49,10 +50,7 @@ def one_line(fault: BaseException | str, longest: int = 160) -> str:
 
 
 def python() -> Finding:
-    version = ".".join(str(part) for part in sys.version_info[:3])
-    if sys.version_info < (3, 11):
-        return Finding("Python", "fault", version, "make an environment with Python 3.11 or newer")
-    return Finding("Python", "ok", f"{version} at {sys.prefix}")
+    return Finding("Python", "ok", f"{platform.python_version()} at {sys.prefix}")
 
 
 def torch_works() -> Finding:
@@ -230,15 +228,18 @@ def cpu() -> Finding:
     named = f"{cpu_name()}, {cpu_cores()} {'core' if cpu_cores() == 1 else 'cores'}"
     try:
         import torch
-    except Exception:
+
+        return Finding("cpu", "ok", named + bf16_support(torch.cpu.get_capabilities()))
+    except Exception:  # the checks of torch say what is wrong with it
         return Finding("cpu", "ok", named)
-    return Finding("cpu", "ok", f"{named}, {bf16_support(torch.cpu.get_capabilities())}")
 
 
-def bf16_support(capabilities: dict[str, object]) -> str:
-    """What the processor has for bf16: matrix units (AMX), vector instructions, or neither."""
-    kinds = {"amx_bf16": "bf16 in AMX matrix units", "avx512_bf16": "bf16 in AVX-512"}
-    return next((words for key, words in kinds.items() if capabilities.get(key)), "no bf16 instructions: use fp32")
+def bf16_support(capabilities: Mapping[str, object]) -> str:
+    """What an x86 processor has for bf16: matrix units (AMX), vector instructions, or neither; of others, nothing."""
+    if capabilities.get("architecture") != "x86_64":
+        return ""
+    kinds = {"amx_bf16": ", bf16 in AMX matrix units", "avx512_bf16": ", bf16 in AVX-512"}
+    return next((words for key, words in kinds.items() if capabilities.get(key)), ", no bf16 instructions: use fp32")
 
 
 def cuda() -> Finding:

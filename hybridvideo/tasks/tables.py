@@ -51,8 +51,9 @@ def write_csv(path: Path, batches: Iterable[Rows], schema: pa.Schema, provenance
         writer = csv.DictWriter(file, schema.names)
         writer.writeheader()
         for row in (row for rows in batches for row in rows):
-            writer.writerow({name: json.dumps(row[name], ensure_ascii=False) if isinstance(row[name], list) else row[name]
-                             for name in schema.names})  # fmt: skip
+            cells = {name: row[name] for name in schema.names}
+            writer.writerow({name: json.dumps(cell, ensure_ascii=False) if isinstance(cell, list) else cell
+                             for name, cell in cells.items()})  # fmt: skip
     note_beside(path, provenance)
 
 

@@ -41,8 +41,17 @@ from hybridvideo.weights.checkpoint import ModelCard, load_model
 from hybridvideo.weights.load import load_weights
 
 # What may differ between a run and its resumption without making it another run.
-FREE_TO_CHANGE = {("train", "epochs"), ("train", "log_every"), ("train", "checkpoint_every"), ("train", "trackers"),
-                  ("train", "keep"), ("data", "workers"), ("data", "max_bad"), ("data", "bad"), ("device",)}  # fmt: skip
+FREE_TO_CHANGE = {
+    ("train", "epochs"),
+    ("train", "log_every"),
+    ("train", "checkpoint_every"),
+    ("train", "trackers"),
+    ("train", "keep"),
+    ("data", "workers"),
+    ("data", "max_bad"),
+    ("data", "bad"),
+    ("device",),
+}
 
 
 def train(run: TrainRun, out: str | None, resume: bool, name: str) -> int:

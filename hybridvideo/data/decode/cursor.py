@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import pairwise
 from typing import TypeAlias, cast
 
 import av
@@ -136,20 +137,23 @@ class Cursor:
     def ends_early(self, packets: Packets) -> tuple[float, float] | None:
         """(end of the last packet, end the header gives) in seconds, where the file stops well before the latter."""
         promised = self._promised_end()
-        times = [time for time in (packets.dts if self._is_avi() else packets.pts) if time is not None]
+        times = sorted(time for time in (packets.dts if self._is_avi() else packets.pts) if time is not None)
         if promised is None or not times:
             return None
-        end = float((max(times) + max(packets.durations)) * self.time_base)
-        return (end, promised) if end < promised - max(0.5, 0.02 * promised) else None
+        end = float((times[-1] + max(packets.durations)) * self.time_base)
+        longest = float(max((after - before for before, after in pairwise(times)), default=0) * self.time_base)
+        spare = max(0.5, 0.02 * promised, 2 * longest)  # the last picture of a slide show may stand for long
+        return (end, promised) if end < promised - spare else None
 
     def _promised_end(self) -> float | None:
         if self._is_avi():
             return None if not self.stream.frames else float(self.stream.frames * self.time_base)
         if not self.container.format.name.startswith("matroska"):
             return None
-        tag = _clock_seconds(self.stream.metadata.get("DURATION", ""))
-        alone = len(self.container.streams) == 1 and self.container.duration
-        return tag or (self.container.duration / 1e6 if alone and self.container.duration else None)
+        if (tag := _clock_seconds(self.stream.metadata.get("DURATION", ""))) is not None:
+            return tag
+        alone = len(self.container.streams) == 1  # else another stream may be the longer one
+        return self.container.duration / 1e6 if alone and self.container.duration else None
 
     def _is_avi(self) -> bool:
         return self.container.format.name == "avi"
@@ -168,7 +172,7 @@ class Cursor:
         except BaseException:
             self.container.close()
             raise
-        self._skips = self.codec.name == "h264"
+        self._skips = self.codec.name == "h264" and self.container.format.name in TIMED_CONTAINERS
         self._stand(packet=0, frame=0, ahead=None)
 
     def _stand(self, packet: int, frame: int, ahead: VideoPacket | None) -> None:
@@ -232,7 +236,7 @@ class Cursor:
         place = self.index.frame_of.get(number, -1)
         trusted = not self.tolerant and place >= self._whole_from
         try:
-            frames = self._decode(packet, skip=self._skips and place < target)
+            frames = self._decode(packet, skip=place < target and not self.tolerant)
         except FAULTS as error:
             if trusted or (packet.size == 0 and not self.tolerant):
                 raise Missed(f"packet {number} does not decode: {words(error)}") from None
@@ -246,8 +250,11 @@ class Cursor:
         return True
 
     def _decode(self, packet: VideoPacket, skip: bool) -> list[VideoFrame]:
-        """Decode a packet under its number. skip: its frame is not wanted, so H.264 may drop it where no other frame
-        refers to it (nal_ref_idc 0 says so for the whole stream; HEVC's counterpart speaks of one layer only)."""
+        """Decode a packet under its number. skip: its frame is not wanted.
+
+        An unwanted H.264 frame is dropped where no other frame refers to it: nal_ref_idc 0 says so for the whole
+        stream. HEVC's counterpart speaks of one layer only, so that nothing is dropped there.
+        """
         if packet.size:
             packet.pts, packet.dts = self._sent, None
             self._sent += 1

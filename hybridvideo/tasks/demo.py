@@ -1,0 +1,179 @@
+"""`hybridvideo demo`: the whole path on videos made on the spot, and a control that cannot see motion.
+
+OUT/videos     rendered: {train,val,test}/<motion>/*
+OUT/hybrid     hybrid_micro trained on them; OUT/control  the same network without any path between frames
+OUT/predictions, OUT/features     held-out files classified, their features
+OUT/report.html     all of it on one page
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+
+from hybridvideo.config import (
+    AugmentConfig,
+    ClipConfig,
+    DataConfig,
+    EvalConfig,
+    EvaluateData,
+    FrameConfig,
+    ModelConfig,
+    OptimConfig,
+    TrainConfig,
+    TrainRun,
+    Views,
+)
+from hybridvideo.data.manifest import read_manifest
+from hybridvideo.data.synthetic import render_dataset
+from hybridvideo.engine.progress import progress
+from hybridvideo.report.demo import Arm
+from hybridvideo.report.environment import environment_facts
+from hybridvideo.report.history import read_metrics
+from hybridvideo.report.results import demo_page
+from hybridvideo.tasks.bulk import Job
+from hybridvideo.tasks.evaluate import evaluate
+from hybridvideo.tasks.extract import extract
+from hybridvideo.tasks.folders import CONFIG, read_run_config, write_json
+from hybridvideo.tasks.pages import evaluation_samples
+from hybridvideo.tasks.predict import predict
+from hybridvideo.tasks.train import train
+
+VIDEOS = {"train": 64, "val": 6, "test": 16}  # of each motion
+
+# Two workers decode while one process trains: on two cores the loop is bound by computing, not by decoding.
+RUN = TrainRun(
+    clip=ClipConfig(frames=8, interval=1 / 12),
+    frame=FrameConfig(height=64, width=64),
+    augment=AugmentConfig(crop="resized", area=(0.7, 1.0), flip=0.0),  # a flip turns left into right
+    model=ModelConfig("hybrid_micro"),
+    optim=OptimConfig(lr=2e-3, warmup_epochs=1.0),
+    train=TrainConfig(epochs=6, batch_size=16, log_every=8),
+    eval=EvalConfig(clips=3, crops=1),
+)
+CONTROL = {"time": False}
+
+
+def demo(out: str, seed: int, seeds: int) -> int:
+    """The command."""
+    folder, timings = Path(out), Timings()
+    with timings.measure("rendering"):
+        render(folder / "videos", seed)
+    figures = [run_seed(folder, seed + i, timings, first=i == 0) for i in range(seeds)]
+    page = write_page(folder, seed, timings)
+    for i, (hybrid, control) in enumerate(figures):
+        print(f"seed {seed + i}: hybrid {hybrid:.1%}, control {control:.1%} of held-out videos")
+    print(
+        f"the control sees the same frames, but not their order: it cannot tell a motion from its reverse\nreport {page}"
+    )
+    return 0
+
+
+def render(folder: Path, seed: int) -> None:
+    """The videos, unless they are there already."""
+    with progress("rendering", sum(VIDEOS.values()) * 8) as advance:
+        done = 0
+
+        def tell(now: int, _total: int) -> None:
+            nonlocal done
+            advance(now - done)
+            done = now
+
+        print(f"rendering {sum(VIDEOS.values()) * 8} videos of eight motions into {folder}")
+        render_dataset(folder, **VIDEOS, seed=seed, workers=min(2, os.cpu_count() or 1), progress=tell)
+
+
+def run_seed(folder: Path, seed: int, timings: Timings, first: bool) -> tuple[float, float]:
+    """Train and evaluate both networks; the first seed also classifies and extracts. Gives the two accuracies."""
+    name = "" if first else f"-seed{seed}"
+    hybrid, control = folder / f"hybrid{name}", folder / f"control{name}"
+    test = folder / "videos" / "test"
+    accuracies = []
+    for run, changes, label in ((hybrid, {}, "hybrid"), (control, CONTROL, "control")):
+        print(f"training the {label} ({RUN.model.name}{', no path between frames' if changes else ''}), seed {seed}")
+        with timings.measure(f"training the {label}"):
+            train_once(folder, run, seed, changes)
+        with timings.measure("evaluating"), quiet():
+            data = EvaluateData(str(test), workers=2)
+            evaluate(str(run), data, Views(), str(run / "test"), None, "auto", "fp32")
+        accuracies.append(json.loads((run / "test" / "results.json").read_text())["top1"])
+    if first:
+        with timings.measure("classifying"):
+            predict(str(hybrid), str(test), str(folder / "predictions"), 3, Views(), Job())
+        with timings.measure("extracting"):
+            extract(str(hybrid), str(test), str(folder / "features"), "head", Views(clips=1), Job())
+    return accuracies[0], accuracies[1]
+
+
+def train_once(folder: Path, run: Path, seed: int, changes: dict[str, Any]) -> None:
+    """One training, unless it is there; a stopped one goes on, one of other settings (another version) goes away."""
+    videos = folder / "videos"
+    settings = replace(
+        RUN, seed=seed, data=DataConfig(str(videos / "train"), str(videos / "val")),
+        model=replace(RUN.model, changes=changes),
+    )  # fmt: skip
+    same = (run / CONFIG).exists() and read_run_config(run) == settings
+    if same and (run / "report.html").exists():
+        print(f"{run} is there already")
+        return
+    if not same:
+        shutil.rmtree(run, ignore_errors=True)
+    train(settings, str(run), (run / "checkpoints" / "last").exists(), run.name)
+
+
+def write_page(folder: Path, seed: int, timings: Timings) -> Path:
+    """The page of the first seed."""
+    arms = [Arm(title, json.loads((folder / name / "test" / "results.json").read_text()),
+                read_metrics(folder / name / "metrics.jsonl"))
+            for name, title in (("hybrid", "hybrid_micro"), ("control", "control"))]  # fmt: skip
+    test = read_manifest(folder / "videos" / "test")
+    scores = pq.read_table(folder / "hybrid" / "test" / "scores.parquet").to_pylist()
+    features = pq.read_table(folder / "features" / "features.parquet").to_pylist()
+    read = [row for row in features if row["feature"] is not None]
+    hybrid, control = arms
+    write_json(folder / "summary.json", {"hybrid": hybrid.results["top1"], "control": control.results["top1"],
+                                         "seed": seed, "seconds": timings.seconds})  # fmt: skip
+    return demo_page(
+        folder / "report.html",
+        {"videos": sum(VIDEOS.values()) * 8, "held out": len(test), "seed": seed, "cores": os.cpu_count() or 1,
+         "threads": torch.get_num_threads()},
+        hybrid, control, timings=timings.seconds, samples=evaluation_samples(scores, test),
+        predictions=pq.read_table(folder / "predictions" / "predictions.parquet").to_pylist(),
+        features_ND=np.array([row["feature"] for row in read], np.float32),
+        feature_labels=[Path(row["path"]).parent.name for row in read],
+        environment=environment_facts(), config=(folder / "hybrid" / "config.yaml").read_text(),
+    )  # fmt: skip
+
+
+class Timings:
+    """Seconds by name of the part."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def measure(self, name: str) -> Iterator[None]:
+        """Adds the time of the block."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what a part prints of its own results, which the page shows."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield

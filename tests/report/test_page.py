@@ -1,0 +1,91 @@
+"""Building blocks: text stays text, a page is whole, numbers are readable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hybridvideo.report.page import (
+    THEME,
+    Section,
+    card,
+    duration,
+    facts,
+    figure,
+    folded,
+    interval,
+    page,
+    paragraph,
+    percent,
+    preformatted,
+    readable,
+    table,
+    text,
+    write_page,
+)
+from tests.report.examples import Page
+
+EVIL = """<script>alert(1)</script>"><img src=x onerror="y">'&"""
+
+
+def test_every_block_escapes_the_text_it_is_given() -> None:
+    blocks = (
+        paragraph(EVIL),
+        card(EVIL, EVIL, EVIL),
+        figure(text(EVIL), EVIL, title=EVIL),
+        table([EVIL], [[EVIL]]),
+        facts({EVIL: EVIL}),
+        folded(EVIL, preformatted(EVIL)),
+    )
+    seen = Page(page(EVIL, EVIL, [Section(EVIL, blocks)]))
+    assert not {"script", "img"} & {tag for tag, _ in seen.tags}
+    assert seen.words.count("alert(1)") == 18
+
+
+def test_a_page_has_a_section_for_each_that_has_blocks_and_a_link_to_it() -> None:
+    document = page("title", "lead", [Section("What it is", (paragraph("words"),)), Section("Empty", ())])
+    seen = Page(document)
+    assert seen.open == []
+    assert [a["href"] for tag, a in seen.tags if tag == "a"] == ["#what-it-is"]
+    assert [a["id"] for tag, a in seen.tags if tag == "section"] == ["what-it-is"]
+
+
+def test_both_colour_schemes_are_defined_in_full() -> None:
+    light, dark = page("t", "l", []).split("prefers-color-scheme:dark")
+    for name, (bright, dim) in THEME.items():
+        assert f"--{name}:{bright}" in light
+        assert f"--{name}:{dim}" in dark
+
+
+def test_a_page_is_written_whole_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    target = tmp_path / "new folder" / "report.html"
+    assert write_page(target, text("a name of no UTF-8: \udcff, and ü")) == target
+    assert target.read_text(encoding="utf-8") == "a name of no UTF-8: ?, and ü"
+    assert list(target.parent.iterdir()) == [target]
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        (percent(0.975), "97.5\u00a0%"),
+        (percent(None), "–"),
+        (percent(float("nan")), "–"),
+        (interval([0.9, 0.99]), "90.0 to 99.0\u00a0%"),
+        (interval([float("nan"), 1.0]), "–"),
+        (duration(3.21), "3.2 s"),
+        (duration(125.4), "2 min 5 s"),
+        (duration(3600), "1 h"),
+        (readable({"clips": 4, "flip": False, "stride": None}), "clips 4, flip no, stride –"),
+        (readable(1_234_567), "1 234 567"),
+        (readable(1e-4), "0.0001"),
+    ],
+)
+def test_numbers_are_short_and_unknown_ones_a_dash(given: str, shown: str) -> None:
+    assert given == shown
+
+
+def test_wide_tables_scroll_and_rows_of_a_wrong_length_are_refused() -> None:
+    assert table(["a"], [[1]]).startswith('<div class="scroll">')
+    with pytest.raises(ValueError):
+        table(["a", "b"], [[1]])

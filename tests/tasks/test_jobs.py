@@ -1,0 +1,190 @@
+"""The commands on real files, good and bad, from a trained run."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import hybridvideo as hv
+from hybridvideo import cli
+from hybridvideo.config import EvalConfig
+from hybridvideo.data.manifest import read_manifest
+from hybridvideo.engine.evaluate import evaluate
+from hybridvideo.engine.preemption import StopRequest
+from hybridvideo.tasks import bulk
+from tests.engine.runs import run, settings
+
+
+@pytest.fixture(scope="module")
+def trained(motion: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run(tmp_path_factory.mktemp("trained") / "run", settings(motion, train={"epochs": 1}))
+
+
+@pytest.fixture
+def mixed(motion: Path, tmp_path: Path) -> Path:
+    """Good videos, one with a difficult name, among files that are none."""
+    folder = tmp_path / "mixed"
+    (folder / "deeper").mkdir(parents=True)
+    good = sorted((motion / "test").rglob("*.*"))
+    shutil.copy(good[0], folder / f"good{good[0].suffix}")
+    shutil.copy(good[1], folder / "deeper" / f"ein Clip, (größer) 'x' – 動画{good[1].suffix}")
+    (folder / "empty.mp4").touch()
+    (folder / "text.mp4").write_text("this is no video")
+    (folder / "cut.mp4").write_bytes(good[0].read_bytes()[: good[0].stat().st_size // 3])
+    return folder
+
+
+def call(*arguments: object) -> int:
+    return cli.main([str(argument) for argument in arguments])
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    return pq.read_table(path).to_pylist()
+
+
+def test_every_input_is_a_row_with_its_class_or_its_reason(trained: Path, mixed: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.parquet"
+    assert call("predict", trained, mixed, "--out", out, "--top_k", 3) == 0
+    rows = {Path(row["path"]).name.partition(".")[0]: row for row in rows_of(out)}
+    assert len(rows) == 5
+    for name in ("good", "ein Clip, (größer) 'x' – 動画"):
+        row = rows[name]
+        assert row["status"] == "ok" and row["label"] == row["topk_labels"][0] and len(row["topk_labels"]) == 3
+        assert row["score"] == pytest.approx(row["topk_scores"][0]) and row["score"] >= row["topk_scores"][2]
+    for name in ("empty", "text"):
+        assert rows[name]["status"] == "unreadable" and rows[name]["reason"] and rows[name]["label"] is None
+    notes = json.loads(pq.read_schema(out).metadata[b"hybridvideo"])
+    assert notes["model"] == "hybrid" and len(notes["weights_sha256"]) == 64 and notes["views"]["clips"] == 2
+    assert (tmp_path / "out.report.html").exists() and not (tmp_path / "out.parquet.parts").exists()
+
+
+def test_csv_and_json_lines_say_the_same_as_parquet(trained: Path, mixed: Path, tmp_path: Path) -> None:
+    for name in ("o.parquet", "o.csv", "o.jsonl"):
+        assert call("predict", trained, mixed, "--out", tmp_path / name) == 0
+    rows = rows_of(tmp_path / "o.parquet")
+    lines = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    with (tmp_path / "o.csv").open(newline="") as file:
+        cells = list(csv.DictReader(file))
+    assert [row["path"] for row in rows] == [line["path"] for line in lines] == [cell["path"] for cell in cells]
+    assert [row["label"] for row in rows] == [line["label"] for line in lines] == [c["label"] or None for c in cells]
+    assert json.loads((tmp_path / "o.provenance.json").read_text())["job"] == "predict"
+
+
+def test_another_extension_is_refused(trained: Path, mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("predict", trained, mixed, "--out", "out.xlsx") == 2
+    assert "give .parquet, .csv, .jsonl, or a folder" in capsys.readouterr().err
+
+
+def test_features_have_a_fixed_size_and_their_time(trained: Path, mixed: Path, tmp_path: Path) -> None:
+    assert call("extract", trained, mixed, "--out", tmp_path / "folder", "--eval.clips", 3) == 0
+    out = tmp_path / "folder" / "features.parquet"
+    schema = pq.read_schema(out)
+    assert str(schema.field("feature").type) == "fixed_size_list<element: float>[8]"
+    rows = rows_of(out)
+    good = [row for row in rows if "good" in row["path"]]
+    assert len(good) == 3 and all(len(row["feature"]) == 8 and row["start"] < row["end"] for row in good)
+    assert [row["start"] for row in good] == sorted(row["start"] for row in good)
+    (empty,) = [row for row in rows if "empty" in row["path"]]
+    assert empty["feature"] is None and empty["start"] is None and empty["status"] == "unreadable"
+    assert (tmp_path / "folder" / "report.html").exists()
+
+
+def test_features_of_a_stage_are_its_mean(trained: Path, motion: Path, tmp_path: Path) -> None:
+    video = sorted((motion / "test").rglob("*.*"))[0]
+    model = hv.load_model(trained)
+    rows = list(hv.extract(model, [video], stage="stage1", views=EvalConfig(clips=1), workers=0))
+    head = list(hv.extract(model, [video], views=EvalConfig(clips=1), workers=0))
+    assert len(rows) == len(head) == 1 and len(rows[0]["feature"]) == 8
+    assert call("extract", trained, video, "--stage", "stage9", "--out", tmp_path / "f.parquet") == 2
+
+
+def test_a_stopped_job_goes_on_and_gives_the_same_rows(
+    trained: Path, motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, stopped = tmp_path / "whole.parquet", tmp_path / "stopped.parquet"
+    for job in (("predict",), ("extract", "--eval.clips", 2)):
+        command = (job[0], trained, motion / "test", *job[1:], "--workers", 0)
+        assert call(*command, "--out", whole) == 0
+        with monkeypatch.context() as patch:
+            asked = iter([False] * 3 + [True])
+            patch.setattr(StopRequest, "requested", property(lambda self: next(asked), lambda self, value: None), False)
+            assert call(*command, "--out", stopped) == 75
+        assert not stopped.exists() and (tmp_path / "stopped.parquet.parts").is_dir()
+        read = []
+        real = bulk.by_input
+        with monkeypatch.context() as patch:
+            patch.setattr(bulk, "by_input", lambda rows, read=read: (read.append(1) or group for group in real(rows)))
+            assert call(*command, "--out", stopped) == 0
+        assert 0 < len(read) < 8
+        assert rows_of(stopped) == rows_of(whole)
+        assert "going on after" in capsys.readouterr().err
+        stopped.unlink()
+
+
+def test_parts_of_another_job_are_not_used(
+    trained: Path, motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.parquet"
+    with monkeypatch.context() as patch:
+        patch.setattr(StopRequest, "requested", property(lambda self: True, lambda self, value: None), False)
+        assert call("predict", trained, motion / "test", "--out", out, "--workers", 0) == 75
+    assert call("predict", trained, motion / "test", "--out", out, "--workers", 0, "--eval.clips", 1) == 0
+    assert "starting anew" in capsys.readouterr().err and len(rows_of(out)) == 8
+
+
+def test_more_bad_inputs_than_allowed_is_exit_code_3(trained: Path, mixed: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.parquet"
+    assert call("predict", trained, mixed, "--out", out, "--max-bad", 0.2) == 3
+    assert len(rows_of(out)) == 5
+
+
+def test_evaluation_does_not_depend_on_batches_or_workers(trained: Path, motion: Path) -> None:
+    model = hv.load_model(trained)
+    manifest = read_manifest(motion / "test", labels=model.labels)
+    scores = []
+    for batch_size, workers in ((1, 0), (7, 0), (16, 2)):
+        views = EvalConfig(clips=3, crops=3, batch_size=batch_size)
+        rows = evaluate(model, manifest, views, workers=workers).rows
+        scores.append(torch.tensor([row["scores"] for row in rows]))
+    assert torch.allclose(scores[0], scores[1], atol=1e-6) and torch.allclose(scores[0], scores[2], atol=1e-6)
+
+
+def test_an_evaluation_counts_each_video_once_and_names_the_unreadable(
+    trained: Path, motion: Path, tmp_path: Path
+) -> None:
+    files = sorted((motion / "test").rglob("*.*"))
+    bad = tmp_path / "bad.mp4"
+    bad.write_text("no video")
+    lines = [f"{file} {file.parent.name}" for file in files[:4]] + [f"{bad} left", f"{tmp_path / 'gone.mp4'} up"]
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+    out = tmp_path / "eval"
+    assert call("evaluate", trained, "--data.manifest", tmp_path / "list.txt", "--out", out, "--eval.crops", 3) == 0
+    results = json.loads((out / "results.json").read_text())
+    assert results["num_videos"] == 6 and results["num_failed"] == 2
+    assert {failure["status"] for failure in results["failures"]} == {"unreadable", "missing"}
+    assert sum(map(sum, results["confusion"])) == 4
+    assert results["protocol"]["clips"] == 2 and results["protocol"]["crops"] == 3
+    rows = rows_of(out / "scores.parquet")
+    assert [row["path"] for row in rows] == [line.rsplit(" ", 1)[0] for line in lines]
+    assert sum(rows[0]["scores"]) == pytest.approx(1.0, abs=1e-5) and rows[4]["scores"] is None
+    correct = sum(row["predicted"] == row["label"] for row in rows[:4])
+    assert results["top1"] == correct / 4
+    limited = call("evaluate", trained, "--data.manifest", tmp_path / "list.txt", "--out", out, "--data.max_bad", 0.1)
+    assert limited == 3
+
+
+def test_labels_of_a_list_must_be_those_of_the_model(
+    trained: Path, motion: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "list.txt").write_text("a.mp4 leftt\n")
+    assert call("evaluate", trained, "--data.manifest", tmp_path / "list.txt") == 2
+    assert "did you mean 'left'" in capsys.readouterr().err
+    (tmp_path / "list.txt").write_text("a.mp4 8\n")
+    assert call("evaluate", trained, "--data.manifest", tmp_path / "list.txt") == 2

@@ -1,0 +1,89 @@
+"""Several processes, and signals, as a user meets them: real commands in real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.engine.runs import settings, weights
+
+
+def write_config(path: Path, motion: Path, **changes: object) -> Path:
+    import yaml
+
+    from hybridvideo.parsing import plain
+
+    steady = {"model": {"changes": {"drop_path": 0.0, "head": {"dropout": 0.0}}}, "train": {"batch_size": 10}}
+    path.write_text(yaml.safe_dump(plain(settings(motion, **{**steady, **changes}))))
+    return path
+
+
+def command(*arguments: object, processes: int = 1) -> list[str]:
+    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes), "--num_machines", "1",
+              "--mixed_precision", "no", "--dynamo_backend", "no"] if processes > 1 else []  # fmt: skip
+    return [sys.executable, *launch, "-m", "hybridvideo", *map(str, arguments)]
+
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_PORT": "29511"}
+
+
+def test_two_processes_train_and_evaluate_as_one(motion: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path / "c.yaml", motion)
+    for processes in (1, 2):
+        out = tmp_path / f"p{processes}"
+        done = subprocess.run(
+            command("train", "--config", config, "--out", out, processes=processes),
+            env=ENVIRONMENT, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    one, two = weights(tmp_path / "p1"), weights(tmp_path / "p2")
+    for name in one:
+        assert torch.allclose(one[name], two[name], atol=2e-4), name
+    epochs = [
+        [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines() if '"epoch", ' in line]
+        for run in ("p1", "p2")
+    ]
+    for a, b in zip(*epochs, strict=True):
+        assert a["clips_seen"] == b["clips_seen"] and a["val_videos"] == b["val_videos"] == 8
+        assert a["train_loss"] == pytest.approx(b["train_loss"], abs=1e-4)
+        assert a["val_loss"] == pytest.approx(b["val_loss"], abs=1e-4)
+    results = [json.loads((tmp_path / run / "evaluation" / "results.json").read_text()) for run in ("p1", "p2")]
+    assert results[0]["num_videos"] == results[1]["num_videos"] == 8
+
+
+def test_ctrl_c_leaves_a_run_that_can_be_resumed(motion: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path / "c.yaml", motion, train={"epochs": 200}, data={"workers": 1})
+    out = tmp_path / "run"
+    child = subprocess.Popen(
+        command("train", "--config", config, "--out", out), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    wait_for(out / "checkpoints" / "last" / "state.json")
+    os.killpg(child.pid, signal.SIGINT)  # as a terminal does: the workers get it too
+    _, errors = child.communicate(timeout=60)
+    assert child.returncode == 75, errors
+    assert "Traceback" not in errors and "--resume goes on" in errors
+    before = json.loads((out / "checkpoints" / "last" / "state.json").read_text())
+    more = ["--train.epochs", before["epoch"] + 2]
+    done = subprocess.run(
+        command("train", "--config", config, "--out", out, "--resume", *more), env=ENVIRONMENT,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    after = json.loads((out / "checkpoints" / "last" / "state.json").read_text())
+    assert after["epoch"] == before["epoch"] + 2 and after["clips_seen"] == 24 * after["epoch"]
+
+
+def wait_for(path: Path, seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} did not come"
+        time.sleep(0.05)

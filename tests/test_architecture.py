@@ -1,0 +1,97 @@
+"""The arrows between the rooms, read from the imports, and the habits of the house."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "hybridvideo"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+BASE = {"errors", "config", "parsing"}
+# room -> rooms it may import beside itself
+ALLOWED = {
+    "errors": set(),
+    "parsing": {"errors"},
+    "config": {"errors"},
+    "data": {"errors", "config"},
+    "models": BASE,
+    "weights": BASE | {"models"},
+    "report": BASE,
+    "engine": BASE | {"data", "models", "weights"},
+    "tasks": BASE | {"data", "models", "weights", "engine", "report"},
+    "cli": BASE | {"tasks"},
+    "__init__": {"data", "engine", "models", "weights"},
+    "__main__": {"cli"},
+}
+
+
+def room(file: Path) -> str:
+    part = file.relative_to(PACKAGE).parts[0]
+    return part.removesuffix(".py")
+
+
+def imports(file: Path) -> list[str]:
+    """Full names of imported modules, wherever in the file they stand."""
+    names = []
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            names.append(node.module or "")
+            names += [f"{node.module}.{alias.name}" for alias in node.names if node.module == "hybridvideo"]
+    return names
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_imports_follow_the_arrows(file: Path) -> None:
+    own = room(file)
+    for name in imports(file):
+        parts = name.split(".")
+        if parts[0] == "hybridvideo" and len(parts) > 1:
+            assert parts[1] == own or parts[1] in ALLOWED[own], f"{own} imports {name}"
+
+
+def test_accelerate_appears_in_engine_and_tasks_only() -> None:
+    rooms = {room(file) for file in FILES if any(name.split(".")[0] == "accelerate" for name in imports(file))}
+    assert rooms <= {"engine", "tasks"}
+
+
+def test_every_room_is_known() -> None:
+    assert {room(file) for file in FILES} == set(ALLOWED)
+
+
+def test_no_file_is_a_drawer_or_too_long() -> None:
+    for file in FILES:
+        assert file.stem not in ("utils", "util", "misc", "common", "helpers"), file
+        assert file.read_text().count("\n") <= 400, file
+
+
+def test_importing_the_package_does_not_import_torch() -> None:
+    code = "import sys, hybridvideo; assert 'torch' not in sys.modules and 'av' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from hybridvideo.cli import main; assert main(['--help']) == 0 and main(['train', '--help']) == 0;"
+        "assert not {'torch', 'av', 'pyarrow', 'matplotlib', 'accelerate'} & set(sys.modules)"
+    )
+    code = code.replace(" and main(['train', '--help']) == 0", "")  # that one leaves by SystemExit
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
+
+
+def test_public_names_are_there() -> None:
+    import hybridvideo as hv
+
+    assert set(hv.PUBLIC) == set(hv.__all__)
+    for name in hv.__all__:
+        assert getattr(hv, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = hv.nothing
