@@ -75,11 +75,6 @@ class AugmentConfig:
     cutmix: float = 0.0
     """CutMix alpha; 0 turns it off."""
 
-    @property
-    def random(self) -> bool:
-        """Whether anything random is done to a clip's frames."""
-        return self.crop != "none" or self.flip > 0
-
 
 @dataclass(frozen=True)
 class Normalisation:

@@ -163,6 +163,12 @@ class ClipDataset(Dataset[ClipItem]):
         item = self._blank(index, decoded.status, decoded.reason)
         return {**item, "clip": clip_CTHW, "ok": True}
 
+    def is_flipped(self, epoch: int, index: int) -> bool:
+        """Whether the transform flips this sample in this epoch: the second draw, after that of the clip's start."""
+        generator = sample_generator(self.seed, epoch, index)
+        torch.rand((), generator=generator, dtype=torch.float64)
+        return bool(torch.rand((), generator=generator) < self.transform.augment.flip)
+
     def _blank(self, index: int, status: str, reason: str) -> ClipItem:
         """An item without a picture; shapes and types are those of a good one."""
         height, width = self.transform.size

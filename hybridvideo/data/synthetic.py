@@ -54,16 +54,20 @@ class Motion:
 MOTIONS = (
     Motion("right", "left", "across", 1, (0.55, 0.95)),
     Motion("down", "up", "down", 1, (0.55, 0.95)),
-    Motion("clockwise", "anticlockwise", "angle", 1, (0.40, 0.70)),
-    Motion("approach", "recede", "size", 1, (0.45, 0.75)),
+    Motion("clockwise", "anticlockwise", "angle", 1, (0.45, 0.75)),
+    Motion("approach", "recede", "size", 1, (0.50, 0.80)),
 )
 PHASES = ("across", "down", "angle", "size")
-DRIFT = 0.06
+DRIFT = 0.04
 """Largest rate, in turns per second and either way, at which the other phases move."""
-SIZE_RANGE = (0.26, 0.80)
+SIZE_RANGE = (0.28, 0.92)
 """Diameter of an object as a share of the frame's short side."""
-FADE = 0.15
+FADE = 0.10
 """Share of the size circle over which the near object fades into the far one."""
+BACKGROUND_SPEED = (0.05, 0.2)
+"""How far the background glides, in short sides of the frame per second."""
+BACKGROUND_CONTRAST, OBJECT_CONTRAST = (20.0, 60.0), (120.0, 220.0)
+"""Distance between the two colours of a texture, in grey levels of 255."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +167,7 @@ class Outline:
         return cls(
             corners=int(rng.integers(3, 6)),
             round=float(rng.uniform(0, 1)),
-            stretch=float(rng.uniform(0.65, 1.0)),
+            stretch=float(rng.uniform(0.5, 0.9)),
             ripple=float(rng.uniform(0, 0.12)),
             ripple_phase=float(rng.uniform(0, 2 * math.pi)),
         )
@@ -210,11 +214,13 @@ def _draw_scene(rng: np.random.Generator, motion: Motion) -> Scene:
 def _background(rng: np.random.Generator, scene: Scene) -> Floats:
     """A texture that glides past at a random velocity: (T, H, W, C)."""
     frames, height, width = len(scene.phases["size"]), scene.height, scene.width
-    direction, speed = rng.uniform(0, 2 * math.pi), rng.uniform(0.1, 0.5) * min(height, width)
+    direction, speed = rng.uniform(0, 2 * math.pi), rng.uniform(*BACKGROUND_SPEED) * min(height, width)
     times = np.arange(frames) / scene.rate
     x, y = times * speed * math.cos(direction), times * speed * math.sin(direction)
     x, y = x - x.min(), y - y.min()
-    canvas = _texture(rng, height + int(y.max()) + 2, width + int(x.max()) + 2, (3, 9), rng.uniform(30, 110))
+    canvas = _texture(
+        rng, height + int(y.max()) + 2, width + int(x.max()) + 2, (3, 9), rng.uniform(*BACKGROUND_CONTRAST)
+    )
     out = np.empty((frames, height, width, 3), np.float32)
     for t in range(frames):
         row, column = int(y[t]), int(x[t])
@@ -259,7 +265,7 @@ def _render(rng: np.random.Generator, scene: Scene) -> Bytes:
     """All frames of a scene, (T, H, W, C) uint8, in the order of the motion's forward class."""
     frames = _background(rng, scene)
     outline = Outline.draw(rng)
-    texture = _texture(rng, 128, 128, (2, 5), rng.uniform(120, 220))
+    texture = _texture(rng, 128, 128, (2, 5), rng.uniform(*OBJECT_CONTRAST))
     for t in range(len(frames)):
         _paint_object(frames[t], texture, outline, {name: float(scene.phases[name][t]) for name in PHASES})
     gain = rng.uniform(0.97, 1.03, (len(frames), 1, 1, 1)).astype(np.float32)

@@ -1,7 +1,8 @@
 """What is frozen is computed once: outputs of a model's frozen part, one file per video, in place of its clips.
 
-Possible only where nothing random stands before that part. The files are named by what they were computed from
-(video, preprocessing, frozen weights), so an interrupted computation continues, and runs may share a folder.
+Possible only where nothing random stands before that part but a flip, for which both outcomes are computed. The files
+are named by what they were computed from (video, preprocessing, frozen weights), so an interrupted computation
+continues, and runs may share a folder.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -22,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from hybridvideo.config import AugmentConfig, ClipConfig
 from hybridvideo.data.dataset import PADDING, ClipDataset
 from hybridvideo.data.loader import EpochOrder, device_batches, normalise, train_loader
+from hybridvideo.data.transforms import TrainTransform
 from hybridvideo.engine.progress import progress
 from hybridvideo.errors import VideoError
 from hybridvideo.models.contract import VideoModel
@@ -30,37 +34,43 @@ from hybridvideo.parsing import plain
 LARGEST_IN_MEMORY = 4 * 2**30  # bytes of outputs kept in memory by one process
 
 
-def nothing_random(clip: ClipConfig, augment: AugmentConfig) -> bool:
-    """Whether a training clip is the same in every epoch."""
-    return clip.train_start != "random" and not augment.random and not (augment.mixup or augment.cutmix)
+def can_be_kept(clip: ClipConfig, augment: AugmentConfig) -> bool:
+    """Whether a training clip is the same in every epoch, but for a flip."""
+    return clip.train_start != "random" and augment.crop == "none" and not (augment.mixup or augment.cutmix)
+
+
+def flip_variants(augment: AugmentConfig) -> list[float]:
+    """The flip probabilities (0 never, 1 always) of the clips that an augmentation with flips chooses from."""
+    return [augment.flip] if augment.flip in (0.0, 1.0) else [0.0, 1.0]
 
 
 class FrozenDataset(Dataset[dict[str, Any]]):
     """Items like those of `ClipDataset`, with `frozen`, the output of the frozen part, for `clip`."""
 
-    def __init__(self, clips: ClipDataset, files: Sequence[Path], failures: dict[int, VideoError]) -> None:
-        self.clips, self.files, self.failures = clips, files, failures
+    def __init__(self, clips: ClipDataset, files: list[list[Path]], failures: dict[int, VideoError]) -> None:
+        self.clips, self.files, self.failures = clips, files, failures  # files[variant][index]
         self.shape = self._shape()
-        size = torch.Size(self.shape).numel() * 4 * len(files)
-        self.memory: dict[int, dict[str, Any]] | None = {} if size <= LARGEST_IN_MEMORY else None
+        size = torch.Size(self.shape).numel() * 4 * len(clips) * len(files)
+        self.memory: dict[tuple[int, int], dict[str, Any]] | None = {} if size <= LARGEST_IN_MEMORY else None
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.clips)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
-        index = key[1]
+        epoch, index = key
+        variant = int(len(self.files) > 1 and index != PADDING and self.clips.is_flipped(epoch, index))
         if self.memory is None:
-            return self._item(index)
-        if index not in self.memory:
-            self.memory[index] = self._item(index)
-        return self.memory[index]
+            return self._item(variant, index)
+        if (variant, index) not in self.memory:
+            self.memory[variant, index] = self._item(variant, index)
+        return self.memory[variant, index]
 
-    def _item(self, index: int) -> dict[str, Any]:
+    def _item(self, variant: int, index: int) -> dict[str, Any]:
         if index == PADDING or index in self.failures:
             failure = self.failures.get(index)
             status, reason = (failure.status, failure.reason) if failure else ("padding", "")
             return self._labelled(index, torch.zeros(self.shape), False, status, reason)
-        with safe_open(self.files[index], "pt") as file:
+        with safe_open(self.files[variant][index], "pt") as file:
             notes = file.metadata()
             return self._labelled(index, file.get_tensor("frozen"), True, notes["status"], notes["reason"])
 
@@ -69,7 +79,7 @@ class FrozenDataset(Dataset[dict[str, Any]]):
         return {"frozen": frozen, "label": label, "index": index, "ok": ok, "status": status, "reason": reason}
 
     def _shape(self) -> list[int]:
-        readable = next((file for i, file in enumerate(self.files) if i not in self.failures), None)
+        readable = next((file for i, file in enumerate(self.files[0]) if i not in self.failures), None)
         if readable is None:
             return [1]
         with safe_open(readable, "pt") as file:
@@ -86,20 +96,30 @@ def compute_frozen(
 ) -> FrozenDataset:
     """The outputs of the frozen part for every video, computed where they are not there yet, shared by processes."""
     folder.mkdir(parents=True, exist_ok=True)
-    key = part_key(model, clips)
-    files = [folder / f"{video_key(clips.manifest.file(i), key)}.safetensors" for i in range(len(clips))]
+    files: list[list[Path]] = []
+    failures: dict[int, VideoError] = {}
+    for flip in flip_variants(clips.transform.augment):
+        transform = TrainTransform(clips.transform.frame, replace(clips.transform.augment, flip=flip))
+        variant = ClipDataset(clips.manifest, clips.clip, transform, clips.seed)
+        key = part_key(model, variant)
+        files.append([folder / f"{video_key(clips.manifest.file(i), key)}.safetensors" for i in range(len(clips))])
+        failures |= compute_variant(model, variant, files[-1], accelerator, workers, batch_size)
+    return FrozenDataset(clips, files, failures)
+
+
+def compute_variant(
+    model: VideoModel, clips: ClipDataset, files: Sequence[Path], accelerator: Accelerator, workers: int, size: int
+) -> dict[int, VideoError]:
+    """Each process computes its share of what is not there; gives the videos that no process could read."""
     wanted = [i for i, file in enumerate(files) if not file.exists()]
     share = wanted[accelerator.process_index :: accelerator.num_processes]
     failures: dict[int, VideoError] = {}
     with progress("frozen part", len(share), accelerator.is_main_process) as advance:
-        for batch in batches(clips, share, workers, batch_size, accelerator.device) if share else []:
-            advance(len(batch["index"]))
+        for batch in batches(clips, share, workers, size, accelerator.device) if share else []:
             failures |= store(model, batch, files)
-    gathered: list[Any] = [failures]
-    if accelerator.num_processes > 1:
-        gathered = [None] * accelerator.num_processes
-        torch.distributed.all_gather_object(gathered, failures)
-    return FrozenDataset(clips, files, {i: error for part in gathered for i, error in part.items()})
+            advance(len(batch["index"]))
+    parts = gather_object([failures]) if accelerator.num_processes > 1 else [failures]
+    return {i: error for part in parts for i, error in part.items()}
 
 
 def batches(clips: ClipDataset, share: list[int], workers: int, batch_size: int, device: torch.device) -> Any:

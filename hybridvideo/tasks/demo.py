@@ -76,9 +76,8 @@ def demo(out: str, seed: int, seeds: int) -> int:
     page = write_page(folder, seed, timings)
     for i, (hybrid, control) in enumerate(figures):
         print(f"seed {seed + i}: hybrid {hybrid:.1%}, control {control:.1%} of held-out videos")
-    print(
-        f"the control sees the same frames, but not their order: it cannot tell a motion from its reverse\nreport {page}"
-    )
+    print("the control sees the same frames but not their order: it cannot tell a motion from its reverse")
+    print(f"report {page}")
     return 0
 
 

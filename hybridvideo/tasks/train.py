@@ -18,7 +18,7 @@ from hybridvideo.data.manifest import Manifest, read_manifest
 from hybridvideo.data.sampling import hash_seed
 from hybridvideo.data.transforms import TrainTransform
 from hybridvideo.engine.evaluate import evaluate
-from hybridvideo.engine.frozen import compute_frozen, nothing_random
+from hybridvideo.engine.frozen import can_be_kept, compute_frozen
 from hybridvideo.engine.train import Data, Plan
 from hybridvideo.engine.train import train as train_loop
 from hybridvideo.errors import EnvironmentFault, HybridVideoError, TooMuchBadData, UserError
@@ -202,12 +202,12 @@ def card_of(run: TrainRun, model: VideoModel, labels: tuple[str, ...]) -> ModelC
 def make_data(
     run: TrainRun, model: VideoModel, manifest: Manifest, val: Manifest | None, accelerator: Accelerator, folder: Path
 ) -> tuple[Data, Data | None]:
-    """Clips, or the outputs of a frozen part where nothing random stands before it."""
+    """Clips, or the outputs of a frozen part where nothing random but a flip stands before it."""
     clips = ClipDataset(manifest, run.clip, TrainTransform(run.frame, run.augment), run.seed)
     still = AugmentConfig(crop="none", flip=0.0)
     centre = replace(run.clip, train_start="centre" if run.clip.train_start == "random" else run.clip.train_start)
     val_clips = ClipDataset(val, centre, TrainTransform(run.frame, still), run.seed) if val else None
-    if not (model.has_frozen_part() and nothing_random(run.clip, run.augment)):
+    if not (model.has_frozen_part() and can_be_kept(run.clip, run.augment)):
         return clips, val_clips
     model.to(accelerator.device)
     cache = Path(run.data.cache) if run.data.cache else folder / "cache"
