@@ -70,6 +70,8 @@ class AugmentConfig:
     """jitter: short side as a multiple of the crop's (256 to 320 for 224)."""
     flip: float = 0.5
     """Probability of a horizontal flip; 0 where a class has a direction."""
+    contrast: tuple[float, ...] = (1.0,)
+    """The normalised clip is multiplied by one of these; for differences that is their gain."""
     mixup: float = 0.0
     """MixUp alpha; 0 turns it off."""
     cutmix: float = 0.0
@@ -178,8 +180,10 @@ class StageConfig:
 class HeadConfig:
     """From the grid to the classes."""
 
-    pool: tuple[Literal["mean", "max", "min", "std"], ...] = ("mean",)
-    """Statistics over time and space, concatenated."""
+    pool: tuple[Literal["mean", "max", "min", "std", "frame_max"], ...] = ("mean",)
+    """Statistics over time and space, concatenated; frame_max: maximum over each frame, averaged over time."""
+    power: float = 1.0
+    """Pooled features are raised to this power, their sign kept; 0.5 tames a few large ones."""
     norm: bool = True
     """LayerNorm of the pooled features."""
     hidden: int = 0
@@ -187,8 +191,10 @@ class HeadConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.pool or not set(self.pool) <= {"mean", "max", "min", "std"}:
-            raise UserError(f"head.pool is {list(self.pool)}; give one or more of mean, max, min, std")
+        if not self.pool:
+            raise UserError("head.pool is empty; give one or more of mean, max, min, std, frame_max")
+        if not self.power > 0:
+            raise UserError(f"head.power is {self.power}; give a number above 0")
 
 
 @dataclass(frozen=True)

@@ -42,9 +42,13 @@ Starts = Callable[[float, float], Sequence[float]]  # (duration, span) -> start 
 
 
 class ClipItem(TypedDict):
-    """A training item. `clip`: uint8 (C, T, H, W), zeros where not `ok`. `label`, `index`: -1 for none."""
+    """A training item. `clip`: uint8 (C, T, H, W), zeros where not `ok`. `label`, `index`: -1 for none.
+
+    `contrast`: factor for the clip once it is normalised, on the device.
+    """
 
     clip: torch.Tensor
+    contrast: float
     label: int
     index: int
     ok: bool
@@ -70,6 +74,11 @@ class ViewItem(TypedDict):
 def sample_generator(seed: int, epoch: int, index: int) -> torch.Generator:
     """All randomness of one sample, on the CPU; neighbouring seeds, epochs and indices are unrelated."""
     return torch.Generator().manual_seed(hash_seed(seed, epoch, index))
+
+
+def uniform(generator: torch.Generator) -> float:
+    """A number from 0 to 1, 1 left out."""
+    return float(torch.rand((), generator=generator, dtype=torch.float64))
 
 
 # ---- reading
@@ -148,7 +157,8 @@ class ClipDataset(Dataset[ClipItem]):
         if index == PADDING:
             return self._blank(PADDING, "padding", "fills an empty share of the last batch")
         generator = sample_generator(self.seed, epoch, index)
-        draw = float(torch.rand((), generator=generator, dtype=torch.float64))
+        draw = uniform(generator)
+        contrast = self._contrast(generator)
         start = STARTS[self.clip.train_start]
         try:
             decoded = decode_clips(
@@ -161,13 +171,18 @@ class ClipDataset(Dataset[ClipItem]):
         frames_TCHW = _take(decoded.frames_UCHW, decoded.positions_KT[0])
         clip_CTHW = self.transform(frames_TCHW, generator).transpose(0, 1).contiguous()
         item = self._blank(index, decoded.status, decoded.reason)
-        return {**item, "clip": clip_CTHW, "ok": True}
+        return {**item, "clip": clip_CTHW, "contrast": contrast, "ok": True}
 
-    def is_flipped(self, epoch: int, index: int) -> bool:
-        """Whether the transform flips this sample in this epoch: the second draw, after that of the clip's start."""
+    def variant(self, epoch: int, index: int) -> tuple[bool, float]:
+        """Whether this sample is flipped in this epoch, and its contrast: the draws that `__getitem__` makes."""
         generator = sample_generator(self.seed, epoch, index)
-        torch.rand((), generator=generator, dtype=torch.float64)
-        return bool(torch.rand((), generator=generator) < self.transform.augment.flip)
+        uniform(generator)  # of the clip's start
+        contrast = self._contrast(generator)
+        return bool(torch.rand((), generator=generator) < self.transform.augment.flip), contrast
+
+    def _contrast(self, generator: torch.Generator) -> float:
+        choices = self.transform.augment.contrast
+        return choices[int(uniform(generator) * len(choices))]
 
     def _blank(self, index: int, status: str, reason: str) -> ClipItem:
         """An item without a picture; shapes and types are those of a good one."""
@@ -175,6 +190,7 @@ class ClipDataset(Dataset[ClipItem]):
         label = None if index == PADDING else self.manifest.rows[index].label
         return ClipItem(
             clip=torch.zeros((3, self.clip.frames, height, width), dtype=torch.uint8),
+            contrast=1.0,
             label=-1 if label is None else label,
             index=index,
             ok=False,

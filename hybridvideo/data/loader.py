@@ -101,9 +101,10 @@ class EpochOrder(Sampler[list[tuple[int, int]]]):
 
 
 def collate_clips(items: Sequence[ClipItem]) -> Batch:
-    """clip uint8 (B, C, T, H, W); label, index int64 (B,); ok bool (B,); status, reason: lists of B."""
+    """clip uint8 (B, C, T, H, W); contrast float (B,); label, index int64 (B,); ok bool (B,); status, reason: lists."""
     return {
         "clip": default_collate([item["clip"] for item in items]),  # in a worker: straight into shared memory
+        "contrast": torch.tensor([item["contrast"] for item in items]),
         "label": torch.tensor([item["label"] for item in items]),
         "index": torch.tensor([item["index"] for item in items]),
         "ok": torch.tensor([item["ok"] for item in items]),
@@ -213,8 +214,10 @@ def _worker_failures() -> Iterator[None]:
 # ---- device
 
 
-def normalise(clip_BCTHW: torch.Tensor, normalisation: Normalisation) -> torch.Tensor:
-    """uint8 (B, C, T, H, W) -> float32, (x / 255 - mean) / std, on the clip's device; one new tensor."""
+def normalise(
+    clip_BCTHW: torch.Tensor, normalisation: Normalisation, contrast_B: torch.Tensor | None = None
+) -> torch.Tensor:
+    """uint8 (B, C, T, H, W) -> float32, (x / 255 - mean) / std [* contrast], on the clip's device; one new tensor."""
     mean = torch.tensor(normalisation.mean, dtype=torch.float64)
     std = torch.tensor(normalisation.std, dtype=torch.float64)
     scale, offset = (
@@ -222,7 +225,8 @@ def normalise(clip_BCTHW: torch.Tensor, normalisation: Normalisation) -> torch.T
         for constant in (1.0 / (255.0 * std), -mean / std)
     )
     # on a CPU twice as fast as addcmul on uint8
-    return clip_BCTHW.to(torch.float32, copy=True).mul_(scale).add_(offset)
+    normalised = clip_BCTHW.to(torch.float32, copy=True).mul_(scale).add_(offset)
+    return normalised if contrast_B is None else normalised.mul_(contrast_B.view(-1, 1, 1, 1, 1))
 
 
 def device_batches(loader: Iterable[Mapping[str, Any]], device: torch.device) -> Iterator[Batch]:

@@ -4,8 +4,9 @@ An object has a place across the frame, a place down the frame, an angle and a s
 phase on a circle: what leaves the frame on one side enters on the other, and what has come near fades into one
 far away. A clip starts each of them anywhere with equal chance; its class turns one, the others drift a little.
 So at every frame, whatever the class, place, angle and size are uniform and independent: no frame tells the
-class. A motion and its reverse are the same rendered frames, background, noise and all, in the other order: no
-unordered set of frames tells one from the other. Only motion is left, and the background moves too, its own way.
+class. A second object does the same half a circle on, so that one of the two always shows the motion whole. A
+motion and its reverse are the same rendered frames, background, noise and all, in the other order: no unordered
+set of frames tells one from the other. Only motion is left, and the background moves too, its own way.
 
 Shapes: T frames, H rows, W columns, C = 3 colours (RGB).
 """
@@ -264,10 +265,12 @@ def _paint_object(frame: Floats, texture: Floats, outline: Outline, place: dict[
 def _render(rng: np.random.Generator, scene: Scene) -> Bytes:
     """All frames of a scene, (T, H, W, C) uint8, in the order of the motion's forward class."""
     frames = _background(rng, scene)
-    outline = Outline.draw(rng)
-    texture = _texture(rng, 128, 128, (2, 5), rng.uniform(*OBJECT_CONTRAST))
-    for t in range(len(frames)):
-        _paint_object(frames[t], texture, outline, {name: float(scene.phases[name][t]) for name in PHASES})
+    for ahead in (0.0, 0.5):
+        outline = Outline.draw(rng)
+        texture = _texture(rng, 128, 128, (2, 5), rng.uniform(*OBJECT_CONTRAST))
+        for t in range(len(frames)):
+            place = {name: float(scene.phases[name][t]) + ahead for name in PHASES}
+            _paint_object(frames[t], texture, outline, place)
     gain = rng.uniform(0.97, 1.03, (len(frames), 1, 1, 1)).astype(np.float32)
     noise = rng.standard_normal((*frames.shape[:3], 1), dtype=np.float32) * np.float32(scene.noise)
     return np.clip(frames * gain + noise, 0, 255).astype(np.uint8)

@@ -1,8 +1,8 @@
 """What is frozen is computed once: outputs of a model's frozen part, one file per video, in place of its clips.
 
-Possible only where nothing random stands before that part but a flip, for which both outcomes are computed. The files
-are named by what they were computed from (video, preprocessing, frozen weights), so an interrupted computation
-continues, and runs may share a folder.
+Possible only where nothing random stands before that part but a choice among a few variants of a clip (flipped or not,
+one of some contrasts): then each is computed. The files are named by what they were computed from (video,
+preprocessing, frozen weights), so an interrupted computation continues, and runs may share a folder.
 """
 
 from __future__ import annotations
@@ -34,38 +34,42 @@ from hybridvideo.parsing import plain
 LARGEST_IN_MEMORY = 4 * 2**30  # bytes of outputs kept in memory by one process
 
 
+Variant = tuple[bool, float]  # flipped, contrast
+
+
 def can_be_kept(clip: ClipConfig, augment: AugmentConfig) -> bool:
-    """Whether a training clip is the same in every epoch, but for a flip."""
+    """Whether a training clip is one of a few variants in every epoch."""
     return clip.train_start != "random" and augment.crop == "none" and not (augment.mixup or augment.cutmix)
 
 
-def flip_variants(augment: AugmentConfig) -> list[float]:
-    """The flip probabilities (0 never, 1 always) of the clips that an augmentation with flips chooses from."""
-    return [augment.flip] if augment.flip in (0.0, 1.0) else [0.0, 1.0]
+def variants_of(augment: AugmentConfig) -> list[Variant]:
+    """What an augmentation chooses from."""
+    flips = [flipped for flipped, share in ((False, 1 - augment.flip), (True, augment.flip)) if share > 0]
+    return [(flipped, contrast) for flipped in flips for contrast in sorted(set(augment.contrast))]
 
 
 class FrozenDataset(Dataset[dict[str, Any]]):
     """Items like those of `ClipDataset`, with `frozen`, the output of the frozen part, for `clip`."""
 
-    def __init__(self, clips: ClipDataset, files: list[list[Path]], failures: dict[int, VideoError]) -> None:
-        self.clips, self.files, self.failures = clips, files, failures  # files[variant][index]
+    def __init__(self, clips: ClipDataset, files: dict[Variant, list[Path]], failures: dict[int, VideoError]) -> None:
+        self.clips, self.files, self.failures = clips, files, failures
         self.shape = self._shape()
         size = torch.Size(self.shape).numel() * 4 * len(clips) * len(files)
-        self.memory: dict[tuple[int, int], dict[str, Any]] | None = {} if size <= LARGEST_IN_MEMORY else None
+        self.memory: dict[tuple[Variant, int], dict[str, Any]] | None = {} if size <= LARGEST_IN_MEMORY else None
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         epoch, index = key
-        variant = int(len(self.files) > 1 and index != PADDING and self.clips.is_flipped(epoch, index))
+        variant = next(iter(self.files)) if index == PADDING else self.clips.variant(epoch, index)
         if self.memory is None:
             return self._item(variant, index)
         if (variant, index) not in self.memory:
             self.memory[variant, index] = self._item(variant, index)
         return self.memory[variant, index]
 
-    def _item(self, variant: int, index: int) -> dict[str, Any]:
+    def _item(self, variant: Variant, index: int) -> dict[str, Any]:
         if index == PADDING or index in self.failures:
             failure = self.failures.get(index)
             status, reason = (failure.status, failure.reason) if failure else ("padding", "")
@@ -79,7 +83,9 @@ class FrozenDataset(Dataset[dict[str, Any]]):
         return {"frozen": frozen, "label": label, "index": index, "ok": ok, "status": status, "reason": reason}
 
     def _shape(self) -> list[int]:
-        readable = next((file for i, file in enumerate(self.files[0]) if i not in self.failures), None)
+        readable = next(
+            (file for i, file in enumerate(next(iter(self.files.values()))) if i not in self.failures), None
+        )
         if readable is None:
             return [1]
         with safe_open(readable, "pt") as file:
@@ -96,14 +102,15 @@ def compute_frozen(
 ) -> FrozenDataset:
     """The outputs of the frozen part for every video, computed where they are not there yet, shared by processes."""
     folder.mkdir(parents=True, exist_ok=True)
-    files: list[list[Path]] = []
+    files: dict[Variant, list[Path]] = {}
     failures: dict[int, VideoError] = {}
-    for flip in flip_variants(clips.transform.augment):
-        transform = TrainTransform(clips.transform.frame, replace(clips.transform.augment, flip=flip))
-        variant = ClipDataset(clips.manifest, clips.clip, transform, clips.seed)
+    for flipped, contrast in variants_of(clips.transform.augment):
+        augment = replace(clips.transform.augment, flip=float(flipped), contrast=(contrast,))
+        variant = ClipDataset(clips.manifest, clips.clip, TrainTransform(clips.transform.frame, augment), clips.seed)
         key = part_key(model, variant)
-        files.append([folder / f"{video_key(clips.manifest.file(i), key)}.safetensors" for i in range(len(clips))])
-        failures |= compute_variant(model, variant, files[-1], accelerator, workers, batch_size)
+        names = [folder / f"{video_key(clips.manifest.file(i), key)}.safetensors" for i in range(len(clips))]
+        failures |= compute_variant(model, variant, names, accelerator, workers, batch_size)
+        files[flipped, contrast] = names
     return FrozenDataset(clips, files, failures)
 
 
@@ -133,7 +140,8 @@ def store(model: VideoModel, batch: dict[str, Any], files: Sequence[Path]) -> di
     """Compute and write one batch; gives the videos that could not be read."""
     model.eval()
     with torch.inference_mode():
-        outputs = model.forward_frozen(normalise(batch["clip"], model.normalisation)).float().cpu()
+        clips_BCTHW = normalise(batch["clip"], model.normalisation, batch["contrast"])
+        outputs = model.forward_frozen(clips_BCTHW).float().cpu()
     failures: dict[int, VideoError] = {}
     for output, index, ok, status, reason in zip(
         outputs, batch["index"].tolist(), batch["ok"].tolist(), batch["status"], batch["reason"], strict=True

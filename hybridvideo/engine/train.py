@@ -227,7 +227,9 @@ def backward(parts: Parts, state: LoopState, plan: Plan, batch: dict[str, Any], 
 
 def model_input(model: VideoModel, batch: dict[str, Any]) -> Tensor:
     """Normalised clips (B, C, T, H, W), or the outputs of the frozen part."""
-    return batch["frozen"] if "frozen" in batch else normalise(batch["clip"], model.normalisation)
+    if "frozen" in batch:
+        return batch["frozen"]
+    return normalise(batch["clip"], model.normalisation, batch["contrast"])
 
 
 def optimizer_step(parts: Parts, state: LoopState, plan: Plan, lr: float, loss_sum: float, batch: Any) -> float:

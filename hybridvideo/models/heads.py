@@ -9,21 +9,22 @@ from torch import Tensor, nn
 
 from hybridvideo.config import HeadConfig
 
-# Statistics over the positions of all frames: (B, N, C) -> (B, C). None depends on the order of the frames.
+# Statistics over the positions of all frames: (B, T, N, C) -> (B, C). None depends on the order of the frames.
 POOLS: dict[str, Callable[[Tensor], Tensor]] = {
-    "mean": lambda x_BNC: x_BNC.mean(1),
-    "max": lambda x_BNC: x_BNC.amax(1),
-    "min": lambda x_BNC: x_BNC.amin(1),
-    "std": lambda x_BNC: (x_BNC.var(1, correction=0) + 1e-6).sqrt(),
+    "mean": lambda x_BTNC: x_BTNC.mean((1, 2)),
+    "max": lambda x_BTNC: x_BTNC.amax((1, 2)),
+    "min": lambda x_BTNC: x_BTNC.amin((1, 2)),
+    "std": lambda x_BTNC: (x_BTNC.var((1, 2), correction=0) + 1e-6).sqrt(),
+    "frame_max": lambda x_BTNC: x_BTNC.amax(2).mean(1),
 }
 
 
 class PoolHead(nn.Module):
-    """Pool -> norm -> [hidden layer] -> dropout -> linear."""
+    """Pool -> power -> norm -> [hidden layer] -> dropout -> linear."""
 
     def __init__(self, dim: int, num_classes: int, config: HeadConfig) -> None:
         super().__init__()
-        self.pools = config.pool
+        self.pools, self.power = config.pool, config.power
         pooled = dim * len(config.pool)
         self.norm = nn.LayerNorm(pooled) if config.norm else nn.Identity()
         self.hidden = nn.Sequential(nn.Linear(pooled, config.hidden), nn.GELU()) if config.hidden else nn.Identity()
@@ -36,8 +37,9 @@ class PoolHead(nn.Module):
 
     def pool(self, grid_BTHWC: Tensor) -> Tensor:
         """(B, T, H, W, C) -> (B, C * number of pools); no parameters."""
-        x_BNC = grid_BTHWC.flatten(1, 3)
-        return torch.cat([POOLS[name](x_BNC) for name in self.pools], 1)
+        x_BTNC = grid_BTHWC.flatten(2, 3)
+        pooled_BC = torch.cat([POOLS[name](x_BTNC) for name in self.pools], 1)
+        return pooled_BC if self.power == 1 else pooled_BC.sign() * (pooled_BC.abs() + 1e-6) ** self.power
 
     def classify(self, pooled_BC: Tensor, pre_logits: bool = False) -> Tensor:
         """Logits (B, K), or the features before the classifier."""

@@ -28,6 +28,10 @@ from hybridvideo.models.positions import AbsolutePosition
 from hybridvideo.models.stems import open_stem
 from hybridvideo.parsing import changed, plain
 
+# Without gradients, a CPU's stem takes the frames in portions whose activations stay near its caches; the buffers of
+# more are mapped anew for every layer. MobileNetV2 on 256 frames of 128x192, two cores: 1.35 s, all at once 2.77 s.
+PIXELS_AT_ONCE = 2**17
+
 
 class FrameEncoder(nn.Module):
     """The stem, or the two of a two-stream input, applied to each frame: clips -> grid (B, T, H, W, C)."""
@@ -63,7 +67,11 @@ def encode(stem: nn.Module, x_BCTHW: Tensor) -> Tensor:
     """Time folded into the batch, channels last in memory, which is what convolutions on CPU and GPU like best."""
     B, C, T, H, W = x_BCTHW.shape
     x_NCHW = x_BCTHW.permute(0, 2, 3, 4, 1).reshape(B * T, H, W, C).permute(0, 3, 1, 2)
-    features_NCHW = stem(x_NCHW)
+    if torch.is_grad_enabled() or x_NCHW.device.type != "cpu":
+        features_NCHW = stem(x_NCHW)
+    else:
+        portion = max(1, PIXELS_AT_ONCE // (H * W))
+        features_NCHW = torch.cat([stem(part) for part in x_NCHW.split(portion)])
     _, C, H, W = features_NCHW.shape
     return features_NCHW.permute(0, 2, 3, 1).reshape(B, T, H, W, C)
 

@@ -129,11 +129,11 @@ def test_training_on_cached_outputs_of_a_frozen_stem_equals_training_on_clips(
     motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frozen = {
-        "clip": {"train_start": "centre"}, "augment": {"crop": "none", "flip": 0.5},
+        "clip": {"train_start": "centre"}, "augment": {"crop": "none", "flip": 0.5, "contrast": [1.0, 2.0]},
         "model": {"changes": {"stem": {"frozen": True}, "drop_path": 0.0, "head": {"dropout": 0.0}}},
     }  # fmt: skip
     cached = run(tmp_path / "cached", settings(motion, **frozen, data={"cache": str(tmp_path / "cache")}))
-    assert len(list((tmp_path / "cache").iterdir())) == 2 * 24 + 8
+    assert len(list((tmp_path / "cache").iterdir())) == 2 * 2 * 24 + 8
     monkeypatch.setattr("hybridvideo.tasks.train.can_be_kept", lambda *arguments: False)
     plain = run(tmp_path / "plain", settings(motion, **frozen))
     for name, value in weights(plain).items():

@@ -61,7 +61,9 @@ def test_intermediates_are_grids_in_the_order_asked_for(model: VideoModel) -> No
 
 def test_every_trained_parameter_gets_a_gradient(model: VideoModel) -> None:
     model.train()(torch.randn(SMALL_INPUT)).square().sum().backward()
-    without = [name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None]
+    without = [
+        name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None
+    ]
     assert not without
 
 

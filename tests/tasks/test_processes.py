@@ -48,7 +48,11 @@ def test_two_processes_train_and_evaluate_as_one(motion: Path, tmp_path: Path) -
     for name in one:
         assert torch.allclose(one[name], two[name], atol=2e-4), name
     epochs = [
-        [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines() if '"epoch", ' in line]
+        [
+            json.loads(line)
+            for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()
+            if '"epoch", ' in line
+        ]
         for run in ("p1", "p2")
     ]
     for a, b in zip(*epochs, strict=True):

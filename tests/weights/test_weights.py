@@ -51,7 +51,13 @@ def test_a_checkpoint_needs_no_weights_file_of_its_stem(tmp_path: Path) -> None:
     from torchvision.models import squeezenet1_1
 
     torch.save(squeezenet1_1(weights=None).state_dict(), weights)
-    stem = {"name": "torchvision/squeezenet1_1", "stride": 8, "weights": str(weights), "mean": [0.5] * 3, "std": [0.5] * 3}
+    stem = {
+        "name": "torchvision/squeezenet1_1",
+        "stride": 8,
+        "weights": str(weights),
+        "mean": [0.5] * 3,
+        "std": [0.5] * 3,
+    }
     folder = saved(tmp_path / "c", small(stem=stem))
     weights.unlink()
     assert load_model(folder).normalisation.mean == (0.5, 0.5, 0.5)
