@@ -168,6 +168,8 @@ COMMANDS: dict[str, Callable[..., int]] = {
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; the exit code is that of `errors`."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    # Decoding processes share the cores with torch's threads: waiting threads that spin take them away from decoding.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         return run_command(arguments)
     except HybridVideoError as error:

@@ -184,8 +184,8 @@ class HeadConfig:
     """Statistics over time and space, concatenated; frame_max: maximum over each frame, averaged over time."""
     power: float = 1.0
     """Pooled features are raised to this power, their sign kept; 0.5 tames a few large ones."""
-    norm: bool = True
-    """LayerNorm of the pooled features."""
+    norm: Literal["layer", "batch", "none"] = "layer"
+    """Of the pooled features. batch: each channel by its spread over the batch; trains faster from scratch."""
     hidden: int = 0
     """Width of a hidden layer; 0: none."""
     dropout: float = 0.0

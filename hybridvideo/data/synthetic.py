@@ -13,6 +13,7 @@ Shapes: T frames, H rows, W columns, C = 3 colours (RGB).
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import multiprocessing
@@ -33,71 +34,67 @@ from hybridvideo.errors import UserError
 
 CLASSES: tuple[str, ...] = ("left", "right", "up", "down", "clockwise", "anticlockwise", "approach", "recede")
 SPLITS = ("train", "val", "test")
+Progress = Callable[[int, int], None]  # (videos done, videos in all)
 GENERATOR = 1
 """Raised when the same arguments begin to give other videos."""
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
+Place = dict[str, float]  # the value of each of PHASES
 
 
 @dataclass(frozen=True)
 class Motion:
-    """A class and its reverse: the phase that turns, which way, how fast (turns of its circle a second)."""
+    """A class whose phase grows, the reverse of it, and how fast: turns of the phase's circle a second."""
 
     forward: str
     backward: str
     phase: str
-    sign: int
     rate: tuple[float, float]
 
 
 # The rate says how far a phase goes: a frame's width or height, a full turn, or SIZE_RANGE.
 MOTIONS = (
-    Motion("right", "left", "across", 1, (0.55, 0.95)),
-    Motion("down", "up", "down", 1, (0.55, 0.95)),
-    Motion("clockwise", "anticlockwise", "angle", 1, (0.45, 0.75)),
-    Motion("approach", "recede", "size", 1, (0.50, 0.80)),
+    Motion("right", "left", "across", (0.55, 0.95)),
+    Motion("down", "up", "down", (0.55, 0.95)),
+    Motion("clockwise", "anticlockwise", "angle", (0.50, 0.80)),
+    Motion("approach", "recede", "size", (0.75, 1.05)),
 )
 PHASES = ("across", "down", "angle", "size")
 DRIFT = 0.04
 """Largest rate, in turns per second and either way, at which the other phases move."""
-SIZE_RANGE = (0.28, 0.92)
+SIZE_RANGE = (0.4, 1.0)
 """Diameter of an object as a share of the frame's short side."""
 FADE = 0.10
 """Share of the size circle over which the near object fades into the far one."""
-BACKGROUND_SPEED = (0.05, 0.2)
+GROUND_SPEED = (0.05, 0.2)
 """How far the background glides, in short sides of the frame per second."""
-BACKGROUND_CONTRAST, OBJECT_CONTRAST = (20.0, 60.0), (120.0, 220.0)
+GROUND_CONTRAST, OBJECT_CONTRAST = (20.0, 60.0), (150.0, 250.0)
 """Distance between the two colours of a texture, in grey levels of 255."""
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """How a video is written: a codec in a container."""
+    """How a video is written: a codec in a container, and the share of the videos that are written so."""
 
     codec: str
     extension: str
+    share: float
     pixel_format: str
-    options: tuple[tuple[str, str], ...] = ()
+    options: dict[str, str]
 
 
 ENCODINGS = (
-    Encoding("libx264", "mp4", "yuv420p", (("preset", "superfast"), ("bf", "2"), ("b-adapt", "0"), ("crf", "21"))),
-    Encoding("mpeg4", "avi", "yuv420p", (("qmin", "3"), ("qmax", "4"))),
-    Encoding(
-        "libvpx-vp9",
-        "webm",
-        "yuv420p",
-        (("deadline", "realtime"), ("cpu-used", "8"), ("crf", "26"), ("b", "0")),
-    ),
-    Encoding("libx265", "mkv", "yuv420p", (("preset", "ultrafast"), ("crf", "21"))),
-    Encoding("mjpeg", "mov", "yuvj420p", (("qmin", "3"), ("qmax", "4"))),
+    Encoding("libx264", "mp4", 0.3, "yuv420p", {"preset": "ultrafast", "bf": "2", "b-adapt": "0", "crf": "23"}),
+    Encoding("mpeg4", "avi", 0.25, "yuv420p", {"qmin": "3", "qmax": "4"}),
+    Encoding("mjpeg", "mov", 0.25, "yuvj420p", {"qmin": "3", "qmax": "4"}),
+    Encoding("libvpx-vp9", "webm", 0.1, "yuv420p", {"deadline": "realtime", "cpu-used": "8", "crf": "26", "b": "0"}),
+    Encoding("libx265", "mkv", 0.1, "yuv420p", {"preset": "ultrafast", "crf": "21"}),
 )
+OBJECT_TEXELS = 128  # side of an object's texture
 X265_PARAMETERS = "log-level=none:pools=none:frame-threads=1:wpp=0"
-SIZES = ((96, 96), (128, 96), (96, 128), (112, 112), (160, 120))
-"""Width and height."""
-RATES = (12, 15, 20)
-"""Frames per second."""
+SIZES = ((80, 80), (96, 80), (80, 96), (96, 96), (128, 96))  # width, height
+RATES = (12, 15, 20)  # frames per second
 SECONDS = (1.0, 1.2)
 
 
@@ -138,18 +135,29 @@ def _checks(rng: np.random.Generator, height: int, width: int, cells: int) -> Fl
     return np.asarray(0.5 + 2 * one * other, np.float32)
 
 
-PATTERNS = (_cloud, _stripes, _checks)
-
-
-def _texture(rng: np.random.Generator, height: int, width: int, cells: tuple[int, int], contrast: float) -> Floats:
-    """A random pattern between two random colours, clouded: (H, W, C) in 0..255."""
-    pattern = PATTERNS[rng.integers(len(PATTERNS))](rng, height, width, int(rng.integers(*cells)))
+def _painted(rng: np.random.Generator, pattern: Floats, contrast: float, shade: float) -> Floats:
+    """A pattern between two random colours, `contrast` apart, clouded by up to `shade`: (H, W, C) in 0..255."""
     middle = rng.uniform(70, 185, 3)
     towards = rng.normal(size=3)
     span = towards / np.linalg.norm(towards) * contrast
-    shade = _cloud(rng, height, width, 3)[..., None] * rng.uniform(-60, 60, 3)
-    painted = middle + (pattern[..., None] - 0.5) * span + shade - shade.mean((0, 1))
-    return np.asarray(np.clip(painted, 0, 255), np.float32)
+    cloud = _cloud(rng, pattern.shape[0], pattern.shape[1], 3)[..., None] - np.float32(0.5)
+    colours = middle + (pattern[..., None] - np.float32(0.5)) * span + cloud * rng.uniform(-shade, shade, 3)
+    return np.asarray(np.clip(colours, 0, 255), np.float32)
+
+
+def _ground_texture(rng: np.random.Generator, height: int, width: int) -> Floats:
+    """What glides past behind: any pattern, faint."""
+    pattern = GROUND_PATTERNS[rng.integers(len(GROUND_PATTERNS))](rng, height, width, int(rng.integers(3, 9)))
+    return _painted(rng, pattern, rng.uniform(*GROUND_CONTRAST), shade=60)
+
+
+def _object_texture(rng: np.random.Generator) -> Floats:
+    """Bold stripes, one to three, so that an object shows how it is turned."""
+    pattern = _stripes(rng, OBJECT_TEXELS, OBJECT_TEXELS, int(rng.integers(1, 4)))
+    return _painted(rng, pattern, rng.uniform(*OBJECT_CONTRAST), shade=60)
+
+
+GROUND_PATTERNS = (_cloud, _stripes, _checks)
 
 
 @dataclass(frozen=True)
@@ -165,13 +173,10 @@ class Outline:
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Outline:
         """A random one."""
-        return cls(
-            corners=int(rng.integers(3, 6)),
-            round=float(rng.uniform(0, 1)),
-            stretch=float(rng.uniform(0.5, 0.9)),
-            ripple=float(rng.uniform(0, 0.12)),
-            ripple_phase=float(rng.uniform(0, 2 * math.pi)),
-        )
+        corners = int(rng.integers(3, 6))
+        ends = ((0, 1), (0.5, 0.9), (0, 0.12), (0, 2 * math.pi))
+        round, stretch, ripple, ripple_phase = (float(rng.uniform(*end)) for end in ends)
+        return cls(corners, round, stretch, ripple, ripple_phase)
 
     def excess(self, u: Floats, v: Floats) -> Floats:
         """How far (u, v) lies outside the outline, in radii; negative inside."""
@@ -194,34 +199,30 @@ class Scene:
     height: int
     rate: int
     encoding: Encoding
-    phases: dict[str, NDArray[np.float64]]
-    """For each of PHASES, its value at each frame, in turns."""
-    noise: float
-    """Standard deviation of the camera's noise, in grey levels of 255."""
+    phases: dict[str, NDArray[np.float64]]  # for each of PHASES, its value at each frame, in turns
+    noise: float  # standard deviation, in grey levels of 255
 
 
 def _draw_scene(rng: np.random.Generator, motion: Motion) -> Scene:
     width, height = SIZES[rng.integers(len(SIZES))]
     rate = RATES[rng.integers(len(RATES))]
     times = np.arange(round(rate * rng.uniform(*SECONDS))) / rate
-    encoding = ENCODINGS[rng.integers(len(ENCODINGS))]
+    encoding = ENCODINGS[rng.choice(len(ENCODINGS), p=[encoding.share for encoding in ENCODINGS])]
     phases = {}
     for name in PHASES:
-        start, drift, turn = rng.random(), rng.uniform(-DRIFT, DRIFT), motion.sign * rng.uniform(*motion.rate)
+        start, drift, turn = rng.random(), rng.uniform(-DRIFT, DRIFT), rng.uniform(*motion.rate)
         phases[name] = start + times * (turn if name == motion.phase else drift)
-    return Scene(width, height, rate, encoding, phases, noise=float(rng.uniform(3, 10)))
+    return Scene(width, height, rate, encoding, phases, noise=float(rng.uniform(2, 6)))
 
 
 def _background(rng: np.random.Generator, scene: Scene) -> Floats:
     """A texture that glides past at a random velocity: (T, H, W, C)."""
     frames, height, width = len(scene.phases["size"]), scene.height, scene.width
-    direction, speed = rng.uniform(0, 2 * math.pi), rng.uniform(*BACKGROUND_SPEED) * min(height, width)
+    direction, speed = rng.uniform(0, 2 * math.pi), rng.uniform(*GROUND_SPEED) * min(height, width)
     times = np.arange(frames) / scene.rate
     x, y = times * speed * math.cos(direction), times * speed * math.sin(direction)
     x, y = x - x.min(), y - y.min()
-    canvas = _texture(
-        rng, height + int(y.max()) + 2, width + int(x.max()) + 2, (3, 9), rng.uniform(*BACKGROUND_CONTRAST)
-    )
+    canvas = _ground_texture(rng, height + int(y.max()) + 2, width + int(x.max()) + 2)
     out = np.empty((frames, height, width, 3), np.float32)
     for t in range(frames):
         row, column = int(y[t]), int(x[t])
@@ -232,9 +233,7 @@ def _background(rng: np.random.Generator, scene: Scene) -> Floats:
     return out
 
 
-def _paint(
-    frame: Floats, texture: Floats, outline: Outline, place: dict[str, float], radius: float, cover: float
-) -> None:
+def _paint(frame: Floats, texture: Floats, outline: Outline, place: Place, radius: float, cover: float) -> None:
     """Lay the object over `frame` (H, W, C), in place: `radius` in pixels, `cover` its opacity, 0 to 1."""
     height, width = frame.shape[:2]
     dx = np.mod(np.arange(width) - place["across"] * width + width / 2, width) - width / 2
@@ -244,17 +243,15 @@ def _paint(
     cos, sin = math.cos(2 * math.pi * place["angle"]), math.sin(2 * math.pi * place["angle"])
     u, v = cos * x + sin * y, cos * y - sin * x
     alpha = np.clip(0.5 - outline.excess(u, v) * radius, 0, 1) * np.float32(cover)
-    side = texture.shape[0]
-    at = [np.clip((w * 0.5 + 0.5) * side, 0, side - 1).astype(np.intp) for w in (v, u)]
+    at = [np.clip((w + 1) * OBJECT_TEXELS / 2, 0, OBJECT_TEXELS - 1).astype(np.intp) for w in (v, u)]
     under = frame[np.ix_(rows, columns)]
     frame[np.ix_(rows, columns)] = under + (texture[at[0], at[1]] - under) * alpha[..., None]
 
 
-def _paint_object(frame: Floats, texture: Floats, outline: Outline, place: dict[str, float]) -> None:
+def _paint_object(frame: Floats, texture: Floats, outline: Outline, place: Place) -> None:
     """The object at its size; at the seam of the size circle the near one fades into the far one."""
-    near, far = SIZE_RANGE[1], SIZE_RANGE[0]
-    phase = place["size"] % 1.0
-    short = min(frame.shape[:2])
+    far, near = SIZE_RANGE
+    phase, short = place["size"] % 1.0, min(frame.shape[:2])
     cover = min(1.0, phase / FADE)
     radius = short / 2 * far * (near / far) ** phase
     if cover < 1:
@@ -266,18 +263,13 @@ def _render(rng: np.random.Generator, scene: Scene) -> Bytes:
     """All frames of a scene, (T, H, W, C) uint8, in the order of the motion's forward class."""
     frames = _background(rng, scene)
     for ahead in (0.0, 0.5):
-        outline = Outline.draw(rng)
-        texture = _texture(rng, 128, 128, (2, 5), rng.uniform(*OBJECT_CONTRAST))
+        outline, texture = Outline.draw(rng), _object_texture(rng)
         for t in range(len(frames)):
             place = {name: float(scene.phases[name][t]) + ahead for name in PHASES}
             _paint_object(frames[t], texture, outline, place)
     gain = rng.uniform(0.97, 1.03, (len(frames), 1, 1, 1)).astype(np.float32)
     noise = rng.standard_normal((*frames.shape[:3], 1), dtype=np.float32) * np.float32(scene.noise)
     return np.clip(frames * gain + noise, 0, 255).astype(np.uint8)
-
-
-def _motion_of(label: str) -> Motion:
-    return next(motion for motion in MOTIONS if label in (motion.forward, motion.backward))
 
 
 def render_clip(label: str, *, seed: int, split: str, number: int) -> tuple[Bytes, int, Encoding]:
@@ -287,7 +279,7 @@ def render_clip(label: str, *, seed: int, split: str, number: int) -> tuple[Byte
     from the arguments alone. The reverse class's clip of the same seed, split and number is the same frames,
     last one first.
     """
-    motion = _motion_of(label)
+    motion = next(motion for motion in MOTIONS if label in (motion.forward, motion.backward))
     rng = np.random.default_rng([seed, SPLITS.index(split), MOTIONS.index(motion), number])
     scene = _draw_scene(rng, motion)
     frames = _render(rng, scene)
@@ -330,18 +322,20 @@ class Arguments:
     generator: int = GENERATOR
 
 
-def _write_pair(folder: Path, split: str, motion: Motion, number: int, seed: int) -> int:
-    """Render one scene and write its two videos, one per direction; those that are there stay. Returns 2."""
+def _write_pair(folder: Path, split: str, motion: Motion, number: int, seed: int) -> None:
+    """Render one scene and write its two videos, one per direction; those that are there stay."""
     frames, rate, encoding = render_clip(motion.forward, seed=seed, split=split, number=number)
     for label, ordered in ((motion.forward, frames), (motion.backward, frames[::-1])):
         path = folder / split / label / f"{number:04d}.{encoding.extension}"
         if not path.exists():
             _encode(path, ordered, rate, encoding)
-    return 2
 
 
 def _write_pairs(folder: Path, jobs: list[tuple[str, Motion, int]], seed: int) -> int:
-    return sum(_write_pair(folder, split, motion, number, seed) for split, motion, number in jobs)
+    """Do the jobs; gives how many videos there are of them."""
+    for split, motion, number in jobs:
+        _write_pair(folder, split, motion, number, seed)
+    return 2 * len(jobs)
 
 
 def _jobs(folder: Path, arguments: Arguments) -> Iterator[tuple[str, Motion, int]]:
@@ -367,14 +361,7 @@ def _is_complete(folder: Path, arguments: Arguments) -> bool:
 
 
 def render_dataset(
-    folder: Path,
-    *,
-    train: int,
-    val: int,
-    test: int,
-    seed: int,
-    workers: int,
-    progress: Callable[[int, int], None] | None = None,
+    folder: Path, *, train: int, val: int, test: int, seed: int, workers: int, progress: Progress | None = None
 ) -> None:
     """Write `folder`/{train,val,test}/<class>/<number>.<extension>, so many videos per class.
 
@@ -385,9 +372,8 @@ def render_dataset(
     arguments = Arguments(train, val, test, seed)
     if _is_complete(folder, arguments):
         return
-    for split in SPLITS:
-        for label in CLASSES:
-            (folder / split / label).mkdir(parents=True, exist_ok=True)
+    for split, label in itertools.product(SPLITS, CLASSES):
+        (folder / split / label).mkdir(parents=True, exist_ok=True)
     record = folder / "dataset.json.part"
     record.write_text(json.dumps(asdict(arguments)))
     total = len(CLASSES) * (train + val + test)

@@ -19,6 +19,13 @@ POOLS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "layer": nn.LayerNorm,
+    "batch": nn.BatchNorm1d,
+    "none": lambda _channels: nn.Identity(),
+}
+
+
 class PoolHead(nn.Module):
     """Pool -> power -> norm -> [hidden layer] -> dropout -> linear."""
 
@@ -26,7 +33,7 @@ class PoolHead(nn.Module):
         super().__init__()
         self.pools, self.power = config.pool, config.power
         pooled = dim * len(config.pool)
-        self.norm = nn.LayerNorm(pooled) if config.norm else nn.Identity()
+        self.norm = NORMS[config.norm](pooled)
         self.hidden = nn.Sequential(nn.Linear(pooled, config.hidden), nn.GELU()) if config.hidden else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
         self.num_features = config.hidden or pooled

@@ -52,17 +52,16 @@ from hybridvideo.tasks.pages import evaluation_samples
 from hybridvideo.tasks.predict import predict
 from hybridvideo.tasks.train import train
 
-VIDEOS = {"train": 64, "val": 6, "test": 16}  # of each motion
+VIDEOS = {"train": 128, "val": 8, "test": 32}  # of each motion
 
-# Two workers decode while one process trains: on two cores the loop is bound by computing, not by decoding.
 RUN = TrainRun(
-    clip=ClipConfig(frames=8, interval=1 / 12),
-    frame=FrameConfig(height=64, width=64),
-    augment=AugmentConfig(crop="resized", area=(0.7, 1.0), flip=0.0),  # a flip turns left into right
+    clip=ClipConfig(frames=8, interval=0.1),
+    frame=FrameConfig(height=32, width=32),
+    augment=AugmentConfig(area=(0.7, 1.0), aspect=(0.9, 1.1), flip=0.0),  # a flip turns left into right
     model=ModelConfig("hybrid_micro"),
-    optim=OptimConfig(lr=2e-3, warmup_epochs=1.0),
-    train=TrainConfig(epochs=6, batch_size=16, log_every=8),
-    eval=EvalConfig(clips=3, crops=1),
+    optim=OptimConfig(lr=4e-3),
+    train=TrainConfig(epochs=9, batch_size=32, log_every=8),
+    eval=EvalConfig(clips=3, crops=1, batch_size=48),
 )
 CONTROL = {"time": False}
 
