@@ -53,8 +53,8 @@ def test_unknown_names_are_answered_with_the_nearest(capsys: pytest.CaptureFixtu
     assert "did you mean '--model.name'?" in fails(capsys, "train", "--modl.name", "x")
     assert "a.yaml: unknown setting optim.lrr (did you mean 'lr'?)" in fails(capsys, "train", "--config", str(file))
     assert "did you mean 'hybrid_base'" in fails(
-        capsys, "train", "--data.train", str(videos(tmp_path)), "--model.name", "hybrid_bas", "--out", str(tmp_path / "r"),
-        "--train.trackers", "[]",
+        capsys, "train", "--data.train", str(videos(tmp_path)), "--model.name", "hybrid_bas",
+        "--out", str(tmp_path / "r"), "--train.trackers", "[]",
     )  # fmt: skip
 
 

@@ -136,7 +136,7 @@ def write_page(folder: Path, seed: int, timings: Timings) -> Path:
     """The page of the first seed."""
     arms = [Arm(title, json.loads((folder / name / "test" / "results.json").read_text()),
                 read_metrics(folder / name / "metrics.jsonl"))
-            for name, title in (("hybrid", "hybrid_micro"), ("control", "control"))]  # fmt: skip
+            for name, title in (("hybrid", "The hybrid"), ("control", "The control"))]  # fmt: skip
     test = read_manifest(folder / "videos" / "test")
     scores = pq.read_table(folder / "hybrid" / "test" / "scores.parquet").to_pylist()
     features = pq.read_table(folder / "features" / "features.parquet").to_pylist()

@@ -253,3 +253,9 @@ def test_batches_arrive_on_the_gpu_unchanged(manifest: Manifest) -> None:
     assert all(batch["clip"].is_cuda for batch in on_gpu)
     back = [{k: v.cpu() if isinstance(v, torch.Tensor) else v for k, v in batch.items()} for batch in on_gpu]
     assert equal(on_cpu, back)
+
+
+def test_contrast_multiplies_the_normalised_clip() -> None:
+    clip = torch.randint(0, 256, (2, 3, 4, 5, 6), dtype=torch.uint8)
+    plain = normalise(clip, Normalisation())
+    assert torch.allclose(normalise(clip, Normalisation(), torch.tensor([1.0, 2.0]))[1], 2 * plain[1])

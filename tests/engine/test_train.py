@@ -70,7 +70,7 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(
 
 def test_resuming_with_other_settings_is_refused(motion: Path, tmp_path: Path) -> None:
     folder = run(tmp_path / "run", settings(motion, train={"epochs": 1}))
-    with pytest.raises(UserError, match=r"optim.lr was 0.001 and is now 0.1"):
+    with pytest.raises(UserError, match=r"optim\.lr was 0.001 and is now 0.1"):
         run(folder, settings(motion, optim={"lr": 0.1}), resume=True)
     with pytest.raises(UserError, match="already holds a run; add --resume"):
         run(folder, settings(motion))
@@ -104,7 +104,7 @@ def test_an_unreadable_video_is_listed_and_has_no_weight(motion: Path, tmp_path:
 
 def test_missing_files_stop_a_run_before_it_starts(motion: Path, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("no/such.mp4 0\nnor/this.mp4 1\n")
-    with pytest.raises(TooMuchBadData, match="2 of 2 files of .* are missing"):
+    with pytest.raises(TooMuchBadData, match=r"2 of 2 files of .* are missing"):
         run(tmp_path / "run", settings(motion, data={"train": str(tmp_path / "list.txt"), "val": ""}))
     assert not (tmp_path / "run").exists()
 

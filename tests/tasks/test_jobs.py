@@ -105,27 +105,27 @@ def test_features_of_a_stage_are_its_mean(trained: Path, motion: Path, tmp_path:
     assert call("extract", trained, video, "--stage", "stage9", "--out", tmp_path / "f.parquet") == 2
 
 
+@pytest.mark.parametrize("job", [("predict",), ("extract", "--eval.clips", 2)], ids=["predict", "extract"])
 def test_a_stopped_job_goes_on_and_gives_the_same_rows(
-    trained: Path, motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    job: tuple[object, ...], trained: Path, motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     whole, stopped = tmp_path / "whole.parquet", tmp_path / "stopped.parquet"
-    for job in (("predict",), ("extract", "--eval.clips", 2)):
-        command = (job[0], trained, motion / "test", *job[1:], "--workers", 0)
-        assert call(*command, "--out", whole) == 0
-        with monkeypatch.context() as patch:
-            asked = iter([False] * 3 + [True])
-            patch.setattr(StopRequest, "requested", property(lambda self: next(asked), lambda self, value: None), False)
-            assert call(*command, "--out", stopped) == 75
-        assert not stopped.exists() and (tmp_path / "stopped.parquet.parts").is_dir()
-        read = []
-        real = bulk.by_input
-        with monkeypatch.context() as patch:
-            patch.setattr(bulk, "by_input", lambda rows, read=read: (read.append(1) or group for group in real(rows)))
-            assert call(*command, "--out", stopped) == 0
-        assert 0 < len(read) < 8
-        assert rows_of(stopped) == rows_of(whole)
-        assert "going on after" in capsys.readouterr().err
-        stopped.unlink()
+    command = (job[0], trained, motion / "test", *job[1:], "--workers", 0)
+    assert call(*command, "--out", whole) == 0
+    asked = iter([False] * 3 + [True])
+    with monkeypatch.context() as patch:
+        patch.setattr(StopRequest, "requested", property(lambda self: next(asked), lambda self, value: None), False)
+        assert call(*command, "--out", stopped) == 75
+    assert not stopped.exists() and (tmp_path / "stopped.parquet.parts").is_dir()
+    read: list[int] = []
+    real = bulk.by_input
+    with monkeypatch.context() as patch:
+        patch.setattr(bulk, "by_input", lambda rows: (read.append(1) or group for group in real(rows)))
+        assert call(*command, "--out", stopped) == 0
+    assert len(read) == 4
+    assert rows_of(stopped) == rows_of(whole)
+    assert "going on after 4 of 8 inputs" in capsys.readouterr().err
 
 
 def test_parts_of_another_job_are_not_used(

@@ -117,7 +117,7 @@ def test_strict_loading_names_what_does_not_fit(tmp_path: Path) -> None:
         load_weights(model, {name: value for name, value in state.items() if name != "head.norm.bias"})
     with pytest.raises(UserError, match=r"0 missing, 1 unexpected \(first: extra\)"):
         load_weights(model, {**state, "extra": torch.zeros(1)})
-    with pytest.raises(UserError, match="head.norm.bias has another shape"):
+    with pytest.raises(UserError, match=r"head\.norm\.bias has another shape"):
         load_weights(model, {**state, "head.norm.bias": torch.zeros(5)})
     with pytest.raises(UserError, match="head is 'new'; give strict, replace or drop"):
         load_weights(model, state, head="new")  # type: ignore[arg-type]
@@ -125,7 +125,7 @@ def test_strict_loading_names_what_does_not_fit(tmp_path: Path) -> None:
 
 def test_a_classifier_of_another_label_set_is_an_error_unless_replaced() -> None:
     state = small(3).state_dict()
-    with pytest.raises(UserError, match="has 3 classes, the model 5; .*head=replace"):
+    with pytest.raises(UserError, match=r"has 3 classes, the model 5; .*head=replace"):
         load_weights(small(5), state)
     model = small(5)
     before = model.head.classifier.weight.clone()
