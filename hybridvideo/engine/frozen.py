@@ -118,8 +118,9 @@ def compute_variant(
     model: VideoModel, clips: ClipDataset, files: Sequence[Path], accelerator: Accelerator, workers: int, size: int
 ) -> dict[int, VideoError]:
     """Each process computes its share of what is not there; gives the videos that no process could read."""
-    wanted = [i for i, file in enumerate(files) if not file.exists()]
-    share = wanted[accelerator.process_index :: accelerator.num_processes]
+    # By index, not by what is missing: another process may be writing while this one looks.
+    own = range(accelerator.process_index, len(files), accelerator.num_processes)
+    share = [i for i in own if not files[i].exists()]
     failures: dict[int, VideoError] = {}
     with progress("frozen part", len(share), accelerator.is_main_process) as advance:
         for batch in batches(clips, share, workers, size, accelerator.device) if share else []:

@@ -17,7 +17,7 @@ from hybridvideo.engine.multiview import Precision
 from hybridvideo.errors import TooMuchBadData, UserError
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.tasks.device import pick_device
-from hybridvideo.tasks.folders import read_run_config, write_json
+from hybridvideo.tasks.folders import config_text, read_run_config, write_json
 from hybridvideo.tasks.pages import write_evaluation_page
 from hybridvideo.tasks.tables import write_table
 from hybridvideo.weights.checkpoint import load_model
@@ -39,7 +39,7 @@ def evaluate(
     if accelerator.is_main_process:
         folder = Path(out) if out else Path(run) / f"evaluation-{name}"
         facts = {"model": model.card.name, "checkpoint": str(find_checkpoint(run, checkpoint)), "list": data.manifest}
-        page = report_evaluation(folder, model, evaluation, manifest, facts)
+        page = report_evaluation(folder, model, evaluation, manifest, facts, config_text(run))
         say(evaluation.results, views, page)
     results = evaluation.results
     if results["num_failed"] > data.max_bad * results["num_videos"]:
@@ -63,14 +63,15 @@ def read_list(run: str, data: EvaluateData, model: VideoModel) -> tuple[Manifest
 
 
 def report_evaluation(
-    folder: Path, model: VideoModel, evaluation: Evaluation, manifest: Manifest, facts: dict[str, Any]
-) -> Path:
+    folder: Path, model: VideoModel, evaluation: Evaluation, manifest: Manifest, facts: dict[str, Any],
+    config: str | None,
+) -> Path:  # fmt: skip
     """results.json, scores.parquet and report.html in `folder`; gives the page."""
     results = {**evaluation.results, "model": model.card.name, **facts}
     write_json(folder / "results.json", results)
     provenance = {name: results[name] for name in ("model", "checkpoint", "protocol", "labels")}
     write_table(folder / "scores.parquet", evaluation.rows, score_schema(len(results["labels"])), provenance)
-    return write_evaluation_page(folder, results, evaluation.rows, manifest)
+    return write_evaluation_page(folder, results, evaluation.rows, manifest, config)
 
 
 def score_schema(num_classes: int) -> pa.Schema:

@@ -14,6 +14,7 @@ from hybridvideo.models.contract import VideoModel
 from hybridvideo.parsing import plain
 from hybridvideo.tasks.bulk import Job, failures, output_table, page_beside, provenance, read_inputs, run_job
 from hybridvideo.tasks.device import pick_device
+from hybridvideo.tasks.folders import config_text
 from hybridvideo.tasks.pages import write_extraction_page
 from hybridvideo.weights.checkpoint import load_model
 
@@ -39,7 +40,7 @@ def extract(run: str, source: str, out: str | None, stage: str, eval: Views, job
           f"{finished.failed} unreadable, {finished.videos_per_second:.1f} videos/s")  # fmt: skip
     for line in failures(finished.rows):
         print(line)
-    page = write_extraction_page(page_beside(table, table != Path(out or "")), finished)
+    page = write_extraction_page(page_beside(table, table != Path(out or "")), finished, config_text(run))
     print(f"features {table}\nreport {page}")
     return 0
 

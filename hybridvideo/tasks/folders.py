@@ -53,6 +53,12 @@ def read_run_config(folder: Path) -> TrainRun | None:
     return parsed(TrainRun, yaml.safe_load(path.read_text()) or {}, str(path))
 
 
+def config_text(folder: str | Path) -> str | None:
+    """The settings of a run as they stand in its folder, for a page."""
+    path = Path(folder) / CONFIG
+    return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
 def write_run_config(folder: Path, run: TrainRun) -> None:
     """The resolved settings."""
     write_text(folder / CONFIG, yaml.safe_dump(plain(run), sort_keys=False, allow_unicode=True))

@@ -26,27 +26,29 @@ def write_training_page(folder: Path, results: dict[str, Any] | None, rows: Rows
     return training_page(folder / "report.html", folder, results, samples)
 
 
-def write_evaluation_page(folder: Path, results: dict[str, Any], rows: Rows, manifest: Manifest) -> Path:
-    """report.html beside results.json."""
+def write_evaluation_page(
+    folder: Path, results: dict[str, Any], rows: Rows, manifest: Manifest, config: str | None
+) -> Path:
+    """report.html beside results.json; `config`: the text of the run's settings."""
     read = [row for row in rows if row["scores"] is not None]
     return evaluation_page(
-        folder / "report.html", results, evaluation_samples(rows, manifest), environment_facts(),
+        folder / "report.html", results, evaluation_samples(rows, manifest), environment_facts(), config,
         scores=[max(row["scores"]) for row in read], correct=[row["predicted"] == row["label"] for row in read],
     )  # fmt: skip
 
 
-def write_prediction_page(page: Path, finished: Finished, manifest: Manifest) -> Path:
+def write_prediction_page(page: Path, finished: Finished, manifest: Manifest, config: str | None) -> Path:
     """The page of a classification job."""
     chosen = spread([row for row in finished.rows if row["label"] is not None], CLIPS)
     samples = read_samples((manifest.file(row["index"]), None, row["label"], row["score"]) for row in chosen)
-    return prediction_page(page, finished.rows, samples, job_summary(finished), environment_facts())
+    return prediction_page(page, finished.rows, samples, job_summary(finished), environment_facts(), config)
 
 
-def write_extraction_page(page: Path, finished: Finished) -> Path:
+def write_extraction_page(page: Path, finished: Finished, config: str | None) -> Path:
     """The page of an extraction job."""
     read = [row for row in finished.rows if row["feature"] is not None]
-    features_ND = np.array([row["feature"] for row in read], np.float32).reshape(len(read), -1)
-    return extraction_page(page, job_summary(finished), features_ND, finished.rows, environment_facts())
+    features_ND = np.array([row["feature"] for row in read], np.float32).reshape(-1, finished.provenance["width"])
+    return extraction_page(page, job_summary(finished), features_ND, finished.rows, environment_facts(), config)
 
 
 def job_summary(finished: Finished) -> dict[str, object]:

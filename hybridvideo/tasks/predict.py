@@ -16,6 +16,7 @@ from hybridvideo.engine.bulk import classify
 from hybridvideo.parsing import plain
 from hybridvideo.tasks.bulk import Finished, Job, output_table, page_beside, provenance, read_inputs, run_job
 from hybridvideo.tasks.device import pick_device
+from hybridvideo.tasks.folders import config_text
 from hybridvideo.tasks.pages import write_prediction_page
 from hybridvideo.weights.checkpoint import load_model
 
@@ -46,8 +47,7 @@ def predict(run: str, source: str, out: str | None, top_k: int, eval: Views, job
         SCHEMA, provenance(run, source, settings), job.max_bad, "classifying",
     )  # fmt: skip
     show(finished)
-    page = write_prediction_page(page_beside(table, table != Path(out or "")),
-                                 finished, manifest)  # fmt: skip
+    page = write_prediction_page(page_beside(table, table != Path(out or "")), finished, manifest, config_text(run))
     print(f"predictions {table}\nreport {page}")
     return 0
 

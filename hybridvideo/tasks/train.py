@@ -30,6 +30,7 @@ from hybridvideo.tasks.device import pick_device
 from hybridvideo.tasks.evaluate import report_evaluation
 from hybridvideo.tasks.folders import (
     ENVIRONMENT,
+    config_text,
     new_run_folder,
     read_run_config,
     run_to_resume,
@@ -38,6 +39,7 @@ from hybridvideo.tasks.folders import (
 )
 from hybridvideo.tasks.pages import write_training_page
 from hybridvideo.weights.checkpoint import ModelCard, load_model
+from hybridvideo.weights.folders import find_checkpoint
 from hybridvideo.weights.load import load_weights
 
 # What may differ between a run and its resumption without making it another run.
@@ -57,20 +59,18 @@ FREE_TO_CHANGE = {
 def train(run: TrainRun, out: str | None, resume: bool, name: str) -> int:
     """The command; several processes of `accelerate launch` run it together."""
     manifest, val = read_lists(run)
-    folder = shared_folder(run, out, f"{name}-seed{run.seed}", resume)
+    first = PartialState(cpu=pick_device(run.device).type == "cpu").is_main_process
+    model = build_model(run, manifest.labels, first)  # before there is a folder: what cannot be built leaves none
+    folder = shared_folder(out, f"{name}-seed{run.seed}", resume)
     accelerator = make_accelerator(run, folder)
-    first = accelerator.is_main_process
     if resume:
         check_same_run(folder, run)
-    elif first:
-        folder.mkdir(parents=True, exist_ok=True)
     if first:
+        folder.mkdir(parents=True, exist_ok=True)
         write_run_config(folder, run)
         write_json(folder / ENVIRONMENT, environment_facts())
     start_trackers(accelerator, run)
     accelerator.wait_for_everyone()
-
-    model = build_model(run, manifest.labels, first)
     say(first, f"{run.model.name}: {count_parameters(model) / 1e6:.2f} M parameters, {len(manifest)} training videos, "
                f"{len(val) if val else 0} for validation, {accelerator.num_processes} process(es) on "
                f"{accelerator.device.type}; run folder {folder}")  # fmt: skip
@@ -93,7 +93,8 @@ def finish(run: TrainRun, folder: Path, val: Manifest | None, accelerator: Accel
         evaluation = evaluate(model, val, run.eval, accelerator=accelerator, workers=run.data.workers)
         results, rows = evaluation.results, evaluation.rows
         if accelerator.is_main_process:
-            report_evaluation(folder / "evaluation", model, evaluation, val, {"checkpoint": run.train.keep})
+            facts = {"checkpoint": str(find_checkpoint(folder)), "list": run.data.val}
+            report_evaluation(folder / "evaluation", model, evaluation, val, facts, config_text(folder))
     if not accelerator.is_main_process:
         return
     if run.data.cache is None:
@@ -154,10 +155,10 @@ def start_trackers(accelerator: Accelerator, run: TrainRun) -> None:
         raise EnvironmentFault(f"train.trackers {run.train.trackers}: {error}; install it or use []") from error
 
 
-def shared_folder(run: TrainRun, out: str | None, name: str, resume: bool) -> Path:
+def shared_folder(out: str | None, name: str, resume: bool) -> Path:
     """The run folder, chosen by the first process; an error there is an error everywhere."""
     choice: list[Any] = [None]
-    if PartialState(cpu=pick_device(run.device).type == "cpu").is_main_process:
+    if PartialState().is_main_process:
         try:
             choice = [run_to_resume(out, name) if resume else new_run_folder(out, name)]
         except HybridVideoError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from hybridvideo.engine import train as loop
 from hybridvideo.engine.preemption import StopRequest
@@ -145,6 +147,18 @@ def test_the_moving_average_is_what_is_saved(motion: Path, tmp_path: Path) -> No
     averaged = run(tmp_path / "average", settings(motion, optim={"ema": 0.99}))
     assert not same(weights(plain), weights(averaged))
     assert (averaged / "checkpoints" / "last" / "training.safetensors").exists()
+
+
+def test_bf16_trains_and_fp16_asks_for_a_gpu(motion: Path, tmp_path: Path) -> None:
+    AcceleratorState._reset_state(True)  # of the runs before, in fp32
+    try:
+        folder = run(tmp_path / "run", settings(motion, train={"precision": "bf16"}))
+    finally:
+        AcceleratorState._reset_state(True)
+    assert all(math.isfinite(row["train_loss"]) and math.isfinite(row["val_loss"]) for row in lines(folder, "epoch"))
+    assert not lines(folder, "skipped")
+    with pytest.raises(UserError, match="fp16 needs a GPU; use bf16 or fp32"):
+        run(tmp_path / "half", settings(motion, train={"precision": "fp16"}))
 
 
 def test_gather_gives_the_one_process_its_value() -> None:

@@ -145,6 +145,15 @@ def test_more_bad_inputs_than_allowed_is_exit_code_3(trained: Path, mixed: Path,
     assert len(rows_of(out)) == 5
 
 
+def test_a_folder_of_bad_files_alone_is_a_table_of_reasons(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "text.mp4").write_text("no video")
+    for job in ("predict", "extract"):
+        assert call(job, trained, tmp_path / "bad", "--out", tmp_path / f"{job}.parquet") == 0
+        (row,) = rows_of(tmp_path / f"{job}.parquet")
+        assert row["status"] == "unreadable" and (tmp_path / f"{job}.report.html").exists()
+
+
 def test_evaluation_does_not_depend_on_batches_or_workers(trained: Path, motion: Path) -> None:
     model = hv.load_model(trained)
     manifest = read_manifest(motion / "test", labels=model.labels)
