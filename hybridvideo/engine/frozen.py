@@ -157,7 +157,7 @@ def store(model: VideoModel, batch: dict[str, Any], files: Sequence[Path]) -> di
 def part_key(model: VideoModel, clips: ClipDataset) -> str:
     """What the outputs depend on beside the video."""
     digest = hashlib.sha256()
-    digest.update(json.dumps([model.settings(), plain(model.normalisation), plain(clips.clip)]).encode())
+    digest.update(json.dumps([model.frozen_settings(), plain(model.normalisation), plain(clips.clip)]).encode())
     digest.update(repr((clips.transform.frame, clips.transform.augment)).encode())
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     for name, value in model.state_dict().items():

@@ -95,6 +95,10 @@ class VideoModel(nn.Module, ABC):
         """All that comes before the first trained parameter; computed once where nothing random stands before it."""
         return x_BCTHW
 
+    def frozen_settings(self) -> dict[str, Any]:
+        """Those of the settings that the output of `forward_frozen` depends on."""
+        return self.settings()
+
     def forward_rest(self, frozen: Tensor) -> Tensor:
         """Logits (B, K) from the output of `forward_frozen`."""
         return self(frozen)

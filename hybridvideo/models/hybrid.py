@@ -148,6 +148,10 @@ class Hybrid(VideoModel):
         grid_BTHWC = self.forward_stem(x_BCTHW)
         return self.head.pool(grid_BTHWC) if self._only_head_is_trained() else grid_BTHWC
 
+    def frozen_settings(self) -> dict[str, Any]:
+        pooling = plain([self.config.head.pool, self.config.head.power]) if self._only_head_is_trained() else None
+        return {"input": plain(self.input.config), "stem": self.settings()["stem"], "pooling": pooling}
+
     def forward_rest(self, frozen: Tensor) -> Tensor:
         if self._only_head_is_trained():
             return self.head.classify(frozen)
