@@ -164,7 +164,7 @@ def test_the_head_alone_needs_only_pooled_features() -> None:
 
 def test_the_first_predictions_are_even() -> None:
     logits = create_model("hybrid_micro", 8)(torch.randn(4, 3, 8, 64, 64))
-    assert torch.allclose(logits.softmax(1), torch.full((4, 8), 1 / 8), atol=0.02)
+    assert torch.allclose(logits.softmax(1), torch.full((4, 8), 1 / 8), atol=0.06)
 
 
 def test_gmacs_of_attention_and_linear_layers_are_counted() -> None:
