@@ -104,25 +104,28 @@ def compute_frozen(
     folder.mkdir(parents=True, exist_ok=True)
     files: dict[Variant, list[Path]] = {}
     failures: dict[int, VideoError] = {}
-    for flipped, contrast in variants_of(clips.transform.augment):
+    variants = variants_of(clips.transform.augment)
+    for number, (flipped, contrast) in enumerate(variants, start=1):
+        label = "frozen part" if len(variants) == 1 else f"frozen part, variant {number} of {len(variants)}"
         augment = replace(clips.transform.augment, flip=float(flipped), contrast=(contrast,))
         variant = ClipDataset(clips.manifest, clips.clip, TrainTransform(clips.transform.frame, augment), clips.seed)
         key = part_key(model, variant)
         names = [folder / f"{video_key(clips.manifest.file(i), key)}.safetensors" for i in range(len(clips))]
-        failures |= compute_variant(model, variant, names, accelerator, workers, batch_size)
+        failures |= compute_variant(model, variant, names, accelerator, workers, batch_size, label)
         files[flipped, contrast] = names
     return FrozenDataset(clips, files, failures)
 
 
 def compute_variant(
-    model: VideoModel, clips: ClipDataset, files: Sequence[Path], accelerator: Accelerator, workers: int, size: int
-) -> dict[int, VideoError]:
+    model: VideoModel, clips: ClipDataset, files: Sequence[Path], accelerator: Accelerator, workers: int, size: int,
+    label: str,
+) -> dict[int, VideoError]:  # fmt: skip
     """Each process computes its share of what is not there; gives the videos that no process could read."""
     # By index, not by what is missing: another process may be writing while this one looks.
     own = range(accelerator.process_index, len(files), accelerator.num_processes)
     share = [i for i in own if not files[i].exists()]
     failures: dict[int, VideoError] = {}
-    with progress("frozen part", len(share), accelerator.is_main_process) as advance:
+    with progress(label, len(share), accelerator.is_main_process) as advance:
         for batch in batches(clips, share, workers, size, accelerator.device) if share else []:
             failures |= store(model, batch, files)
             advance(len(batch["index"]))
