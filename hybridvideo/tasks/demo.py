@@ -60,7 +60,7 @@ RUN = TrainRun(
     augment=AugmentConfig(area=(0.7, 1.0), aspect=(0.9, 1.1), flip=0.0),  # a flip turns left into right
     model=ModelConfig("hybrid_micro"),
     optim=OptimConfig(lr=4e-3),
-    train=TrainConfig(epochs=9, batch_size=32, log_every=8),
+    train=TrainConfig(epochs=12, batch_size=32, log_every=8),
     eval=EvalConfig(clips=3, crops=1, batch_size=48),
 )
 CONTROL = {"time": False}

@@ -19,6 +19,7 @@ from hybridvideo.models.contract import VideoModel
 from hybridvideo.tasks.device import pick_device
 from hybridvideo.tasks.folders import config_text, read_run_config, write_json
 from hybridvideo.tasks.pages import write_evaluation_page
+from hybridvideo.tasks.processes import honour_launcher
 from hybridvideo.tasks.tables import write_table
 from hybridvideo.weights.checkpoint import load_model
 from hybridvideo.weights.folders import find_checkpoint
@@ -29,6 +30,7 @@ def evaluate(
     device: str, precision: Precision,
 ) -> int:  # fmt: skip
     """The command; several processes of `accelerate launch` share the videos."""
+    honour_launcher()
     model = load_model(run, checkpoint)
     manifest, name = read_list(run, data, model)
     accelerator = Accelerator(cpu=pick_device(device).type == "cpu")

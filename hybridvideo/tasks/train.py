@@ -38,6 +38,7 @@ from hybridvideo.tasks.folders import (
     write_run_config,
 )
 from hybridvideo.tasks.pages import write_training_page
+from hybridvideo.tasks.processes import honour_launcher
 from hybridvideo.weights.checkpoint import ModelCard, load_model
 from hybridvideo.weights.folders import find_checkpoint
 from hybridvideo.weights.load import load_weights
@@ -58,6 +59,7 @@ FREE_TO_CHANGE = {
 
 def train(run: TrainRun, out: str | None, resume: bool, name: str) -> int:
     """The command; several processes of `accelerate launch` run it together."""
+    honour_launcher()
     manifest, val = read_lists(run)
     first = PartialState(cpu=pick_device(run.device).type == "cpu").is_main_process
     model = build_model(run, manifest.labels, first)  # before there is a folder: what cannot be built leaves none
@@ -79,9 +81,9 @@ def train(run: TrainRun, out: str | None, resume: bool, name: str) -> int:
     data, val_data = make_data(run, model, manifest, val, accelerator, folder)
     try:
         train_loop(accelerator, model, data, val_data, plan, folder, resume)
+        finish(run, folder, val, accelerator)
     finally:
         accelerator.end_training()
-    finish(run, folder, val, accelerator)
     return 0
 
 
