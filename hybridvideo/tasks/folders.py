@@ -30,13 +30,13 @@ def new_run_folder(out: str | None, name: str) -> Path:
 
 
 def run_to_resume(out: str | None, name: str) -> Path:
-    """`out`, or the newest of runs/NAME, runs/NAME-2, ..., that has a checkpoint."""
+    """`out`, or the newest of runs/NAME, runs/NAME-2, ...; one stopped before its first checkpoint counts too."""
     candidates = [Path(out)] if out else [path for path in Path("runs").glob(f"{name}*") if is_numbered(path, name)]
-    saved = [path for path in candidates if (path / "checkpoints").is_dir()]
+    saved = [path for path in candidates if (path / CONFIG).is_file()]
     if not saved:
         where = out or f"runs/{name}"
-        raise UserError(f"nothing to resume in {where}: no checkpoint there; start without --resume")
-    return max(saved, key=lambda path: (path / "checkpoints").stat().st_mtime)
+        raise UserError(f"nothing to resume in {where}: no run there; start without --resume")
+    return max(saved, key=lambda path: (path / CONFIG).stat().st_mtime)
 
 
 def is_numbered(path: Path, name: str) -> bool:

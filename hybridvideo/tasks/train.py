@@ -21,7 +21,7 @@ from hybridvideo.engine.evaluate import evaluate
 from hybridvideo.engine.frozen import can_be_kept, compute_frozen
 from hybridvideo.engine.train import Data, Plan
 from hybridvideo.engine.train import train as train_loop
-from hybridvideo.errors import EnvironmentFault, HybridVideoError, TooMuchBadData, UserError
+from hybridvideo.errors import EnvironmentFault, HybridVideoError, Preempted, TooMuchBadData, UserError
 from hybridvideo.models import create_model
 from hybridvideo.models.contract import VideoModel, count_parameters
 from hybridvideo.parsing import plain
@@ -40,7 +40,7 @@ from hybridvideo.tasks.folders import (
 from hybridvideo.tasks.pages import write_training_page
 from hybridvideo.tasks.processes import honour_launcher
 from hybridvideo.weights.checkpoint import ModelCard, load_model
-from hybridvideo.weights.folders import find_checkpoint
+from hybridvideo.weights.folders import find_checkpoint, settle
 from hybridvideo.weights.load import load_weights
 
 # What may differ between a run and its resumption without making it another run.
@@ -78,8 +78,10 @@ def train(run: TrainRun, out: str | None, resume: bool, name: str) -> int:
                f"{accelerator.device.type}; run folder {folder}")  # fmt: skip
     plan = Plan(card_of(run, model, manifest.labels), run.optim, run.train, run.augment, run.seed,
                 run.data.workers, run.data.bad, run.data.max_bad)  # fmt: skip
-    data, val_data = make_data(run, model, manifest, val, accelerator, folder)
+    settle(folder / "checkpoints" / "last")
+    resume = resume and (folder / "checkpoints" / "last").exists()  # else it was stopped before the first checkpoint
     try:
+        data, val_data = make_data(run, model, manifest, val, accelerator, folder)
         train_loop(accelerator, model, data, val_data, plan, folder, resume)
         finish(run, folder, val, accelerator)
     finally:
@@ -215,8 +217,11 @@ def make_data(
     model.to(accelerator.device)
     cache = Path(run.data.cache) if run.data.cache else folder / "cache"
     arguments = (cache, accelerator, run.data.workers, run.train.batch_size)
-    frozen = compute_frozen(model, clips, *arguments)
-    return frozen, compute_frozen(model, val_clips, *arguments) if val_clips else None
+    try:
+        frozen = compute_frozen(model, clips, *arguments)
+        return frozen, compute_frozen(model, val_clips, *arguments) if val_clips else None
+    except KeyboardInterrupt:
+        raise Preempted(f"stopped in the frozen part; what is done is kept in {cache}, --resume goes on") from None
 
 
 def say(shown: bool, text: str) -> None:
