@@ -21,10 +21,21 @@ import numpy as np
 import torch
 
 from hybridvideo.data.decode import guard
-from hybridvideo.data.decode.frames import Backend, Clip, FloatArray, VideoInfo, between, shown_at
+from hybridvideo.data.decode.frames import (
+    WHOLE,
+    Backend,
+    Clip,
+    FloatArray,
+    Framer,
+    Framing,
+    VideoInfo,
+    between,
+    shown_at,
+)
+from hybridvideo.data.decode.known import IndexCache, Known
 from hybridvideo.errors import EnvironmentFault, UserError, nearest
 
-__all__ = ["AUTO", "BACKENDS", "Clip", "VideoInfo", "VideoReader"]
+__all__ = ["AUTO", "BACKENDS", "WHOLE", "Clip", "Framing", "IndexCache", "VideoInfo", "VideoReader"]
 
 # name -> (module, class); the module is imported when a reader of that name is opened.
 BACKENDS = {
@@ -45,15 +56,19 @@ class VideoReader:
     A file that holds less than its header promises is "partial" from the start and readable as far as it goes. No
     frame ever stands in for another.
 
-    path: a regular local file. backend: "auto" or a name in BACKENDS.
+    path: a regular local file. backend: "auto" or a name in BACKENDS. index: what is known of files that were opened
+    before; this one is looked up there, and kept there when the reader is closed.
     Raises VideoError for whatever is wrong with the file, UserError for a wrong argument, EnvironmentFault for a
     backend that is not installed.
     """
 
-    def __init__(self, path: str | os.PathLike[str], backend: str = "auto") -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], backend: str = "auto", index: IndexCache | None = None
+    ) -> None:
         self.path = os.fspath(path)
         open_backend = _backend(backend)
-        self._backend = open_backend(guard.regular_file(path))
+        self._file, self._index = guard.regular_file(path), index
+        self._backend = open_backend(self._file, index.get(self._file) if index is not None else None)
 
     @property
     def info(self) -> VideoInfo:
@@ -65,6 +80,11 @@ class VideoReader:
         return self._backend.times
 
     @property
+    def fps(self) -> float:
+        """Frames a second, averaged over the frame times; as in `info`, which may need to decode a frame."""
+        return self._backend.fps
+
+    @property
     def status(self) -> str:
         """`ok`, or `partial` where the file is known to be damaged or cut off."""
         return self._backend.status
@@ -74,21 +94,23 @@ class VideoReader:
         """One line on what is wrong; empty while nothing is."""
         return self._backend.reason
 
-    def frames_at(self, indices: Sequence[SupportsIndex]) -> Clip:
+    def frames_at(self, indices: Sequence[SupportsIndex], framing: Framing | Framer = WHOLE) -> Clip:
         """The frames at these indices, 0 to info.frames - 1, in the order given, repeated where repeated.
 
+        framing: a part of each frame, scaled on the way to RGB, instead of whole frames; or a function that gives it
+        for the upright frames' (height, width).
         Raises VideoError: `partial` (see the class), `unreadable`, `unsupported`, `refused` (too much at once).
         """
         wanted = [operator.index(index) for index in indices]
         self._check_indices(wanted)
-        info = self.info
-        guard.check_request(len(wanted), info.width, info.height)
         distinct = sorted(set(wanted))
-        frames_UHWC = torch.from_numpy(self._backend.decode(distinct))
+        framer = framing if callable(framing) else lambda _: framing
+        frames_UHWC = torch.from_numpy(self._backend.decode(distinct, lambda size: framer(size).within(size)))
         if distinct != wanted:
+            guard.check_request(len(wanted), *frames_UHWC.shape[2:0:-1])
             place = {index: position for position, index in enumerate(distinct)}
             frames_UHWC = frames_UHWC[[place[index] for index in wanted]]
-        return Clip(frames_UHWC.permute(0, 3, 1, 2), tuple(float(self.times[index]) for index in wanted))
+        return Clip(frames_UHWC.permute(0, 3, 1, 2), tuple(self.times[wanted].tolist()))
 
     def frames_at_times(self, times: Sequence[float]) -> Clip:
         """For each time in seconds the frame shown at it: the last one that is not later.
@@ -120,6 +142,8 @@ class VideoReader:
         return self.info
 
     def close(self) -> None:
+        if self._index is not None and (known := self._backend.known()) is not None:
+            self._index.put(self._file, known)
         self._backend.close()
 
     def __enter__(self) -> Self:
@@ -139,7 +163,7 @@ class VideoReader:
             raise UserError(f"{self.path}: frame {wrong} is outside 0..{last}")
 
 
-def _backend(name: str) -> Callable[[str], Backend]:
+def _backend(name: str) -> Callable[[str, Known | None], Backend]:
     if name != "auto" and name not in BACKENDS:
         allowed = ("auto", *BACKENDS)
         hint = nearest(name, allowed)
@@ -149,4 +173,4 @@ def _backend(name: str) -> Callable[[str], Backend]:
         backend = getattr(importlib.import_module(module), kind)
     except ImportError as error:
         raise EnvironmentFault(f"the decoding backend {name!r} cannot be loaded here: {error}") from error
-    return cast(Callable[[str], Backend], backend)
+    return cast(Callable[[str, Known | None], Backend], backend)

@@ -1,14 +1,15 @@
 """One open container, and the place in its video stream where FFmpeg's decoder stands.
 
-Decoding runs on one thread, forward from a key packet, and no further than it must. A decoded frame is known by the
-number of the packet it came from, carried through the decoder in the place of its time: a frame is never taken for
-another because two clocks disagree.
+Decoding runs on one thread, forward from a key packet, and no further than it must: frames that nobody asked for and
+no other frame refers to are dropped before they are decoded, and behind the last packet of a request the decoder is
+drained, not fed with more. A decoded frame is known by the number of the packet it came from, carried through the
+decoder in the place of its time: a frame is never taken for another because two clocks disagree.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from typing import TypeAlias, cast
@@ -29,9 +30,14 @@ TIMED_CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv", "asf", "i
 # Where a packet has the same times after a seek as it had in one pass. Program and transport streams guess anew.
 SEEKABLE_CONTAINERS = TIMED_CONTAINERS | {"avi"}
 WORTH_A_JUMP = 8  # packets to decode in vain before seeking forward pays
+# Without a look ahead FFmpeg cannot guess how far frames are reordered where an H.264 stream does not say: assume the most.
+LONGEST_REORDERING = {"strict": "strict"}
+# What files begin with whose header describes the streams: opening them need not decode to find out.
+SELF_DESCRIBING = {4: (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip"), 0: (b"\x1a\x45\xdf\xa3",)}
 FAULTS = (av.FFmpegError, OSError, ValueError, RuntimeError)  # what PyAV raises on a bad file
 
 VideoPacket: TypeAlias = "Packet[VideoStream]"  # a generic in the type stubs only
+DRAINED: Iterator[VideoPacket] = iter(())
 
 
 class Missed(Exception):
@@ -39,13 +45,23 @@ class Missed(Exception):
 
 
 class Cursor:
-    """An open container and the place in its video stream where the decoder stands."""
+    """An open container and the place in its video stream where the decoder stands.
+
+    careful: let FFmpeg decode some frames to find out about the stream, as it does by default; else that is left out
+    where the file's header says enough (0.6 instead of 1.3 ms for 340x256, 1 instead of 10 ms for 720p).
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.index = FrameIndex(Packets(), [], [], by_time=True)
+        self.careful = not _describes_itself(path)
+        self.index = FrameIndex([], [], [], by_time=True)
         self.tolerant = False  # True once damage is counted: complaints of the decoder are no news
         self.closed = False
+        self.decoded = 0  # frames that came out of the decoder so far, wanted or not
+        self._streams = False  # True once a request went on where the last one ended: go on, do not drain
+        self._wanted: frozenset[int] = frozenset()  # packets of this run's frames
+        self._final: int | None = None  # the last of them, behind which the decoder is drained
+        self._reached = -1  # the last frame given
         self._sent = 0  # number of the next packet
         self._whole_from = self._intact = 0  # the first frames that come whole from where decoding began; from here
         self._pending: deque[tuple[int, VideoFrame]] = deque()
@@ -72,20 +88,52 @@ class Cursor:
         self.container.close()
         self._open()
 
-    def frame(self, index: int) -> VideoFrame:
-        """The frame of this index; cheap when asked in ascending order. Raises Missed."""
-        if self._last is not None and self._last[0] == index:
-            return self._last[1]
+    def fetch(self, indices: Sequence[int]) -> Iterator[VideoFrame]:
+        """The frames of these ascending indices, one after another. Raises Missed."""
+        if indices[0] == self._reached + 1 > 0:
+            self._streams = True
+        for run in self._runs(indices):
+            yield from self._run(run)
+
+    def _runs(self, indices: Sequence[int]) -> Iterator[list[int]]:
+        """The indices in runs, between which seeking forward is cheaper than decoding."""
+        run = [indices[0]]
+        for index in indices[1:]:
+            key = self.index.key_for(index)
+            if key is not None and key.packet > self.index.packets_N[run[-1]] + WORTH_A_JUMP:
+                yield run
+                run = []
+            run.append(index)
+        yield run
+
+    def _run(self, run: list[int]) -> Iterator[VideoFrame]:
+        if self._last is not None and self._last[0] == run[0]:
+            yield self._last[1]
+            run = run[1:]
+            if not run:
+                return
+        self._go_to(run[0])
+        self._wanted = frozenset(self.index.packets_N[index] for index in run)
+        self._final = None if self._streams or self.tolerant else max(self._wanted)
+        for index in run:
+            frame = self._await(index)
+            self._intact, self._reached = index + 1, index
+            self._last = (index, frame)
+            yield frame
+        if self._final is not None:
+            self._intact = len(self.index)  # what follows was dropped or lost in draining
+
+    def _go_to(self, index: int) -> None:
         key = self.index.key_for(index)
         start = key.packet if key is not None else 0
         if index < self._intact or start > self._sent + WORTH_A_JUMP:
             self._jump(key)
-        self._intact = index + 1
+
+    def _await(self, index: int) -> VideoFrame:
         while True:
             while self._pending:
                 found, frame = self._pending.popleft()
                 if found == index:
-                    self._last = (index, frame)
                     return frame
                 if found > index:
                     raise Missed(f"frame {index} of {len(self.index)} does not come")
@@ -161,18 +209,20 @@ class Cursor:
     # ---------------------------------------------------------------- moving
 
     def _open(self) -> None:
-        self.container = _open_container(self.path)
+        self.container = _open_container(self.path, self.careful)
         try:
             self.stream = _video_stream(self.container)
             self.codec = self.stream.codec_context
             guard.check_frame_size(self.codec.width, self.codec.height)
             self.codec.thread_count = 1
-            self.codec.options = dict(guard.CODEC_OPTIONS)
+            self.codec.options = guard.CODEC_OPTIONS | ({} if self.careful else LONGEST_REORDERING)
             self.time_base = Fraction(self.stream.time_base or Fraction(1, 1000))
         except BaseException:
             self.container.close()
             raise
         self._skips = self.codec.name == "h264" and self.container.format.name in TIMED_CONTAINERS
+        self._skipping = False
+        self.codec.skip_frame = "DEFAULT"
         self._stand(packet=0, frame=0, ahead=None)
 
     def _stand(self, packet: int, frame: int, ahead: VideoPacket | None) -> None:
@@ -229,14 +279,14 @@ class Cursor:
 
     def _advance(self, target: int) -> bool:
         """Give the decoder one packet and queue the frames that come; False at the end."""
-        packet = next(self._incoming, None)
+        packet = self._next()
         if packet is None:
             return False
         number = self._sent
         place = self.index.frame_of.get(number, -1)
         trusted = not self.tolerant and place >= self._whole_from
         try:
-            frames = self._decode(packet, skip=place < target and not self.tolerant)
+            frames = self._decode(packet, skip=self._droppable(number, place, target))
         except FAULTS as error:
             if trusted or (packet.size == 0 and not self.tolerant):
                 raise Missed(f"packet {number} does not decode: {words(error)}") from None
@@ -249,6 +299,21 @@ class Cursor:
                 self._pending.append((found, frame))
         return True
 
+    def _next(self) -> VideoPacket | None:
+        """The next packet; behind the final one an empty one that drains the decoder, once."""
+        if self._final is None or self._sent <= self._final:
+            return next(self._incoming, None)
+        if self._incoming is DRAINED:
+            return None
+        self._incoming = DRAINED
+        return cast(VideoPacket, Packet())
+
+    def _droppable(self, number: int, place: int, target: int) -> bool:
+        """Whether nobody wants this packet's frame: in this run, or where reading goes on, from the target on."""
+        if self.tolerant:
+            return False
+        return place < target if self._final is None else number not in self._wanted
+
     def _decode(self, packet: VideoPacket, skip: bool) -> list[VideoFrame]:
         """Decode a packet under its number. skip: its frame is not wanted.
 
@@ -258,13 +323,22 @@ class Cursor:
         if packet.size:
             packet.pts, packet.dts = self._sent, None
             self._sent += 1
-        if self._skips:
+        if self._skips and skip is not self._skipping:
             self.codec.skip_frame = "NONREF" if skip else "DEFAULT"
-        return self.codec.decode(packet if packet.size else None)
+            self._skipping = skip
+        frames = self.codec.decode(packet if packet.size else None)
+        self.decoded += len(frames)
+        return frames
 
 
-def _open_container(path: str) -> InputContainer:
-    options = guard.CONTAINER_OPTIONS | guard.CODEC_OPTIONS
+def _describes_itself(path: str) -> bool:
+    with open(path, "rb") as file:
+        head = file.read(8)
+    return any(head[place:].startswith(starts) for place, starts in SELF_DESCRIBING.items())
+
+
+def _open_container(path: str, careful: bool) -> InputContainer:
+    options = guard.CONTAINER_OPTIONS | guard.CODEC_OPTIONS | ({} if careful else {"skip_frame": "all"})
     try:
         return av.open(path, "r", options=options, metadata_errors="replace")
     except av.FFmpegError as error:

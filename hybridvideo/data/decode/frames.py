@@ -7,20 +7,24 @@ the first frame that is presented, which is at 0.0 whatever the file's own clock
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from hybridvideo.errors import VideoError
+from hybridvideo.errors import UserError, VideoError
 
 FloatArray = npt.NDArray[np.float64]
 ByteArray = npt.NDArray[np.uint8]
+Box: TypeAlias = tuple[int, int, int, int]  # top, left, height, width
+Size: TypeAlias = tuple[int, int]  # height, width
 
 # Containers round times, Matroska to a millisecond: a frame due up to this many seconds after a moment is shown at it.
 TICK = 0.0006
+MOST_PIXELS_A_SIDE = 16384  # of a scaled frame
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,53 @@ class Clip:
         return len(self.times_T)
 
 
+@dataclass(frozen=True)
+class Framing:
+    """What is made of each upright frame: `box` is cut out and scaled to `size`; None is all of it, as it is.
+
+    A backend that decodes by FFmpeg scales before it converts to RGB, which is less work and gives slightly other
+    numbers than scaling RGB. box: within the frame. size: pixels.
+    """
+
+    box: Box | None = None
+    size: Size | None = None
+
+    def within(self, frame: Size) -> Framing:
+        """Itself, if it fits a frame of this (height, width). Raises UserError."""
+        top, left, height, width = self.box or (0, 0, *frame)
+        if min(top, left) < 0 or min(height, width) < 1 or top + height > frame[0] or left + width > frame[1]:
+            raise UserError(f"the box {self.box} (top, left, height, width) does not lie in a frame of {frame}")
+        if self.size is not None and not 0 < min(self.size) <= max(self.size) <= MOST_PIXELS_A_SIDE:
+            raise UserError(f"frames cannot be scaled to {self.size}; give (height, width) in pixels")
+        return self
+
+
+WHOLE = Framing()
+Framer: TypeAlias = Callable[[Size], Framing]  # from the upright size of the video's frames
+
+
+def whole(size: Size) -> Framing:
+    """The framing that leaves frames as they are."""
+    return WHOLE
+
+
+def framed(frames_UHWC: ByteArray, framing: Framing) -> ByteArray:
+    """RGB frames under a framing, for backends that only give whole frames; bilinear, antialiased."""
+    if framing.box is not None:
+        top, left, height, width = framing.box
+        frames_UHWC = frames_UHWC[:, top : top + height, left : left + width]
+    if framing.size is None or framing.size == frames_UHWC.shape[1:3]:
+        return np.ascontiguousarray(frames_UHWC)
+    images_UCHW = torch.from_numpy(frames_UHWC).permute(0, 3, 1, 2)
+    scaled = torch.nn.functional.interpolate(images_UCHW, framing.size, mode="bilinear", antialias=True)
+    return np.ascontiguousarray(scaled.permute(0, 2, 3, 1).numpy())
+
+
 class Backend(Protocol):
-    """What one decoding library must offer; opening is `Backend(absolute_path)` and raises VideoError only."""
+    """What one decoding library must offer; opening is `Backend(absolute_path, known)` and raises VideoError only.
+
+    known: what an earlier reader of this very file told (known.Known), or None.
+    """
 
     @property
     def info(self) -> VideoInfo: ...
@@ -81,12 +130,20 @@ class Backend(Protocol):
     def status(self) -> str: ...
     @property
     def reason(self) -> str: ...
+    @property
+    def fps(self) -> float: ...
 
-    def decode(self, indices: list[int]) -> ByteArray:
-        """Frames (U, H, W, C) at distinct ascending indices, all of them inside `times`."""
+    def decode(self, indices: list[int], framer: Framer = whole) -> ByteArray:
+        """Frames (U, H, W, C) at distinct ascending indices, all of them inside `times`, under the framer's framing.
+
+        Asks guard.check_request before it takes memory.
+        """
 
     def check(self) -> None:
         """Decode everything once and keep only the frames that come."""
+
+    def known(self) -> Any:
+        """What to tell the next reader of this file: a known.Known, or None."""
 
     def close(self) -> None: ...
 

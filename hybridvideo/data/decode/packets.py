@@ -60,17 +60,25 @@ class Key:
 class FrameIndex:
     """Frames in order of presentation.
 
-    packets_N: the packet each frame comes from. ticks_N: ascending presentation times. by_time: a key packet's mark is
-    its presentation time; else, where those are made up (AVI), its decoding time.
+    packets_N: the packet each frame comes from. ticks_N: ascending presentation times. keys: in order of packets.
+    by_time: a key packet's mark is its presentation time; else, where those are made up (AVI), its decoding time.
     """
 
-    def __init__(self, packets: Packets, packets_N: Sequence[int], ticks_N: Sequence[int], by_time: bool) -> None:
+    def __init__(self, packets_N: Sequence[int], ticks_N: Sequence[int], keys: Sequence[Key], by_time: bool) -> None:
         self.packets_N = list(packets_N)
         self.ticks_N: IntArray = np.asarray(ticks_N, dtype=np.int64)
         self.frame_of = {packet: frame for frame, packet in enumerate(self.packets_N)}
         self.by_time = by_time
-        self.keys = [key for number in packets.keys if (key := self._key(packets, number)) is not None]
+        self.keys = list(keys)
         self._key_packets = [key.packet for key in self.keys]
+
+    @classmethod
+    def of(cls, packets: Packets, packets_N: Sequence[int], ticks_N: Sequence[int], by_time: bool) -> FrameIndex:
+        """The index of frames that come from these of the packets."""
+        index = cls(packets_N, ticks_N, (), by_time)
+        keys = [key for number in packets.keys if (key := index._key(packets, number)) is not None]
+        index.keys, index._key_packets = keys, [key.packet for key in keys]
+        return index
 
     def __len__(self) -> int:
         return len(self.packets_N)
@@ -116,7 +124,7 @@ class FrameIndex:
 def index_by_times(packets: Packets) -> FrameIndex:
     """The index where each shown packet is one frame and says when it is presented."""
     timed = sorted((pts, number) for number in packets.shown if (pts := packets.pts[number]) is not None)
-    return FrameIndex(packets, [number for _, number in timed], [pts for pts, _ in timed], by_time=True)
+    return FrameIndex.of(packets, [number for _, number in timed], [pts for pts, _ in timed], by_time=True)
 
 
 def index_by_decoding(packets: Packets, decoded_N: Sequence[int], step: int) -> FrameIndex:
@@ -129,5 +137,5 @@ def index_by_decoding(packets: Packets, decoded_N: Sequence[int], step: int) -> 
         known = [tick for number in decoded_N if (tick := times[number]) is not None]
         if len(known) == len(decoded_N) == len(set(known)):
             ascending = known == sorted(known)
-            return FrameIndex(packets, decoded_N, sorted(known), by_time and ascending)
-    return FrameIndex(packets, decoded_N, range(0, step * len(decoded_N), step), by_time=False)
+            return FrameIndex.of(packets, decoded_N, sorted(known), by_time and ascending)
+    return FrameIndex.of(packets, decoded_N, range(0, step * len(decoded_N), step), by_time=False)

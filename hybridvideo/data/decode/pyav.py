@@ -1,7 +1,8 @@
 """The PyAV reader: exact frames out of FFmpeg, on one thread, without decoding more than is needed.
 
 Opening demuxes the stream once, which gives the index of frames (packets.py); where packets do not say when their
-frame is shown, it is made by decoding once. The cursor (cursor.py) then fetches frames by that index.
+frame is shown, it is made by decoding once. The cursor (cursor.py) then fetches frames by that index, the converter
+(convert.py) makes them RGB. What was found out about a file can be kept (known.py), and opening it again is free.
 U distinct frames of a request, H height, W width, C channels.
 """
 
@@ -11,11 +12,12 @@ from fractions import Fraction
 
 import numpy as np
 from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
 
 from hybridvideo.data.decode import guard
-from hybridvideo.data.decode.cursor import FAULTS, TIMED_CONTAINERS, Cursor, Missed, words
-from hybridvideo.data.decode.frames import ByteArray, FloatArray, VideoInfo
+from hybridvideo.data.decode.convert import Converter, turned
+from hybridvideo.data.decode.cursor import TIMED_CONTAINERS, Cursor, Missed
+from hybridvideo.data.decode.frames import ByteArray, FloatArray, Framer, VideoInfo, whole
+from hybridvideo.data.decode.known import Known, Picture
 from hybridvideo.data.decode.packets import Packets, index_by_decoding, index_by_times
 from hybridvideo.errors import UserError, VideoError
 
@@ -23,32 +25,48 @@ EMPTY_PICTURE_BYTES = 32  # MPEG-4 packets below this may be placeholders withou
 
 
 class PyAVBackend:
-    """A `frames.Backend`: see `VideoReader` for what a caller may rely on. path: absolute, from guard.regular_file."""
+    """A `frames.Backend`: see `VideoReader` for what a caller may rely on.
 
-    def __init__(self, path: str) -> None:
+    path: absolute, from guard.regular_file. known: what an earlier reader of this very file found out.
+    """
+
+    def __init__(self, path: str, known: Known | None = None) -> None:
         self.status, self.reason = "ok", ""
+        self._info: VideoInfo | None = None
+        self._picture: Picture | None = None
         self._cursor = Cursor(path)
         try:
-            self._start()
+            self._start() if known is None else self._go_on(known)
         except BaseException:
             self.close()
             raise
 
     @property
-    def info(self) -> VideoInfo:
-        return self._info
-
-    @property
     def times(self) -> FloatArray:
         return self._times
 
-    def decode(self, indices: list[int]) -> ByteArray:
+    @property
+    def fps(self) -> float:
+        return self._fps
+
+    @property
+    def decoded(self) -> int:
+        """Frames that FFmpeg has decoded so far, wanted or not."""
+        return self._cursor.decoded
+
+    @property
+    def info(self) -> VideoInfo:
+        if self._info is None:
+            self._info = self._describe()
+        return self._info
+
+    def decode(self, indices: list[int], framer: Framer = whole) -> ByteArray:
         """Frames (U, H, W, C) at distinct ascending indices."""
         if self._cursor.closed:
             raise UserError("this VideoReader is closed; open it again")
         while True:
             try:
-                return self._gather(indices)
+                return self._gather(indices, framer)
             except Missed as missed:
                 self._recover(missed)
 
@@ -58,7 +76,14 @@ class PyAVBackend:
             raise UserError("this VideoReader is closed; open it again")
         if not self._counted:
             self._count()
-            self._describe(self._first_frame())
+
+    def known(self) -> Known | None:
+        """What may be told the next reader of this file; None before the first frame was seen."""
+        if self._picture is None:
+            return None
+        return Known(
+            self._cursor.index, self._picture, self._promised, self._last, self._counted, self.status, self.reason
+        )
 
     def close(self) -> None:
         self._cursor.close()
@@ -67,32 +92,45 @@ class PyAVBackend:
 
     def _start(self) -> None:
         cursor = self._cursor
-        self._packets = cursor.demux()
+        self._packets: Packets | None = cursor.demux()
         self._promised, self._counted = len(self._packets.shown), False
         if not self._packets.shown:
             raise VideoError("unreadable", self._packets.fault or "the video stream holds no frames")
-        self._note_cut_file()
-        self._first: VideoFrame | None = None
+        self._note_cut_file(self._packets)
         if _frames_are_packets(cursor, self._packets):
             cursor.index = index_by_times(self._packets)
             cursor.rewind()
+            self._note_times()
         else:
             self._count()
-        self._describe(self._first_frame())
 
-    def _first_frame(self) -> VideoFrame:
-        try:
-            return self._cursor.frame(0)
-        except Missed as missed:
-            if not self._counted:
-                self._count()
-            if self._first is None:
-                raise VideoError("unreadable", f"no frame can be decoded: {missed}") from None
-            return self._first
+    def _go_on(self, known: Known) -> None:
+        self._packets = None
+        self._promised, self._counted, self._last = known.promised, known.counted, known.last
+        self.status, self.reason = known.status, known.reason
+        self._picture = known.picture
+        self._cursor.index, self._cursor.tolerant = known.index, known.counted
+        self._time()
 
-    def _note_cut_file(self) -> None:
+    def _note_times(self) -> None:
+        assert self._packets is not None
+        self._last = float(self._cursor.index.last_ticks(self._packets) * self._cursor.time_base)
+        self._time()
+
+    def _time(self) -> None:
+        self._info = None
+        self._times = self._cursor.index.seconds(self._cursor.time_base)
+        self._fps = self._average_fps()
+
+    def _average_fps(self) -> float:
+        if len(self._times) > 1:
+            return (len(self._times) - 1) / float(self._times[-1])
+        rate = self._cursor.stream.average_rate
+        return 1 / self._last if self._last else float(rate or 25)
+
+    def _note_cut_file(self, packets: Packets) -> None:
         """A file that holds less than it promises is partial before anything is decoded."""
-        packets, cursor = self._packets, self._cursor
+        cursor = self._cursor
         promised = cursor.promised_packets()
         there = len(packets) + packets.empty
         if promised > there:
@@ -109,71 +147,77 @@ class PyAVBackend:
     def _mark_partial(self, reason: str) -> None:
         self.status, self.reason = "partial", " ".join(reason.split())
 
-    def _describe(self, first: VideoFrame) -> None:
-        """`info` and `times` from the index and the first frame, which sets size and rotation."""
-        index, stream = self._cursor.index, self._cursor.stream
-        self._quarter_turns = round(first.rotation / 90) % 4  # counter-clockwise, as numpy turns
-        self._size = (first.width, first.height)
-        guard.check_frame_size(*self._size)
-        width, height = self._size if self._quarter_turns % 2 == 0 else self._size[::-1]
+    # ---------------------------------------------------------------- frames
+
+    def _describe(self) -> VideoInfo:
+        index, picture = self._cursor.index, self._known_picture()
         base = self._cursor.time_base
-        self._times = index.seconds(base)
-        last = index.last_ticks(self._packets) * base
-        fps = self._average_fps(float(last))
-        self._info = VideoInfo(
+        height, width = turned(picture.stored, picture.quarter_turns)
+        return VideoInfo(
             frames=len(index),
-            header_frames=stream.frames or None,
-            fps=fps,
-            duration=float(self._times[-1]) + (float(last) or 1 / fps),
+            header_frames=self._cursor.stream.frames or None,
+            fps=self._fps,
+            duration=float(self._times[-1]) + (self._last or 1 / self._fps),
             width=width,
             height=height,
-            rotation=-90 * self._quarter_turns % 360,
-            codec=stream.codec_context.codec.canonical_name,
-            pixel_format=first.format.name,
-            regular=bool(np.abs(self._times - np.arange(len(index)) / fps).max() <= 1.01 * base),
+            rotation=-90 * picture.quarter_turns % 360,
+            codec=self._cursor.codec.codec.canonical_name,
+            pixel_format=picture.pixel_format,
+            regular=bool(np.abs(self._times - np.arange(len(index)) / self._fps).max() <= 1.01 * base),
             keyframes=tuple(sorted({index.frame_of[key.packet] for key in index.keys if key.packet in index.frame_of})),
         )
 
-    def _average_fps(self, last: float) -> float:
-        if len(self._times) > 1:
-            return (len(self._times) - 1) / float(self._times[-1])
-        rate = self._cursor.stream.average_rate
-        return 1 / last if last else float(rate or 25)
-
-    # ---------------------------------------------------------------- frames
-
-    def _gather(self, indices: list[int]) -> ByteArray:
-        frames_UHWC = np.empty((len(indices), self._info.height, self._info.width, 3), dtype=np.uint8)
-        reformatter = VideoReformatter()
-        for position, index in enumerate(indices):
-            frame = self._cursor.frame(index)
-            frames_UHWC[position] = self._upright(reformatter, frame)
+    def _gather(self, indices: list[int], framer: Framer) -> ByteArray:
+        frames = self._cursor.fetch(indices)
+        frame = next(frames)
+        if self._picture is None and not self._is_first_picture(frame):
+            self._known_picture()
+            frames = self._cursor.fetch(indices)
+            frame = next(frames)
+        picture = self._known_picture(frame)
+        converter = Converter(picture.stored, picture.quarter_turns, framer)
+        guard.check_request(len(indices), *converter.size[::-1])
+        frames_UHWC = np.empty((len(indices), *converter.size, 3), dtype=np.uint8)
+        converter.into(frame, frames_UHWC[0])
+        for position, frame in enumerate(frames, start=1):
+            converter.into(frame, frames_UHWC[position])
         return frames_UHWC
 
-    def _upright(self, reformatter: VideoReformatter, frame: VideoFrame) -> ByteArray:
-        width, height = self._size
-        try:
-            rgb = reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1)
-        except FAULTS as error:
-            reason = f"{frame.format.name} pixels cannot be converted: {words(error)}"
-            raise VideoError("unsupported", reason) from None
-        plane = rgb.planes[0]
-        lines = np.frombuffer(memoryview(plane), dtype=np.uint8)[: plane.line_size * height].reshape(height, -1)
-        image_HWC = lines[:, : width * 3].reshape(height, width, 3)
-        return np.rot90(image_HWC, self._quarter_turns)
+    def _is_first_picture(self, frame: VideoFrame) -> bool:
+        """Whether a frame has the size the header gives; streams that change it on the way are seldom."""
+        return (frame.width, frame.height) == (self._cursor.codec.width, self._cursor.codec.height)
+
+    def _known_picture(self, frame: VideoFrame | None = None) -> Picture:
+        """Size, rotation and format of the stream's frames: those of the first one."""
+        if self._picture is None:
+            first = frame or self._first_frame()
+            guard.check_frame_size(first.width, first.height)
+            quarter_turns = round(first.rotation / 90) % 4  # counter-clockwise, as numpy turns
+            self._picture = Picture((first.height, first.width), quarter_turns, first.format.name)
+        return self._picture
+
+    def _first_frame(self) -> VideoFrame:
+        while True:
+            try:
+                return next(self._cursor.fetch([0]))
+            except Missed as missed:
+                self._recover(missed, quietly=True)
 
     # ---------------------------------------------------------------- damage
 
-    def _recover(self, missed: Missed) -> None:
-        """After a miss: count what really decodes, once; then distrust the key frames; then give up.
+    def _recover(self, missed: Missed, quietly: bool = False) -> None:
+        """After a miss: open with care; then count what really decodes, once; then distrust the key frames; give up.
 
-        Returns where trying again makes sense, raises VideoError where the caller must ask anew.
+        Returns where trying again makes sense, raises VideoError where the caller must ask anew. quietly: what is
+        asked for is the first frame, whichever it is.
         """
         cursor = self._cursor
-        if not self._counted:
+        if not cursor.careful:
+            cursor.careful = True
+            cursor.restart()
+        elif not self._counted:
             self._count()
-            self._describe(self._first_frame())
-            if self.status == "partial":
+            if self.status == "partial" and not quietly:
                 raise VideoError("partial", self.reason) from None
         elif cursor.index.keys:
             cursor.index.without_keys()
@@ -184,9 +228,12 @@ class PyAVBackend:
     def _count(self) -> None:
         """Decode the whole stream once; the index becomes what came."""
         cursor = self._cursor
-        decoded, damaged, complaint, self._first = cursor.decode_all()
+        if self._packets is None:
+            cursor.restart()
+            self._packets = cursor.demux()
+        decoded, damaged, complaint, first = cursor.decode_all()
         self._counted = True
-        if not decoded:
+        if not decoded or first is None:
             raise VideoError("unreadable", f"no frame can be decoded: {complaint or 'the decoder gives none'}")
         fewer = len(decoded) < len(cursor.index)
         step = 1 / (Fraction(cursor.stream.average_rate or 25) * cursor.time_base)
@@ -195,6 +242,9 @@ class PyAVBackend:
         if damaged or complaint or fewer or self.status == "partial":
             self._mark_partial(self._tally(len(decoded), damaged, complaint))
         cursor.rewind()
+        self._note_times()
+        self._picture = None
+        self._known_picture(first)
 
     def _tally(self, decoded: int, damaged: int, complaint: str) -> str:
         if decoded < self._promised:

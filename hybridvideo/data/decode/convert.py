@@ -1,0 +1,129 @@
+"""From a decoder's frame to upright RGB pixels: cut, scale and convert in one go, on one thread.
+
+What is cut away is never touched. Scaling comes before the conversion to RGB, on YUV planes, which is a third to half of
+the work of scaling RGB; chroma then has every row of the result, so that the result stays within about one grey level
+(mean) of scaling the RGB frame with antialiasing. A stored frame may lie on its side: the framing speaks of the upright
+one, and the quarter turns are made last, on the small result.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import av
+import numpy as np
+from av.filter import Graph
+from av.filter.context import FilterContext
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+
+from hybridvideo.data.decode.frames import Box, ByteArray, Framer, Size
+from hybridvideo.errors import VideoError
+
+FAULTS = (av.FFmpegError, OSError, ValueError, RuntimeError)
+# 8-bit planar YUV -> where it is scaled: FFmpeg has fast paths from these to RGB.
+BETWEEN = {"yuv420p": "yuv422p", "yuv422p": "yuv422p", "yuvj420p": "yuvj422p", "yuvj422p": "yuvj422p"}
+
+Look: TypeAlias = tuple[int, int, str]  # width, height, pixel format of a stored frame
+
+
+class Converter:
+    """Frames of one stream -> RGB under one framing.
+
+    stored: (height, width) every frame is brought to before anything else, that of the stream's first frame.
+    quarter_turns: counter-clockwise, that make it upright. framer: the framing for the upright size.
+    """
+
+    def __init__(self, stored: Size, quarter_turns: int, framer: Framer) -> None:
+        self.stored, self.quarter_turns = stored, quarter_turns
+        framing = framer(turned(stored, quarter_turns))
+        upright = framing.size or (framing.box[2:] if framing.box is not None else turned(stored, quarter_turns))
+        self.size: Size = upright
+        self._target = turned(upright, quarter_turns)  # height and width of the result as stored
+        self._box = None if framing.box is None else stored_box(framing.box, stored, quarter_turns)
+        self._scaler, self._to_rgb = VideoReformatter(), VideoReformatter()
+        self._cropper: tuple[Look, FilterContext, FilterContext] | None = None
+
+    def into(self, frame: VideoFrame, image_HWC: ByteArray) -> None:
+        """Write the upright RGB pixels of a frame. Raises VideoError `unsupported` where FFmpeg cannot convert it."""
+        try:
+            image_HWC[...] = np.rot90(pixels(self._rgb(frame)), self.quarter_turns)
+        except FAULTS as error:
+            what = getattr(error, "strerror", None) or str(error)
+            raise VideoError("unsupported", f"{frame.format.name} pixels cannot be converted: {what}") from None
+
+    def _rgb(self, frame: VideoFrame) -> VideoFrame:
+        height, width = self._target
+        if self._box is not None:
+            frame = self._cut(self._first_size(frame))
+        between = BETWEEN.get(frame.format.name)
+        if between is not None and (frame.height, frame.width) != self._target:
+            frame = self._scaler.reformat(frame, width=width, height=height, format=between, threads=1)
+        return self._to_rgb.reformat(frame, width=width, height=height, format="rgb24", threads=1)
+
+    def _first_size(self, frame: VideoFrame) -> VideoFrame:
+        """A stream may change its size on the way; boxes speak of its first frame."""
+        height, width = self.stored
+        if (frame.height, frame.width) == self.stored:
+            return frame
+        return VideoReformatter().reformat(frame, width=width, height=height, threads=1)
+
+    def _cut(self, frame: VideoFrame) -> VideoFrame:
+        """The box of a frame, without copying; its corner moves to the chroma grid, by one pixel at most."""
+        look = (frame.width, frame.height, frame.format.name)
+        if self._cropper is None or self._cropper[0] != look:
+            assert self._box is not None
+            self._cropper = (look, *_crop_graph(frame, self._box))
+        _, source, sink = self._cropper
+        source.push(frame)
+        cut = sink.pull()
+        assert isinstance(cut, VideoFrame)
+        return cut
+
+
+def turned(size: Size, quarter_turns: int) -> Size:
+    """Height and width after quarter turns."""
+    return size if quarter_turns % 2 == 0 else size[::-1]
+
+
+def stored_box(box: Box, stored: Size, quarter_turns: int) -> Box:
+    """A box of the upright frame as a box of the stored one, which turned counter-clockwise is upright."""
+    top, left, height, width = box
+    rows, columns = stored
+    return (
+        (top, left, height, width),
+        (left, columns - top - height, width, height),
+        (rows - top - height, columns - left - width, height, width),
+        (rows - left - width, top, width, height),
+    )[quarter_turns % 4]
+
+
+def pixels(frame: VideoFrame) -> ByteArray:
+    """The RGB frame's own memory as (H, W, 3)."""
+    plane = frame.planes[0]
+    lines = np.frombuffer(memoryview(plane), dtype=np.uint8)[: plane.line_size * frame.height]
+    return lines.reshape(frame.height, -1)[:, : frame.width * 3].reshape(frame.height, frame.width, 3)
+
+
+def _crop_graph(frame: VideoFrame, box: Box) -> tuple[FilterContext, FilterContext]:
+    """Source and sink of FFmpeg's crop filter, which moves pointers."""
+    top, left, height, width = box
+    graph = Graph()
+    graph.threads = 1
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base)
+    grid = _chroma_grid(frame)
+    crop = graph.add("crop", f"{width}:{height}:{left // grid[1] * grid[1]}:{top // grid[0] * grid[0]}:exact=1")
+    sink = graph.add("buffersink")
+    source.link_to(crop)
+    crop.link_to(sink)
+    graph.configure()
+    return source, sink
+
+
+def _chroma_grid(frame: VideoFrame) -> Size:
+    """Rows and columns of pixels that share a chroma sample."""
+    components = frame.format.components
+    luma = components[0]
+    smallest_rows = min(component.height for component in components)
+    smallest_columns = min(component.width for component in components)
+    return -(-luma.height // smallest_rows), -(-luma.width // smallest_columns)

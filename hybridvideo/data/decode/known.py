@@ -1,0 +1,181 @@
+"""What is known of files that were opened before: which packets make which frames, when they are shown, how they lie.
+
+With it a reader neither demuxes the file nor decodes its first frame before it decodes a clip. An IndexCache keeps it in
+memory, and in one SQLite file beside the list if that is wanted; any trouble with that file means doing without.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hybridvideo.data.decode.frames import Size
+from hybridvideo.data.decode.packets import FrameIndex, Key
+
+LAYOUT = 1  # of a row; rows of another layout are not read
+MOST_IN_MEMORY = 512  # files; about 30 kB each
+PATIENCE = 0.2  # seconds to wait for another process that writes
+TABLE = """create table if not exists files
+    (path text primary key, bytes integer, mtime_ns integer, layout integer, facts text, numbers blob)"""
+FIND = "select facts, numbers from files where path = ? and bytes = ? and mtime_ns = ? and layout = ?"
+KEEP = "insert or replace into files values (?, ?, ?, ?, ?, ?)"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """How a stream stores its frames. stored: (height, width). quarter_turns: counter-clockwise, to upright."""
+
+    stored: Size
+    quarter_turns: int
+    pixel_format: str
+
+
+@dataclass(frozen=True)
+class Known:
+    """What reading a file once has told.
+
+    promised: frames the file claims. last: seconds its last frame is shown. counted: the index comes from decoding.
+    """
+
+    index: FrameIndex
+    picture: Picture
+    promised: int
+    last: float
+    counted: bool
+    status: str
+    reason: str
+
+
+class IndexCache:
+    """Known files by path; an entry counts only while the file has the same size and time of change.
+
+    path: the SQLite file, made where it is missing; None: memory only. Paths in it are relative to its folder, so that
+    it moves with the videos beside it. Each process opens its own connection. Nothing here raises.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        self.path = None if path is None else Path(path).absolute()
+        self._memory: OrderedDict[tuple[str, int, int], Known] = OrderedDict()
+        self._connection: sqlite3.Connection | None = None
+        self._process = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["path"])  # type: ignore[misc]
+
+    def get(self, file: str) -> Known | None:
+        """What is known of a file; None for nothing."""
+        key = _identity(file)
+        if key is None:
+            return None
+        if key in self._memory:
+            self._memory.move_to_end(key)
+            return self._memory[key]
+        known = self._find(key)
+        if known is not None:
+            self._remember(key, known)
+        return known
+
+    def put(self, file: str, known: Known) -> None:
+        """Keep what is known of a file."""
+        key = _identity(file)
+        if key is None or self._memory.get(key) is known:
+            return
+        self._remember(key, known)
+        with self._file() as connection:
+            if connection is not None:
+                facts, numbers = _packed(known)
+                connection.execute(KEEP, (self._name(key[0]), *key[1:], LAYOUT, facts, numbers))
+
+    def close(self) -> None:
+        """Close the SQLite file; the next call opens it again."""
+        if self._connection is not None and self._process == os.getpid():
+            self._connection.close()
+        self._connection = None
+
+    def _remember(self, key: tuple[str, int, int], known: Known) -> None:
+        self._memory[key] = known
+        while len(self._memory) > MOST_IN_MEMORY:
+            self._memory.popitem(last=False)
+
+    def _find(self, key: tuple[str, int, int]) -> Known | None:
+        with self._file() as connection:
+            if connection is None:
+                return None
+            row = connection.execute(FIND, (self._name(key[0]), *key[1:], LAYOUT)).fetchone()
+            return None if row is None else _unpacked(*row)
+        return None
+
+    def _name(self, file: str) -> str:
+        assert self.path is not None
+        return os.path.relpath(file, self.path.parent)
+
+    @contextlib.contextmanager
+    def _file(self) -> Iterator[sqlite3.Connection | None]:
+        """This process's connection; after any fault of the file none, for good."""
+        try:
+            if self.path is not None and (self._connection is None or self._process != os.getpid()):
+                self._connection, self._process = _open(self.path), os.getpid()
+            yield self._connection
+        except (sqlite3.Error, OSError, ValueError, KeyError, TypeError, zlib.error):
+            self.close()
+            self.path = None
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
+    connection.execute("pragma synchronous=off")  # a cache may be lost with the power
+    with contextlib.suppress(sqlite3.OperationalError):  # a folder that may only be read
+        connection.execute(TABLE)
+    return connection
+
+
+def _identity(file: str) -> tuple[str, int, int] | None:
+    try:
+        status = os.stat(file)
+    except (OSError, ValueError):
+        return None
+    return os.path.abspath(file), status.st_size, status.st_mtime_ns
+
+
+def _packed(known: Known) -> tuple[str, bytes]:
+    """Facts as JSON, frame and key tables as differences, compressed: about a byte a frame."""
+    index = known.index
+    facts = {
+        "frames": len(index), "keys": len(index.keys), "by_time": index.by_time,
+        "stored": known.picture.stored, "quarter_turns": known.picture.quarter_turns,
+        "pixel_format": known.picture.pixel_format, "promised": known.promised, "last": known.last,
+        "counted": known.counted, "status": known.status, "reason": known.reason,
+    }  # fmt: skip
+    tables = [index.packets_N, index.ticks_N, *([getattr(key, name) for key in index.keys] for name in KEY_FIELDS)]
+    numbers = np.concatenate([np.diff(np.asarray(table, dtype=np.int64), prepend=0) for table in tables])
+    return json.dumps(facts), zlib.compress(numbers.tobytes(), 1)
+
+
+KEY_FIELDS = ("packet", "frame", "mark")
+
+
+def _unpacked(facts_text: str, numbers_blob: bytes) -> Known:
+    facts = json.loads(facts_text)
+    numbers = np.frombuffer(zlib.decompress(numbers_blob), dtype=np.int64)
+    frames, keys = facts["frames"], facts["keys"]
+    ends = np.cumsum([frames, frames, keys, keys])
+    packets_N, ticks_N, *key_tables = (np.cumsum(part) for part in np.split(numbers, ends))
+    keys_of = [Key(*row) for row in zip(*(table.tolist() for table in key_tables), strict=True)]
+    return Known(
+        FrameIndex(packets_N.tolist(), ticks_N.tolist(), keys_of, facts["by_time"]),
+        Picture(tuple(facts["stored"]), facts["quarter_turns"], facts["pixel_format"]),
+        facts["promised"], facts["last"], facts["counted"], facts["status"], facts["reason"],
+    )  # fmt: skip
