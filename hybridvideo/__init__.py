@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hybridvideo.data.decode import Clip, VideoReader
+    from hybridvideo.data.manifest import kinetics400_labels
     from hybridvideo.engine.bulk import classify, extract
     from hybridvideo.models import create_model, list_models
     from hybridvideo.weights.checkpoint import load_model
@@ -25,12 +26,23 @@ PUBLIC = {
     "classify": "hybridvideo.engine.bulk",
     "create_model": "hybridvideo.models",
     "extract": "hybridvideo.engine.bulk",
+    "kinetics400_labels": "hybridvideo.data.manifest",
     "list_models": "hybridvideo.models",
     "load_model": "hybridvideo.weights.checkpoint",
     "load_weights": "hybridvideo.weights.load",
 }
 
-__all__ = ["Clip", "VideoReader", "classify", "create_model", "extract", "list_models", "load_model", "load_weights"]
+__all__ = [
+    "Clip",
+    "VideoReader",
+    "classify",
+    "create_model",
+    "extract",
+    "kinetics400_labels",
+    "list_models",
+    "load_model",
+    "load_weights",
+]
 
 
 def __getattr__(name: str) -> Any:

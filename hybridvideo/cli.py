@@ -10,15 +10,12 @@ import inspect
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal
 
-import yaml
-from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, set_parsing_settings
-
-from hybridvideo.config import EvaluateData, TrainRun, Views
+from hybridvideo.config import AugmentConfig, ClipConfig, EvaluateData, FrameConfig, TrainRun, Views
 from hybridvideo.errors import HybridVideoError, UserError, nearest
-from hybridvideo.parsing import check_keys, one_line
+from hybridvideo.options import Spelling, parse_options
+from hybridvideo.parsing import one_line
 
 PROGRAM = "hybridvideo"
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -104,6 +101,8 @@ def predict(
     device: str = "auto",
     precision: Precision = "fp32",
     max_bad: float = 1.0,
+    deadline: float = 120.0,
+    quarantine: str | None = None,
 ) -> int:
     """Classify videos: the top classes of each, as a table here and in a file. Can be stopped and started again.
 
@@ -117,11 +116,13 @@ def predict(
         device: auto, cpu, cuda or mps.
         precision: of the forward pass.
         max_bad: share of the inputs that may be unreadable; beyond it the exit code is 3.
+        deadline: seconds that reading one video may take; one that hangs, or kills its decoder twice, is a row.
+        quarantine: table of `scan`: what it found unusable is not opened; its row says what the scan said.
     """
     from hybridvideo.tasks.bulk import Job
     from hybridvideo.tasks.predict import predict as task
 
-    return task(run, source, out, top_k, eval, Job(workers, device, precision, max_bad))
+    return task(run, source, out, top_k, eval, Job(workers, device, precision, max_bad, deadline, quarantine))
 
 
 def extract(
@@ -134,6 +135,8 @@ def extract(
     device: str = "auto",
     precision: Precision = "fp32",
     max_bad: float = 1.0,
+    deadline: float = 120.0,
+    quarantine: str | None = None,
 ) -> int:
     """Features of clips, one vector per clip, in a file. Can be stopped and started again.
 
@@ -147,21 +150,128 @@ def extract(
         device: auto, cpu, cuda or mps.
         precision: of the forward pass.
         max_bad: share of the inputs that may be unreadable; beyond it the exit code is 3.
+        deadline: seconds that reading one video may take; one that hangs, or kills its decoder twice, is a row.
+        quarantine: table of `scan`: what it found unusable is not opened; its row says what the scan said.
     """
     from hybridvideo.tasks.bulk import Job
     from hybridvideo.tasks.extract import extract as task
 
-    return task(run, source, out, stage, eval, Job(workers, device, precision, max_bad))
+    return task(run, source, out, stage, eval, Job(workers, device, precision, max_bad, deadline, quarantine))
+
+
+def prepare(
+    source: str,
+    out: str | None = None,
+    short_side: int = 256,
+    gop: int = 16,
+    crf: float = 20.0,
+    audio: Literal["drop", "keep"] = "drop",
+    root: str | None = None,
+    annotations: str | None = None,
+    videos: str | None = None,
+    workers: int = 2,
+    deadline: float = 600.0,
+    max_bad: float = 1.0,
+    overwrite: bool = False,
+) -> int:
+    """Copy videos so that training clips load fast; or, with `kinetics400` as the source, make a checked list of clips.
+
+    Args:
+        source: a folder of videos or a list of any kind; `kinetics400` with --annotations and --videos.
+        out: folder for the copies, manifest.csv and prepare.parquet; with kinetics400 the list, .csv or .parquet.
+        short_side: pixels of the copies' shorter side; smaller videos keep their size.
+        gop: frames from one key frame to the next.
+        crf: quality of the copies, lower is better and larger.
+        audio: drop or keep the sound.
+        root: folder that relative paths of a list start from; default: the folder of the list.
+        annotations: with kinetics400, the official CSV.
+        videos: with kinetics400, the folder of the downloaded clips, in any layout.
+        workers: processes that copy; 0 copies in the main process.
+        deadline: seconds a video may take.
+        max_bad: share of the videos that may have no copy, or of the clips no file; beyond it the exit code is 3.
+        overwrite: make all copies anew, also where --out holds copies of another recipe.
+    """
+    from hybridvideo.tasks.prepare import Recipe, start
+
+    recipe = Recipe(short_side, gop, crf, audio)
+    return start(source, out, recipe, root, annotations, videos, workers, deadline, max_bad, overwrite)
+
+
+def scan(
+    source: str, out: str = "scan.parquet", decode: Literal["full", "index"] = "full", short: int = 2,
+    backend: str = "auto", labelled: bool = False, root: str | None = None, workers: int = 2, deadline: float = 600.0,
+    max_bad: float = 1.0,
+) -> int:  # fmt: skip
+    """Look at every video of a corpus: what decodes, what does not and why. Can be stopped and started again.
+
+    The table is what `data.quarantine` of training and evaluation, and `--quarantine` of the bulk jobs, take.
+
+    Args:
+        source: a folder of videos or a list of any kind.
+        out: .parquet, .csv or .jsonl file, or a folder; only a Parquet table can be a quarantine.
+        decode: full decodes every frame; index reads packets and one frame, which is quick and finds less.
+        short: videos with fewer frames are called short.
+        backend: decoder: auto, or one of those that `doctor` lists.
+        labelled: the list has labels; they become a column.
+        root: folder that relative paths of a list start from; default: the folder of the list.
+        workers: decoding processes; 0 decodes in the main process, where nothing protects from a file that hangs.
+        deadline: seconds a file may take.
+        max_bad: share of the files that may be unusable; beyond it the exit code is 3.
+    """
+    from hybridvideo.tasks.scan import ScanSettings
+    from hybridvideo.tasks.scan import scan_corpus as task
+
+    return task(source, out, ScanSettings(decode, short, backend), labelled, root, workers, deadline, max_bad)
+
+
+def bench(
+    subject: Literal["loader"],
+    source: str,
+    clip: ClipConfig = ClipConfig(frames=32, stride=2),  # noqa: B008
+    frame: FrameConfig = FrameConfig(),  # noqa: B008
+    augment: AugmentConfig = AugmentConfig(),  # noqa: B008
+    workers: int = 2,
+    batch_size: int = 8,
+    clips: int = 128,
+    rate: float | None = None,
+    model: str | None = None,
+    device: str = "auto",
+    out: str | None = None,
+) -> int:
+    """Measure on your own videos what a training clip costs, stage by stage, and whether a model would have to wait.
+
+    Args:
+        subject: loader.
+        source: a folder of videos, a list of any kind, or a video.
+        clip: the clips that are read.
+        frame: their size.
+        augment: how they are cut.
+        workers: decoding processes.
+        batch_size: videos in a batch.
+        clips: clips of each of the two measurements.
+        rate: clips a second that your model takes, to see how long it would wait and how many cores it needs.
+        model: a model that trains on the clips, in place of a rate.
+        device: auto, cpu, cuda or mps.
+        out: a .json file for the figures.
+    """
+    from hybridvideo.tasks.bench import LoaderBench, bench_loader
+
+    assert subject == "loader"
+    settings = LoaderBench(workers, batch_size, clips, rate, model, device)
+    return bench_loader(source, settings, clip, frame, augment, out)
 
 
 COMMANDS: dict[str, Callable[..., int]] = {
     "demo": demo,
     "doctor": doctor,
     "models": models,
+    "scan": scan,
+    "prepare": prepare,
     "train": train,
     "evaluate": evaluate,
     "predict": predict,
     "extract": extract,
+    "bench": bench,
 }
 
 
@@ -209,113 +319,21 @@ def overview() -> str:
     )
 
 
-@dataclass(frozen=True)
-class Spelling:
-    """How a command's options are written."""
-
-    positional: tuple[str, ...] = ()
-    config_file: bool = False
-
-
 SPELLINGS = {
     "models": Spelling(("pattern",)),
+    "scan": Spelling(("source",)),
+    "prepare": Spelling(("source",)),
     "train": Spelling(config_file=True),
     "evaluate": Spelling(("run",)),
     "predict": Spelling(("run", "source")),
     "extract": Spelling(("run", "source")),
+    "bench": Spelling(("subject", "source")),
 }
 
 
 def parse(name: str, arguments: list[str]) -> dict[str, Any]:
     """Options of a command as arguments of its function. UserError for what it does not have."""
-    spelling = SPELLINGS.get(name, Spelling())
-    parser = make_parser(name, spelling)
-    arguments = [with_underscores(argument) for argument in arguments]
-    if spelling.config_file:
-        check_config_files(arguments)
-    try:
-        parsed = parser.instantiate(parser.parse_args(arguments))
-    except (ArgumentError, ValueError, TypeError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(explain(one_line(error), parser, name)) from error
-    values = vars(parsed)
-    config = values.pop("config", None)
-    if name != "train":
-        return values
-    outside = {key: values.pop(key) for key in ("out", "resume", "name")}
-    if config and outside["name"] is None:
-        outside["name"] = os.path.splitext(os.path.basename(str(config[-1])))[0]
-    return {"run": TrainRun(**values), **outside}
-
-
-def make_parser(name: str, spelling: Spelling) -> ArgumentParser:
-    """The parser of a command, made from its function's signature."""
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    command = COMMANDS[name]
-    text = (inspect.getdoc(command) or "").split("\nArgs:")[0].strip()
-    parser = ArgumentParser(prog=f"{PROGRAM} {name}", description=text, exit_on_error=False)
-    skip: set[str | int] = set(spelling.positional)
-    for positional in spelling.positional:
-        parameter = inspect.signature(command).parameters[positional]
-        optional = {} if parameter.default is inspect.Parameter.empty else {"nargs": "?", "default": parameter.default}
-        parser.add_argument(positional, type=str, help=describe(command, positional), **optional)
-    if spelling.config_file:
-        parser.add_argument("--config", action=ActionConfigFile, help="YAML file with the settings of a run")
-        parser.add_class_arguments(TrainRun)
-        skip.add("run")
-    for flag, parameter in inspect.signature(command).parameters.items():
-        if parameter.default is False:
-            parser.add_argument(f"--{flag}", action="store_true", help=describe(command, flag))
-            skip.add(flag)
-    parser.add_function_arguments(command, skip=skip, as_group=False)
-    return parser
-
-
-def with_underscores(argument: str) -> str:
-    """`--max-bad=1` as `--max_bad=1`: both spellings of an option are taken."""
-    option, equals, value = argument.partition("=")
-    return "--" + option[2:].replace("-", "_") + equals + value if option.startswith("--") else argument
-
-
-def describe(command: Callable[..., int], argument: str) -> str:
-    """The line of a docstring about one argument."""
-    lines = (inspect.getdoc(command) or "").splitlines()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.strip().startswith(f"{argument}:")), "")
-
-
-def check_config_files(arguments: list[str]) -> None:
-    """UserError for a missing file or the first key that no setting has, before the parser sees it."""
-    for i, argument in enumerate(arguments):
-        flag, _, value = argument.partition("=")
-        if flag != "--config":
-            continue
-        path = value or (arguments[i + 1] if i + 1 < len(arguments) else "")
-        try:
-            with open(path, encoding="utf-8") as file:
-                settings = yaml.safe_load(file)
-        except OSError as error:
-            raise UserError(
-                f"no config file {path!r} ({error.strerror}); give a YAML file such as those in configs/"
-            ) from error
-        except yaml.YAMLError as error:
-            raise UserError(f"{path} is not YAML: {one_line(error)}") from error
-        if not isinstance(settings, dict):
-            raise UserError(f"{path} holds no settings; give a mapping such as those in configs/")
-        try:
-            check_keys(TrainRun, settings)
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from None
-
-
-def explain(message: str, parser: ArgumentParser, name: str) -> str:
-    """A parser's message with the nearest option and the next step."""
-    marker = "Unrecognized arguments: "
-    if marker.lower() in message.lower():
-        unknown = message[message.lower().index(marker.lower()) + len(marker) :].split()[0].split("=")[0]
-        options = [option for action in parser._actions for option in action.option_strings]
-        return f"unknown option {unknown}{nearest(unknown, options)}; `{PROGRAM} {name} --help` lists them"
-    return f"{message}; see `{PROGRAM} {name} --help`"
+    return parse_options(f"{PROGRAM} {name}", COMMANDS[name], SPELLINGS.get(name, Spelling()), arguments)
 
 
 if __name__ == "__main__":

@@ -48,6 +48,8 @@ class FrameConfig:
     """crop: scale the short side, cut (height, width) out. stretch: scale the whole frame to (height, width)."""
     short_side: int | None = None
     """Short side before the crop in evaluation; default: the smaller of height and width."""
+    scaling: Literal["decoder", "rgb"] = "decoder"
+    """decoder: FFmpeg scales before it converts to RGB, which is faster. rgb: torchvision scales the RGB frames."""
 
     def __post_init__(self) -> None:
         if self.height < 8 or self.width < 8:
@@ -68,6 +70,8 @@ class AugmentConfig:
     """resized: width over height of the crop, relative to the output's."""
     jitter: tuple[float, float] = (1.143, 1.428)
     """jitter: short side as a multiple of the crop's (256 to 320 for 224)."""
+    repeats: int = 1
+    """Clips from each video of a batch, from one pass over the file (repeated augmentation); each counts as a clip."""
     flip: float = 0.5
     """Probability of a horizontal flip; 0 where a class has a direction."""
     contrast: tuple[float, ...] = (1.0,)
@@ -76,6 +80,10 @@ class AugmentConfig:
     """MixUp alpha; 0 turns it off."""
     cutmix: float = 0.0
     """CutMix alpha; 0 turns it off."""
+
+    def __post_init__(self) -> None:
+        if self.repeats < 1:
+            raise UserError(f"augment.repeats is {self.repeats}; give 1 or more clips of each video")
 
 
 @dataclass(frozen=True)
@@ -105,12 +113,19 @@ class DataConfig:
     """Validation list, of any of the same kinds; empty: no validation."""
     root: str | None = None
     """Folder that relative paths start from; default: the folder of the list."""
-    labels: list[str] | None = None
-    """Class names in order; default: those of the training list, sorted."""
+    labels: list[str] | str | None = None
+    """Class names in order: a list, `kinetics400`, or a file of names; default: those of the training list, sorted."""
+    order: str | None = None
+    """A file of class names (or `kinetics400`) that the lists' numbers follow, where that is another order."""
     workers: int = 2
     """Decoding processes per training process; 0 decodes in the training process."""
-    bad: Literal["skip", "fail"] = "skip"
-    """A video that cannot be read: skip (counted, logged, weight 0 in the loss) or fail (stop, exit code 3)."""
+    deadline: float = 120.0
+    """Seconds that reading one video may take. A decoder that hangs longer or dies, twice, makes it a bad video."""
+    quarantine: str | None = None
+    """Table of `hybridvideo scan`: what it found unusable is not opened, and counted as bad, until the file changes."""
+    bad: Literal["retry", "skip", "fail"] = "retry"
+    """A clip that does not decode. retry: another one from what can be read of the same file; if nothing can, as skip.
+    skip: weight 0 in the loss, counted and logged. fail: stop, exit code 3. Never another video in its place."""
     max_bad: float = 0.05
     """Share of a list that may be unreadable before the run stops with exit code 3."""
     cache: str | None = None
@@ -119,6 +134,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         if self.workers < 0:
             raise UserError(f"data.workers is {self.workers}; give 0 or more")
+        if not self.deadline > 0:
+            raise UserError(f"data.deadline is {self.deadline}; give seconds above 0")
         if not 0 <= self.max_bad <= 1:
             raise UserError(f"data.max_bad is {self.max_bad}; give a share from 0 to 1")
 
@@ -323,9 +340,15 @@ class EvaluateData:
 
     manifest: str | None = None
     """A labelled list, of any kind that data.train may be; default: the validation list of the run."""
+    order: str | None = None
+    """A file of class names (or `kinetics400`) that the list's numbers follow, where that is another order."""
     root: str | None = None
     """Folder that relative paths start from; default: the folder of the list."""
     workers: int = 2
+    deadline: float = 120.0
+    """Seconds that reading one video may take. A decoder that hangs longer or dies, twice, makes it unreadable."""
+    quarantine: str | None = None
+    """Table of `hybridvideo scan`: what it found unusable is not opened, and counted as failed, until it changes."""
     max_bad: float = 1.0
     """Share of the list that may be unreadable; beyond it the exit code is 3. The results are written all the same."""
 

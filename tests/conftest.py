@@ -27,3 +27,7 @@ def motion(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("motion")
     render_dataset(folder, train=3, val=1, test=1, seed=0, workers=0)
     return folder
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--mutations", type=int, default=400, help="damaged files that test_fuzz.py tries")

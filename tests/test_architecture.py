@@ -25,7 +25,8 @@ ALLOWED = {
     "report": BASE,
     "engine": BASE | {"data", "models", "weights"},
     "tasks": BASE | {"data", "models", "weights", "engine", "report"},
-    "cli": BASE | {"tasks"},
+    "options": BASE,
+    "cli": BASE | {"options", "tasks"},
     "__init__": {"data", "engine", "models", "weights"},
     "__main__": {"cli"},
 }

@@ -19,7 +19,9 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) ->
 
 
 def test_the_commands_are_these() -> None:
-    assert list(cli.COMMANDS) == ["demo", "doctor", "models", "train", "evaluate", "predict", "extract"]
+    assert list(cli.COMMANDS) == [
+        "demo", "doctor", "models", "scan", "prepare", "train", "evaluate", "predict", "extract", "bench",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", list(cli.COMMANDS))

@@ -1,48 +1,37 @@
-"""Videos as items: a random clip for training, all fixed views for testing; one policy for a bad file.
+"""Training items: a random clip of each video, or several from one pass over its file.
 
-What a file gives depends on the file and on (seed, epoch, index) alone. A video that cannot be read is an
-item whose status says why: nothing takes its place, and no exception leaves the dataset for it. A damaged
-video is used as far as it can be read ("partial"). Readers are opened and closed inside an item, so none ever
-crosses a process.
+What a file gives depends on the file and on (seed, epoch, index) alone. A video that cannot be read is an item whose
+status says why: nothing takes its place, and no exception leaves the dataset for it.
 
-C channels, T frames of a clip, H height, W width, U frames decoded, K clips of a video, V = K x crops views.
+C channels, T frames of a clip, H height, W width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TypedDict
+from collections.abc import Mapping
+from functools import partial
+from typing import Literal, TypedDict
 
-import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from hybridvideo.config import ClipConfig
-from hybridvideo.data.decode import VideoReader
+from hybridvideo.data.decode import IndexCache
+from hybridvideo.data.decode.frames import Framing, Size
 from hybridvideo.data.manifest import Manifest
-from hybridvideo.data.sampling import (
-    STARTS,
-    Indices,
-    clip_span,
-    clip_step,
-    clip_times,
-    hash_seed,
-    indices_at_times,
-    uniform_starts,
-    video_duration,
-)
-from hybridvideo.data.transforms import TrainTransform, ViewTransform
+from hybridvideo.data.reading import Decoded, decode_clips, listed_file, whole_frames
+from hybridvideo.data.sampling import STARTS, hash_seed
+from hybridvideo.data.transforms import Planner, TrainTransform
 from hybridvideo.errors import VideoError
 
 PADDING = -1  # the index of an item that only fills the share of a process without one
 
-Starts = Callable[[float, float], Sequence[float]]  # (duration, span) -> start of each clip, in seconds
+Failures = Mapping[int, tuple[str, str]]  # index -> (status, reason) of videos that are not to be opened
 
 
 class ClipItem(TypedDict):
-    """A training item. `clip`: uint8 (C, T, H, W), zeros where not `ok`. `label`, `index`: -1 for none.
+    """A training item. `clip`: uint8 (C, T, H, W), in memory (T, H, W, C), zeros where not `ok`. `label`, `index`: -1
+    for none.
 
     `contrast`: factor for the clip once it is normalised, on the device.
     """
@@ -56,24 +45,9 @@ class ClipItem(TypedDict):
     reason: str
 
 
-class ViewItem(TypedDict):
-    """A test item. `views`: uint8 (V, C, T, H, W) in (clip, crop) order, V = 0 where nothing could be read.
-
-    `start`, `end`: seconds from the first frame, one per clip.
-    """
-
-    views: torch.Tensor
-    label: int
-    index: int
-    status: str
-    reason: str
-    start: tuple[float, ...]
-    end: tuple[float, ...]
-
-
-def sample_generator(seed: int, epoch: int, index: int) -> torch.Generator:
-    """All randomness of one sample, on the CPU; neighbouring seeds, epochs and indices are unrelated."""
-    return torch.Generator().manual_seed(hash_seed(seed, epoch, index))
+def sample_generator(seed: int, epoch: int, index: int, *repeat: int) -> torch.Generator:
+    """All randomness of one sample, on the CPU; neighbouring seeds, epochs, indices and repeats are unrelated."""
+    return torch.Generator().manual_seed(hash_seed(seed, epoch, index, *repeat))
 
 
 def uniform(generator: torch.Generator) -> float:
@@ -81,115 +55,101 @@ def uniform(generator: torch.Generator) -> float:
     return float(torch.rand((), generator=generator, dtype=torch.float64))
 
 
-# ---- reading
+class Draws:
+    """Everything random about one clip: where it starts, its contrast, how its frames are cut."""
+
+    def __init__(self, generator: torch.Generator, transform: TrainTransform) -> None:
+        self.start = uniform(generator)
+        choices = transform.augment.contrast
+        self.contrast = choices[int(uniform(generator) * len(choices))]
+        state = generator.get_state()
+        self.flipped = bool(torch.rand((), generator=generator) < transform.augment.flip)
+        generator.set_state(state)  # the planner draws it again
+        self.plan: Planner = transform.planner(generator)
+
+    def framing(self, size: Size) -> Framing:
+        """What the decoder is to do with frames of this size."""
+        return self.plan(size).framing
 
 
-@dataclass(frozen=True)
-class DecodedClips:
-    """The clips of one video before any transform: each frame once, and which of them make each clip."""
+class ClipDataset(Dataset[ClipItem | list[ClipItem]]):
+    """Clips of each video, cut at places and transformed in ways that follow from (seed, epoch, index).
 
-    frames_UCHW: torch.Tensor
-    positions_KT: Indices  # of the clips' frames, in 0..U-1
-    start: tuple[float, ...]  # seconds
-    end: tuple[float, ...]
-    status: str  # "ok" or "partial"
-    reason: str
-
-
-def decode_clips(file: Path, clip: ClipConfig, starts: Starts) -> DecodedClips:
-    """Decode the clips of a video that begin at `starts(duration, span)`, each needed frame once.
-
-    A video that turns out to be damaged on the way is sampled anew within what is readable. Raises
-    VideoError.
-    """
-    with VideoReader(file) as reader:
-        try:
-            return _decode(reader, clip, starts, "ok", "")
-        except VideoError as error:
-            if error.status != "partial":
-                raise
-            return _decode(reader, clip, starts, "partial", error.reason)
-
-
-def _decode(reader: VideoReader, clip: ClipConfig, starts: Starts, status: str, reason: str) -> DecodedClips:
-    times, fps = reader.times, reader.info.fps
-    step = clip_step(clip=clip, fps=fps)
-    span = clip_span(frames=clip.frames, step=step)
-    duration = video_duration(frame_times=times, fps=fps)
-    chosen = tuple(starts(duration, span))
-    indices_KT = np.stack(
-        [
-            indices_at_times(
-                frame_times=times,
-                times=clip_times(start=start, frames=clip.frames, step=step),
-                fps=fps,
-                pad=clip.pad,
-            )
-            for start in chosen
-        ]
-    )
-    wanted, positions = np.unique(indices_KT, return_inverse=True)
-    frames_UCHW = reader.frames_at(wanted.tolist()).frames_TCHW
-    if status == "ok":
-        status, reason = reader.status, reader.reason
-    end = tuple(min(start + span, duration) for start in chosen)
-    return DecodedClips(frames_UCHW, positions.reshape(indices_KT.shape), chosen, end, status, reason)
-
-
-# ---- training
-
-
-class ClipDataset(Dataset[ClipItem]):
-    """One clip of each video, cut at a place and transformed in a way that follow from (seed, epoch, index).
-
-    Items are asked for by (epoch, index), as `loader.EpochOrder` does. Index PADDING gives an item of status
-    "padding", which like an unreadable video is not `ok`: it has weight 0 in the loss.
+    Items are asked for by (epoch, index), as `loader.EpochOrder` does; with `augment.repeats` above 1 an item is a list
+    of that many. Index PADDING gives an item of status "padding", which like an unreadable video is not `ok`: it has
+    weight 0 in the loss. bad: as in `DataConfig`. index: what is known of the files. quarantine: videos by index that
+    are not opened, with status and reason.
     """
 
-    def __init__(self, manifest: Manifest, clip: ClipConfig, transform: TrainTransform, seed: int) -> None:
+    def __init__(
+        self, manifest: Manifest, clip: ClipConfig, transform: TrainTransform, seed: int, *,
+        bad: Literal["retry", "skip", "fail"] = "retry", index: IndexCache | None = None,
+        quarantine: Failures | None = None,
+    ) -> None:  # fmt: skip
         self.manifest, self.clip, self.transform, self.seed = manifest, clip, transform, seed
+        self.bad, self.index = bad, index or IndexCache()
+        self.quarantine = dict(quarantine or {})
 
     def __len__(self) -> int:
         return len(self.manifest)
 
-    def __getitem__(self, key: tuple[int, int]) -> ClipItem:
+    def __getitem__(self, key: tuple[int, int]) -> ClipItem | list[ClipItem]:
         epoch, index = key
         if index == PADDING:
-            return self._blank(PADDING, "padding", "fills an empty share of the last batch")
-        generator = sample_generator(self.seed, epoch, index)
-        draw = uniform(generator)
-        contrast = self._contrast(generator)
-        start = STARTS[self.clip.train_start]
+            return self.blank(key, "padding", "fills an empty share of the last batch")
+        if index in self.quarantine:
+            return self.blank(key, *self.quarantine[index])
+        draws = [self.draws(epoch, index, repeat) for repeat in range(self.transform.augment.repeats)]
         try:
-            decoded = decode_clips(
-                self.manifest.file(index),
-                self.clip,
-                lambda duration, span: [start(duration=duration, span=span, draw=draw)],
-            )
+            decoded = self._decode(index, draws)
         except VideoError as error:
-            return self._blank(index, error.status, error.reason)
-        frames_TCHW = _take(decoded.frames_UCHW, decoded.positions_KT[0])
-        clip_CTHW = self.transform(frames_TCHW, generator).transpose(0, 1).contiguous()
-        item = self._blank(index, decoded.status, decoded.reason)
-        return {**item, "clip": clip_CTHW, "contrast": contrast, "ok": True}
+            return self.blank(key, error.status, error.reason)
+        items = [self._item(index, decoded, place, draw) for place, draw in enumerate(draws)]
+        return items if len(items) > 1 else items[0]
+
+    def draws(self, epoch: int, index: int, repeat: int = 0) -> Draws:
+        """The random choices for one clip."""
+        more = (repeat,) if repeat else ()
+        return Draws(sample_generator(self.seed, epoch, index, *more), self.transform)
 
     def variant(self, epoch: int, index: int) -> tuple[bool, float]:
-        """Whether this sample is flipped in this epoch, and its contrast: the draws that `__getitem__` makes."""
-        generator = sample_generator(self.seed, epoch, index)
-        uniform(generator)  # of the clip's start
-        contrast = self._contrast(generator)
-        return bool(torch.rand((), generator=generator) < self.transform.augment.flip), contrast
+        """Whether this sample is flipped in this epoch, and its contrast."""
+        draws = self.draws(epoch, index)
+        return draws.flipped, draws.contrast
 
-    def _contrast(self, generator: torch.Generator) -> float:
-        choices = self.transform.augment.contrast
-        return choices[int(uniform(generator) * len(choices))]
+    def blank(self, key: tuple[int, int], status: str, reason: str) -> ClipItem | list[ClipItem]:
+        """Items without a picture, in place of those of `key`; shapes and types are those of good ones."""
+        repeats = self.transform.augment.repeats
+        items = [self._labelled(key[1], status, reason) for _ in range(repeats)]
+        return items if repeats > 1 else items[0]
 
-    def _blank(self, index: int, status: str, reason: str) -> ClipItem:
-        """An item without a picture; shapes and types are those of a good one."""
-        height, width = self.transform.size
+    def _decode(self, index: int, draws: list[Draws]) -> Decoded:
+        start = partial(STARTS[self.clip.train_start])
+        inside = self.transform.frame.scaling == "decoder"
+        return decode_clips(
+            listed_file(self.manifest, index),
+            self.clip,
+            lambda duration, span: [start(duration=duration, span=span, draw=draw.start) for draw in draws],
+            [draw.framing if inside else whole_frames for draw in draws],
+            index=self.index,
+            retry=self.bad == "retry",
+        )
+
+    def _item(self, index: int, decoded: Decoded, place: int, draw: Draws) -> ClipItem:
+        plan, frames_TCHW = draw.plan(decoded.size), decoded.frames[place]
+        inside = self.transform.frame.scaling == "decoder"
+        clip_TCHW = plan.finished(frames_TCHW) if inside else plan.on_rgb(frames_TCHW)
+        clip = clip_TCHW.contiguous(memory_format=torch.channels_last).transpose(0, 1)
+        item = self._labelled(index, decoded.status, decoded.reason, clip)
+        return {**item, "contrast": draw.contrast, "ok": True}
+
+    def _labelled(self, index: int, status: str, reason: str, clip: torch.Tensor | None = None) -> ClipItem:
+        """An item with its label, not `ok`."""
+        if clip is None:
+            clip = torch.zeros((self.clip.frames, *self.transform.size, 3), dtype=torch.uint8).permute(3, 0, 1, 2)
         label = None if index == PADDING else self.manifest.rows[index].label
         return ClipItem(
-            clip=torch.zeros((3, self.clip.frames, height, width), dtype=torch.uint8),
+            clip=clip,
             contrast=1.0,
             label=-1 if label is None else label,
             index=index,
@@ -197,56 +157,3 @@ class ClipDataset(Dataset[ClipItem]):
             status=status,
             reason=reason,
         )
-
-
-def _take(frames_UCHW: torch.Tensor, positions_T: Indices) -> torch.Tensor:
-    """The frames at `positions_T`; no copy where these are all frames in order."""
-    if np.array_equal(positions_T, np.arange(len(frames_UCHW))):
-        return frames_UCHW
-    return frames_UCHW[torch.from_numpy(positions_T)]
-
-
-# ---- testing
-
-
-class ViewDataset(Dataset[ViewItem]):
-    """All views of each video: `clips` in time by the transform's crops in space; nothing is random.
-
-    The frames of a video are decoded once and scaled once for all its views.
-    """
-
-    def __init__(self, manifest: Manifest, clip: ClipConfig, transform: ViewTransform, clips: int) -> None:
-        self.manifest, self.clip, self.transform, self.clips = manifest, clip, transform, clips
-
-    def __len__(self) -> int:
-        return len(self.manifest)
-
-    def __getitem__(self, index: int) -> ViewItem:
-        label = self.manifest.rows[index].label
-        try:
-            decoded = decode_clips(self.manifest.file(index), self.clip, self._starts)
-            views = self._views(decoded)
-            status, reason, start, end = decoded.status, decoded.reason, decoded.start, decoded.end
-        except VideoError as error:
-            height, width = self.transform.size
-            views = torch.empty((0, 3, self.clip.frames, height, width), dtype=torch.uint8)
-            status, reason, start, end = error.status, error.reason, (), ()
-        return ViewItem(
-            views=views,
-            label=-1 if label is None else label,
-            index=index,
-            status=status,
-            reason=reason,
-            start=start,
-            end=end,
-        )
-
-    def _starts(self, duration: float, span: float) -> Sequence[float]:
-        return uniform_starts(clips=self.clips, duration=duration, span=span)
-
-    def _views(self, decoded: DecodedClips) -> torch.Tensor:
-        """uint8 (V, C, T, H, W) in (clip, crop) order."""
-        crops_NUCHW = self.transform(decoded.frames_UCHW)
-        positions_KT = torch.from_numpy(decoded.positions_KT)
-        views_NKTCHW = crops_NUCHW[:, positions_KT]
-        return views_NKTCHW.permute(1, 0, 3, 2, 4, 5).flatten(0, 1).contiguous()

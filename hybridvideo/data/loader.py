@@ -7,25 +7,28 @@ of the processes takes its contiguous share, so that any number of them sees the
     rank 0    7 2     | 0 8     | 6
     rank 1        9 4 |     1 3 |   5        a share without a sample holds one item of padding, weight 0
 
-B clips of a batch, N videos of a batch, V views of all of them, C channels, T frames, H height, W width.
+A file that hangs or kills its decoder takes no more than its own place in the batch (workers.py).
+
+B clips of a batch, C channels, T frames, H height, W width.
 """
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
-import signal
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from multiprocessing.context import BaseContext
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self, cast
 
 import torch
-from torch.utils.data import DataLoader, Sampler, default_collate
+from torch.utils.data import Sampler
 
 from hybridvideo.config import Normalisation
-from hybridvideo.data.dataset import PADDING, ClipDataset, ClipItem, ViewDataset, ViewItem
+from hybridvideo.data import transport
+from hybridvideo.data.dataset import PADDING, ClipDataset, ClipItem
 from hybridvideo.data.sampling import hash_seed
-from hybridvideo.errors import EnvironmentFault, UserError
+from hybridvideo.data.views import ViewDataset, collate_views
+from hybridvideo.data.workers import DEADLINE, Lost, Workers
+from hybridvideo.errors import UserError
 
 Batch = dict[str, Any]
 
@@ -97,13 +100,19 @@ class EpochOrder(Sampler[list[tuple[int, int]]]):
         return members[start : start + share + (self.rank < more)]
 
 
-# ---- collating
+# ---- batches
 
 
-def collate_clips(items: Sequence[ClipItem]) -> Batch:
-    """clip uint8 (B, C, T, H, W); contrast float (B,); label, index int64 (B,); ok bool (B,); status, reason: lists."""
+def collate_clips(samples: Sequence[ClipItem | list[ClipItem]]) -> Batch:
+    """clip uint8 (B, C, T, H, W), in memory (B, T, H, W, C); contrast float, label, index int64, ok bool (B,).
+
+    status, reason: lists of B. A sample of several clips counts as that many.
+    """
+    items = [item for sample in samples for item in (sample if isinstance(sample, list) else [sample])]
+    clips_THWC = [item["clip"].permute(1, 2, 3, 0) for item in items]
+    clip_BTHWC = transport.new_tensor((len(items), *clips_THWC[0].shape), torch.uint8)
     return {
-        "clip": default_collate([item["clip"] for item in items]),  # in a worker: straight into shared memory
+        "clip": torch.stack(clips_THWC, out=clip_BTHWC).permute(0, 4, 1, 2, 3),
         "contrast": torch.tensor([item["contrast"] for item in items]),
         "label": torch.tensor([item["label"] for item in items]),
         "index": torch.tensor([item["index"] for item in items]),
@@ -113,102 +122,96 @@ def collate_clips(items: Sequence[ClipItem]) -> Batch:
     }
 
 
-def collate_views(items: Sequence[ViewItem]) -> Batch:
-    """views uint8 (V, C, T, H, W), video after video; counts int64 (N,): views of each, 0 if unreadable.
+@dataclass(frozen=True)
+class _Items:
+    """`workers.Work` of a data set. A key is an index, or (epoch, index): what is lost is lost in every epoch."""
 
-    label, index int64 (N,); status, reason: lists of N strings; start, end: lists of N tuples of seconds.
+    dataset: ClipDataset | ViewDataset
+    collate: Callable[[Any], Batch]
+
+    def item(self, key: Any) -> Any:
+        return self.dataset[key]
+
+    def lost(self, key: Any, lost: Lost) -> Any:
+        return self.dataset.blank(key, lost.status, lost.reason)
+
+    def batch(self, items: list[Any]) -> Batch:
+        return self.collate(items)
+
+    def identity(self, key: Any) -> Hashable:
+        return cast(Hashable, key[1] if isinstance(key, tuple) else key)
+
+
+class Loader:
+    """Batches of a data set in an order that is asked for at each iteration; workers stay alive until `close`.
+
+    workers=0 reads in this process, where nothing protects from a file that hangs or kills.
     """
-    views = [view for item in items for view in item["views"]]
-    return {
-        "views": default_collate(views) if views else items[0]["views"],
-        "counts": torch.tensor([len(item["views"]) for item in items]),
-        "label": torch.tensor([item["label"] for item in items]),
-        "index": torch.tensor([item["index"] for item in items]),
-        "status": [item["status"] for item in items],
-        "reason": [item["reason"] for item in items],
-        "start": [item["start"] for item in items],
-        "end": [item["end"] for item in items],
-    }
 
+    def __init__(
+        self, dataset: ClipDataset | ViewDataset, order: EpochOrder | Sequence[Sequence[Any]],
+        collate: Callable[[Any], Batch], *, workers: int, deadline: float, pin_memory: bool,
+    ) -> None:  # fmt: skip
+        self.dataset, self.order, self.pin_memory = dataset, order, pin_memory
+        self._work = _Items(dataset, collate)
+        self._workers = Workers(self._work, workers, deadline=deadline) if workers else None
 
-# ---- workers
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[Batch]:
+        batches = self._workers.run(self.order) if self._workers else map(self._read_here, self.order)
+        return map(_pinned, batches) if self.pin_memory else batches
+
+    def _read_here(self, keys: Sequence[Any]) -> Batch:
+        return self._work.batch([self._work.item(key) for key in keys])
+
+    def close(self) -> None:
+        """End the workers; the next iteration starts new ones."""
+        if self._workers:
+            self._workers.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 def train_loader(
-    dataset: ClipDataset, order: EpochOrder, *, workers: int = 2, pin_memory: bool = False
-) -> DataLoader[Any]:
+    dataset: ClipDataset, order: EpochOrder | Sequence[Sequence[tuple[int, int]]], *, workers: int = 2,
+    deadline: float = DEADLINE, pin_memory: bool = False,
+) -> Loader:  # fmt: skip
     """Batches of `collate_clips` in the order's order; call `order.set_epoch` before each iteration.
 
-    Workers stay alive from epoch to epoch.
+    deadline: seconds for one video; one that hangs or kills its worker twice is an item of status timeout or crashed,
+    for the rest of this loader's life.
     """
-    options = _worker_options(workers, pin_memory)
-    return DataLoader(dataset, batch_sampler=order, collate_fn=collate_clips, **options)
+    return Loader(dataset, order, collate_clips, workers=workers, deadline=deadline, pin_memory=pin_memory)
 
 
 def view_loader(
-    dataset: ViewDataset,
-    *,
-    batch_videos: int = 1,
-    workers: int = 2,
-    rank: int = 0,
-    world: int = 1,
-    pin_memory: bool = False,
-) -> DataLoader[Any]:
-    """Batches of `collate_views`: process `rank` gets videos rank, rank + world, ..., each exactly once."""
+    dataset: ViewDataset, *, batch_videos: int = 1, workers: int = 2, rank: int = 0, world: int = 1,
+    deadline: float = DEADLINE, pin_memory: bool = False,
+) -> Loader:  # fmt: skip
+    """Batches of `collate_views`: process `rank` gets videos rank, rank + world, ..., each exactly once.
+
+    deadline: as in `train_loader`.
+    """
     share = range(rank, len(dataset), world)
-    options = _worker_options(workers, pin_memory)
-    return DataLoader(dataset, batch_videos, sampler=share, collate_fn=collate_views, **options)
+    batches = [share[start : start + batch_videos] for start in range(0, len(share), batch_videos)]
+    return Loader(dataset, batches, collate_views, workers=workers, deadline=deadline, pin_memory=pin_memory)
 
 
-def _worker_options(workers: int, pin_memory: bool) -> dict[str, Any]:
-    if workers == 0:
-        return {"num_workers": 0, "pin_memory": pin_memory}
-    return {
-        "num_workers": workers,
-        "pin_memory": pin_memory,
-        "persistent_workers": True,
-        "multiprocessing_context": _context(),
-        "worker_init_fn": _prepare_worker,
-    }
+@dataclass(frozen=True)
+class Reading:
+    """How a job reads its videos: decoding processes, seconds for one video, and the table of a scan, or None."""
 
-
-def _context() -> BaseContext:
-    """How workers start: from a clean server process that has imported this package once.
-
-    A fork of the training process would copy locks held by its threads (BLAS, trackers, CUDA); a fresh
-    interpreter for each worker would import torch again.
-    """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
-
-
-def _prepare_worker(worker: int) -> None:
-    """In each worker: one thread; deaf to Ctrl-C, since the main process decides when workers stop."""
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-@contextlib.contextmanager
-def _worker_failures() -> Iterator[None]:
-    """Turns the death of a worker process into one EnvironmentFault that says what to look at.
-
-    torch says "DataLoader worker ... exited"; a batch that the dead worker had still announced ends in a broken
-    connection. What a worker raised itself arrives as "Caught ..." and passes through.
-    """
-    try:
-        yield
-    except (RuntimeError, ConnectionError, EOFError) as error:
-        what = (str(error) or type(error).__name__).splitlines()[0].rstrip(". ")
-        died = what.startswith("DataLoader worker") or not isinstance(error, RuntimeError)
-        if not died or what.startswith("Caught "):
-            raise
-        raise EnvironmentFault(
-            f"a decoding process died ({what}); it may have run out of memory or of shared memory (/dev/shm), "
-            "or a video crashed the decoder: lower data.workers, or set it to 0 to see where"
-        ) from error
+    workers: int = 2
+    deadline: float = DEADLINE
+    quarantine: str | None = None
 
 
 # ---- device
@@ -230,24 +233,32 @@ def normalise(
 
 
 def device_batches(loader: Iterable[Mapping[str, Any]], device: torch.device) -> Iterator[Batch]:
-    """The loader's batches with their tensors on `device`; on CUDA the next batch is copied ahead of its use.
+    """The loader's batches with their tensors on `device`; on CUDA the next batch is copied ahead of its use."""
+    if device.type == "cuda":
+        yield from _copied_ahead(loader, device)
+    else:
+        for batch in loader:
+            yield _moved(batch, device)
 
-    Raises EnvironmentFault where a worker process died.
-    """
-    with _worker_failures():
-        if device.type == "cuda":
-            yield from _copied_ahead(loader, device)
-        else:
-            for batch in loader:
-                yield _moved(batch, device)
+
+def _on_tensors(change: Callable[[torch.Tensor], torch.Tensor], batch: Mapping[str, Any]) -> Batch:
+    """The batch with its tensors, and pictures that stand in lists, changed."""
+
+    def changed(value: Any) -> Any:
+        if isinstance(value, list) and value and isinstance(value[0], torch.Tensor) and value[0].dtype == torch.uint8:
+            return [change(picture) for picture in value]
+        return change(value) if isinstance(value, torch.Tensor) else value
+
+    return {name: changed(value) for name, value in batch.items()}
+
+
+def _pinned(batch: Mapping[str, Any]) -> Batch:
+    return _on_tensors(lambda tensor: tensor.pin_memory(), batch)
 
 
 def _moved(batch: Mapping[str, Any], device: torch.device) -> Batch:
     ahead = device.type == "cuda"
-    return {
-        name: value.to(device, non_blocking=ahead) if isinstance(value, torch.Tensor) else value
-        for name, value in batch.items()
-    }
+    return _on_tensors(lambda tensor: tensor.to(device, non_blocking=ahead), batch)
 
 
 def _copied_ahead(loader: Iterable[Mapping[str, Any]], device: torch.device) -> Iterator[Batch]:
@@ -268,7 +279,9 @@ def _arrived(batch: Batch, copied: torch.cuda.Event) -> Batch:
     """The batch, once the computing stream may read it."""
     computing = torch.cuda.current_stream()
     computing.wait_event(copied)
-    for value in batch.values():
-        if isinstance(value, torch.Tensor):
-            value.record_stream(computing)  # its memory is not given away while computing still reads it
-    return batch
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        tensor.record_stream(computing)  # its memory is not given away while computing still reads it
+        return tensor
+
+    return _on_tensors(keep, batch)

@@ -1,22 +1,23 @@
-"""Frames of a decoded clip brought to the model's size: random for training, fixed views for testing.
+"""Frames brought to the model's size: a plan of what to cut and scale, random for training, fixed for testing.
 
-Works on uint8 clips (T, C, H, W) with torchvision.transforms.v2 functions, bilinear and antialiased. All
+A plan is made from the frame's size before anything is decoded, so that the decoder scales on its way to RGB
+(`scaling: decoder`); with `scaling: rgb` the RGB frames are scaled by torchvision, bilinear and antialiased. All
 frames of a clip are treated alike. Whatever is random is drawn from the generator that is passed in, and from
-nothing else.
+nothing else. Clips are uint8 (T, C, H, W).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torchvision.transforms.v2 import functional
 
 from hybridvideo.config import AugmentConfig, FrameConfig
+from hybridvideo.data.decode.frames import Box, Framing, Size
 from hybridvideo.errors import UserError
-
-Size = tuple[int, int]
-Box = tuple[int, int, int, int]
 
 ATTEMPTS = 10  # at a random crop that fits into the frame, as in torchvision's RandomResizedCrop
 
@@ -68,13 +69,35 @@ def random_box(size: Size, *, area: tuple[float, float], aspect: tuple[float, fl
     return (height - crop_height) // 2, (width - crop_width) // 2, max(crop_height, 1), max(crop_width, 1)
 
 
-def _resize(clip_TCHW: torch.Tensor, size: Size) -> torch.Tensor:
-    resized: torch.Tensor = functional.resize(clip_TCHW, list(size), antialias=True)
-    return resized
+# ---- plans
 
 
-def _size(clip_TCHW: torch.Tensor) -> Size:
-    return clip_TCHW.shape[-2], clip_TCHW.shape[-1]
+@dataclass(frozen=True)
+class Plan:
+    """What becomes of a frame: a box of it is scaled, `size` of that kept from `corner` (top, left) on, mirrored."""
+
+    framing: Framing
+    corner: Size
+    size: Size
+    flip: bool = False
+
+    def finished(self, scaled_TCHW: torch.Tensor) -> torch.Tensor:
+        """The rest, on frames that the decoder has brought to the framing."""
+        top, left = self.corner
+        clip_TCHW = scaled_TCHW[..., top : top + self.size[0], left : left + self.size[1]]
+        return functional.horizontal_flip(clip_TCHW) if self.flip else clip_TCHW
+
+    def on_rgb(self, clip_TCHW: torch.Tensor) -> torch.Tensor:
+        """All of it, on whole RGB frames."""
+        if self.framing.box is not None:
+            top, left, height, width = self.framing.box
+            clip_TCHW = clip_TCHW[..., top : top + height, left : left + width]
+        if self.framing.size is not None:
+            clip_TCHW = functional.resize(clip_TCHW, list(self.framing.size), antialias=True)
+        return self.finished(clip_TCHW)
+
+
+Planner = Callable[[Size], Plan]  # from the frame's (height, width)
 
 
 # ---- training
@@ -83,7 +106,6 @@ def _size(clip_TCHW: torch.Tensor) -> Size:
 class TrainTransform:
     """Random crop and flip, the same for every frame of a clip.
 
-    Called with a uint8 clip (T, C, H, W) and a torch.Generator; gives uint8 (T, C, height, width).
     Under `fit: stretch` the crop's aspect is relative to the video's own, so that an aspect of 1 distorts a
     video just as the evaluation does.
     """
@@ -93,36 +115,45 @@ class TrainTransform:
         self.size = (frame.height, frame.width)
         self.crop = {"resized": self._resized, "jitter": self._jitter, "none": self._plain}[augment.crop]
 
-    def __call__(self, clip_TCHW: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def planner(self, generator: torch.Generator) -> Planner:
+        """All draws of one clip, as a function from the frame's size to the plan."""
         flip = torch.rand((), generator=generator).item() < self.augment.flip
-        clip_TCHW = self.crop(clip_TCHW, generator)
-        if flip:
-            clip_TCHW = functional.horizontal_flip(clip_TCHW)
-        return clip_TCHW
+        return self.crop(generator, flip)
 
-    def _resized(self, clip_TCHW: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        size = _size(clip_TCHW)
-        base = size[1] / size[0] if self.frame.fit == "stretch" else self.size[1] / self.size[0]
-        low, high = self.augment.aspect
+    def __call__(self, clip_TCHW: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """A uint8 RGB clip (T, C, H, W) -> (T, C, height, width)."""
+        return self.planner(generator)(_size(clip_TCHW)).on_rgb(clip_TCHW)
+
+    def _resized(self, generator: torch.Generator, flip: bool) -> Planner:
         draws = torch.rand((ATTEMPTS, 4), generator=generator)
-        box = random_box(size, area=self.augment.area, aspect=(low * base, high * base), draws=draws)
-        cropped: torch.Tensor = functional.resized_crop(clip_TCHW, *box, size=list(self.size), antialias=True)
-        return cropped
 
-    def _jitter(self, clip_TCHW: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        def plan(size: Size) -> Plan:
+            base = size[1] / size[0] if self.frame.fit == "stretch" else self.size[1] / self.size[0]
+            low, high = self.augment.aspect
+            box = random_box(size, area=self.augment.area, aspect=(low * base, high * base), draws=draws)
+            return Plan(Framing(box, self.size), (0, 0), self.size, flip)
+
+        return plan
+
+    def _jitter(self, generator: torch.Generator, flip: bool) -> Planner:
         scale, down, right = torch.rand(3, generator=generator).tolist()
         low, high = self.augment.jitter
         factor = low + scale * (high - low)
-        if self.frame.fit == "stretch":
-            size = (round(self.size[0] * max(factor, 1.0)), round(self.size[1] * max(factor, 1.0)))
-        else:
-            short_side = max(round(min(self.size) * factor), 1)
-            size = scaled_size(_size(clip_TCHW), short_side=short_side, crop=self.size)
-        top, left = int(down * (size[0] - self.size[0] + 1)), int(right * (size[1] - self.size[1] + 1))
-        return _resize(clip_TCHW, size)[..., top : top + self.size[0], left : left + self.size[1]]
 
-    def _plain(self, clip_TCHW: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        return ViewTransform(self.frame, crops=1)(clip_TCHW)[0]
+        def plan(size: Size) -> Plan:
+            if self.frame.fit == "stretch":
+                scaled = (round(self.size[0] * max(factor, 1.0)), round(self.size[1] * max(factor, 1.0)))
+            else:
+                short_side = max(round(min(self.size) * factor), 1)
+                scaled = scaled_size(size, short_side=short_side, crop=self.size)
+            corner = int(down * (scaled[0] - self.size[0] + 1)), int(right * (scaled[1] - self.size[1] + 1))
+            return Plan(Framing(None, scaled), corner, self.size, flip)
+
+        return plan
+
+    def _plain(self, generator: torch.Generator, flip: bool) -> Planner:
+        views = ViewTransform(self.frame, crops=1)
+        return lambda size: Plan(views.framing(size), views.corners(size)[0], self.size, flip)
 
 
 # ---- testing
@@ -146,15 +177,32 @@ class ViewTransform:
         self.frame, self.crops = frame, crops
         self.size = (frame.height, frame.width)
 
-    def __call__(self, clip_TCHW: torch.Tensor) -> torch.Tensor:
+    def framing(self, size: Size) -> Framing:
+        """Frames of this (height, width) scaled, all crops still in them."""
         if self.frame.fit == "stretch":
-            return _resize(clip_TCHW, self.size)[None]
+            return Framing(None, self.size)
         short_side = self.frame.short_side or min(self.size)
-        size = scaled_size(_size(clip_TCHW), short_side=short_side, crop=self.size)
-        resized_TCHW = _resize(clip_TCHW, size)
-        height, width = self.size
-        views = [
-            resized_TCHW[..., top : top + height, left : left + width]
-            for top, left in fixed_offsets(size, self.size, self.crops)
-        ]
-        return torch.stack(views)
+        return Framing(None, scaled_size(size, short_side=short_side, crop=self.size))
+
+    def corners(self, size: Size) -> list[Size]:
+        """(top, left) of each crop in the scaled frame of a frame of this (height, width)."""
+        if self.frame.fit == "stretch":
+            return [(0, 0)]
+        scaled = self.framing(size).size
+        assert scaled is not None
+        return fixed_offsets(scaled, self.size, self.crops)
+
+    def scaled(self, clip_TCHW: torch.Tensor) -> torch.Tensor:
+        """RGB frames scaled as `framing` says, all crops still in them."""
+        framing = self.framing(_size(clip_TCHW))
+        assert framing.size is not None
+        return Plan(framing, (0, 0), framing.size).on_rgb(clip_TCHW)
+
+    def __call__(self, clip_TCHW: torch.Tensor) -> torch.Tensor:
+        size = _size(clip_TCHW)
+        plans = [Plan(self.framing(size), corner, self.size) for corner in self.corners(size)]
+        return torch.stack([plan.on_rgb(clip_TCHW) for plan in plans])
+
+
+def _size(clip_TCHW: torch.Tensor) -> Size:
+    return clip_TCHW.shape[-2], clip_TCHW.shape[-1]

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 
 from hybridvideo.config import EvalConfig, Preprocessing
-from hybridvideo.data.dataset import ViewDataset
-from hybridvideo.data.loader import view_loader
+from hybridvideo.data.loader import Reading
 from hybridvideo.data.manifest import Manifest, Row, read_manifest
-from hybridvideo.data.transforms import ViewTransform
-from hybridvideo.engine.evaluate import videos_per_batch
+from hybridvideo.data.workers import DEADLINE
+from hybridvideo.engine.evaluate import open_views
 from hybridvideo.engine.multiview import Precision, VideoResult, averaged, run_views
 from hybridvideo.errors import UserError
 from hybridvideo.models.contract import VideoModel
@@ -27,7 +26,8 @@ Paths = str | Path | Iterable[str | Path] | Manifest
 
 def classify(
     model: VideoModel, paths: Paths, *, views: EvalConfig | None = None, top_k: int = 5, workers: int = 2,
-    device: str | torch.device = "cpu", precision: Precision = "fp32",
+    deadline: float = DEADLINE, quarantine: str | None = None, device: str | torch.device = "cpu",
+    precision: Precision = "fp32",
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Classes of videos.
 
@@ -36,6 +36,8 @@ def classify(
         paths: a folder, a list file, a video, or several paths.
         views: clips by crops of each video; default: what the model was evaluated with.
         top_k: classes per video.
+        workers: decoding processes. deadline: seconds for one video, after which its process is ended and replaced.
+        quarantine: table of a scan; what it found unusable is not opened.
 
     Yields:
         For each video a dict with `index` (of the input), `path`, `status` ("ok", "partial", or why not), `reason`,
@@ -45,7 +47,8 @@ def classify(
     manifest = as_manifest(paths)
     chosen = views or default_views(model)
     names = model.labels or tuple(str(i) for i in range(model.num_classes))
-    for result in results(model, manifest, chosen, model, workers, device, precision):
+    reading = Reading(workers, deadline, quarantine)
+    for result in results(model, manifest, chosen, model, reading, device, precision):
         row = start_row(manifest, result)
         if len(result.outputs_VK):
             scores, order = averaged(result.outputs_VK, chosen.average).topk(min(top_k, len(names)))
@@ -58,7 +61,8 @@ def classify(
 
 def extract(
     model: VideoModel, paths: Paths, *, stage: str = "head", views: EvalConfig | None = None, workers: int = 2,
-    device: str | torch.device = "cpu", precision: Precision = "fp32",
+    deadline: float = DEADLINE, quarantine: str | None = None, device: str | torch.device = "cpu",
+    precision: Precision = "fp32",
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Features of clips: one vector per clip, averaged over its crops.
 
@@ -73,7 +77,8 @@ def extract(
     manifest = as_manifest(paths)
     chosen = views or default_views(model)
     compute = feature_function(model, stage)
-    for result in results(model, manifest, chosen, compute, workers, device, precision):
+    reading = Reading(workers, deadline, quarantine)
+    for result in results(model, manifest, chosen, compute, reading, device, precision):
         row = start_row(manifest, result)
         if not len(result.outputs_VK):
             yield {**row, "start": None, "end": None, "feature": None}
@@ -94,18 +99,17 @@ def feature_function(model: VideoModel, stage: str) -> Callable[[Tensor], Tensor
 
 def results(
     model: VideoModel, manifest: Manifest, views: EvalConfig, compute: Callable[[Tensor], Tensor],
-    workers: int, device: str | torch.device, precision: Precision,
+    reading: Reading, device: str | torch.device, precision: Precision,
 ) -> Iterator[VideoResult]:  # fmt: skip
     """All views of each video through `compute`."""
     prep = model.preprocessing or Preprocessing(normalisation=model.normalisation)
     target = torch.device(device)
     model.to(target).eval()
-    dataset = ViewDataset(manifest, prep.clip, ViewTransform(prep.frame, views.crops), views.clips)
-    loader = view_loader(dataset, batch_videos=videos_per_batch(views), workers=workers)
-    yield from run_views(
-        loader, compute, normalisation=prep.normalisation, device=target, batch_size=views.batch_size,
-        precision=precision,
-    )  # fmt: skip
+    with open_views(manifest, prep, views, reading) as loader:
+        yield from run_views(
+            loader, compute, normalisation=prep.normalisation, device=target, batch_size=views.batch_size,
+            precision=precision,
+        )  # fmt: skip
 
 
 def as_manifest(paths: Paths) -> Manifest:

@@ -11,10 +11,12 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from hybridvideo.config import EvalConfig, Preprocessing
-from hybridvideo.data.dataset import ViewDataset
-from hybridvideo.data.loader import view_loader
+from hybridvideo.data.loader import Loader, Reading, view_loader
 from hybridvideo.data.manifest import Manifest
+from hybridvideo.data.quarantine import quarantined
 from hybridvideo.data.transforms import ViewTransform
+from hybridvideo.data.views import ViewDataset
+from hybridvideo.data.workers import DEADLINE
 from hybridvideo.engine.metrics import accuracy
 from hybridvideo.engine.multiview import Precision, VideoResult, averaged, run_views
 from hybridvideo.engine.progress import progress
@@ -38,6 +40,8 @@ def evaluate(
     accelerator: Accelerator | None = None,
     preprocessing: Preprocessing | None = None,
     workers: int = 2,
+    deadline: float = DEADLINE,
+    quarantine: str | None = None,
     precision: Precision = "fp32",
 ) -> Evaluation:
     """Score a labelled list.
@@ -48,6 +52,8 @@ def evaluate(
         views: clips in time by crops in space, and how their scores are averaged.
         accelerator: with several processes each takes its share of the videos; all get the whole result.
         preprocessing: default: what came with the weights.
+        workers: decoding processes. deadline: seconds for one video, after which its process is ended and replaced.
+        quarantine: table of a scan; what it found unusable is not opened.
 
     Returns:
         Figures over the videos that could be read; the others are rows with their reason and `num_failed`.
@@ -56,22 +62,23 @@ def evaluate(
     prep = preprocessing or model.preprocessing
     assert prep is not None, "a model without preprocessing needs it as an argument"
     start = time.perf_counter()
-    share = score_share(model, manifest, views, prep, accelerator, workers, precision)
+    reading = Reading(workers, deadline, quarantine)
+    share = score_share(model, manifest, views, prep, accelerator, reading, precision)
     rows = sorted(gather_object(share) if accelerator.num_processes > 1 else share, key=lambda row: row["index"])
     return Evaluation(summary(model, views, prep, precision, rows, time.perf_counter() - start), rows)
 
 
 def score_share(
     model: VideoModel, manifest: Manifest, views: EvalConfig, prep: Preprocessing, accelerator: Accelerator,
-    workers: int, precision: Precision,
+    reading: Reading, precision: Precision,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Rows of the videos of this process."""
     model = model.to(accelerator.device).eval()
-    dataset = ViewDataset(manifest, prep.clip, ViewTransform(prep.frame, views.crops), views.clips)
     rank, world = accelerator.process_index, accelerator.num_processes
-    loader = view_loader(dataset, batch_videos=videos_per_batch(views), workers=workers, rank=rank, world=world)
+    loader = open_views(manifest, prep, views, reading, rank=rank, world=world)
     rows = []
-    with progress("evaluating", len(range(rank, len(manifest), world)), accelerator.is_main_process) as advance:
+    count = len(range(rank, len(manifest), world))
+    with loader, progress("evaluating", count, accelerator.is_main_process) as advance:
         for result in run_views(
             loader, model, normalisation=prep.normalisation, device=accelerator.device,
             batch_size=views.batch_size, precision=precision,
@@ -79,6 +86,18 @@ def score_share(
             rows.append(row_of(result, manifest, model, views))
             advance(1)
     return rows
+
+
+def open_views(
+    manifest: Manifest, prep: Preprocessing, views: EvalConfig, reading: Reading, *, rank: int = 0, world: int = 1
+) -> Loader:
+    """All views of the videos of one process, in batches; to be closed."""
+    held = quarantined(reading.quarantine, manifest)
+    dataset = ViewDataset(manifest, prep.clip, ViewTransform(prep.frame, views.crops), views.clips, quarantine=held)
+    return view_loader(
+        dataset, batch_videos=videos_per_batch(views), workers=reading.workers, deadline=reading.deadline,
+        rank=rank, world=world,
+    )  # fmt: skip
 
 
 def videos_per_batch(views: EvalConfig) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from hybridvideo.config import AugmentConfig, ClipConfig
 from hybridvideo.data.dataset import PADDING, ClipDataset
-from hybridvideo.data.loader import EpochOrder, device_batches, normalise, train_loader
+from hybridvideo.data.loader import EpochOrder, Reading, device_batches, normalise, train_loader
 from hybridvideo.data.transforms import TrainTransform
 from hybridvideo.engine.progress import progress
 from hybridvideo.errors import VideoError
@@ -39,7 +39,8 @@ Variant = tuple[bool, float]  # flipped, contrast
 
 def can_be_kept(clip: ClipConfig, augment: AugmentConfig) -> bool:
     """Whether a training clip is one of a few variants in every epoch."""
-    return clip.train_start != "random" and augment.crop == "none" and not (augment.mixup or augment.cutmix)
+    one = augment.crop == "none" and augment.repeats == 1
+    return clip.train_start != "random" and one and not (augment.mixup or augment.cutmix)
 
 
 def variants_of(augment: AugmentConfig) -> list[Variant]:
@@ -98,7 +99,7 @@ def frozen_loader(dataset: FrozenDataset, order: EpochOrder) -> DataLoader[dict[
 
 
 def compute_frozen(
-    model: VideoModel, clips: ClipDataset, folder: Path, accelerator: Accelerator, workers: int, batch_size: int
+    model: VideoModel, clips: ClipDataset, folder: Path, accelerator: Accelerator, reading: Reading, batch_size: int
 ) -> FrozenDataset:
     """The outputs of the frozen part for every video, computed where they are not there yet, shared by processes."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -108,16 +109,18 @@ def compute_frozen(
     for number, (flipped, contrast) in enumerate(variants, start=1):
         label = "frozen part" if len(variants) == 1 else f"frozen part, variant {number} of {len(variants)}"
         augment = replace(clips.transform.augment, flip=float(flipped), contrast=(contrast,))
-        variant = ClipDataset(clips.manifest, clips.clip, TrainTransform(clips.transform.frame, augment), clips.seed)
+        transform = TrainTransform(clips.transform.frame, augment)
+        variant = ClipDataset(clips.manifest, clips.clip, transform, clips.seed, bad=clips.bad, index=clips.index,
+                              quarantine=clips.quarantine)  # fmt: skip
         key = part_key(model, variant)
         names = [folder / f"{video_key(clips.manifest.file(i), key)}.safetensors" for i in range(len(clips))]
-        failures |= compute_variant(model, variant, names, accelerator, workers, batch_size, label)
+        failures |= compute_variant(model, variant, names, accelerator, reading, batch_size, label)
         files[flipped, contrast] = names
     return FrozenDataset(clips, files, failures)
 
 
 def compute_variant(
-    model: VideoModel, clips: ClipDataset, files: Sequence[Path], accelerator: Accelerator, workers: int, size: int,
+    model: VideoModel, clips: ClipDataset, files: Sequence[Path], accelerator: Accelerator, reading: Reading, size: int,
     label: str,
 ) -> dict[int, VideoError]:  # fmt: skip
     """Each process computes its share of what is not there; gives the videos that no process could read."""
@@ -126,18 +129,21 @@ def compute_variant(
     share = [i for i in own if not files[i].exists()]
     failures: dict[int, VideoError] = {}
     with progress(label, len(share), accelerator.is_main_process) as advance:
-        for batch in batches(clips, share, workers, size, accelerator.device) if share else []:
+        for batch in batches(clips, share, reading, size, accelerator.device) if share else []:
             failures |= store(model, batch, files)
             advance(len(batch["index"]))
     parts = gather_object([failures]) if accelerator.num_processes > 1 else [failures]
     return {i: error for part in parts for i, error in part.items()}
 
 
-def batches(clips: ClipDataset, share: list[int], workers: int, batch_size: int, device: torch.device) -> Any:
+def batches(
+    clips: ClipDataset, share: list[int], reading: Reading, batch_size: int, device: torch.device
+) -> Iterator[dict[str, Any]]:
     """The chosen clips, in order, on the device."""
     chosen = [[(0, index) for index in share[i : i + batch_size]] for i in range(0, len(share), batch_size)]
-    loader = train_loader(clips, chosen, workers=workers, pin_memory=device.type == "cuda")  # type: ignore[arg-type]
-    return device_batches(loader, device)
+    pin = device.type == "cuda"
+    with train_loader(clips, chosen, workers=reading.workers, deadline=reading.deadline, pin_memory=pin) as loader:
+        yield from device_batches(loader, device)
 
 
 def store(model: VideoModel, batch: dict[str, Any], files: Sequence[Path]) -> dict[int, VideoError]:

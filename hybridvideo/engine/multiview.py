@@ -6,17 +6,18 @@ V views of the videos of a batch   C T H W of a view   K classes or channels
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from hybridvideo.config import Normalisation
 from hybridvideo.data.loader import device_batches, normalise
+from hybridvideo.data.views import views_of
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -41,7 +42,7 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 
 
 def run_views(
-    loader: DataLoader[dict[str, Any]],
+    loader: Iterable[Mapping[str, Any]],
     compute: Callable[[Tensor], Tensor],
     *,
     normalisation: Normalisation,
@@ -55,9 +56,16 @@ def run_views(
     """
     for batch in device_batches(loader, device):
         with torch.inference_mode(), autocast(device, precision):
-            parts = [compute(normalise(part, normalisation)) for part in batch["views"].split(batch_size) if len(part)]
+            parts = [compute(normalise(part_NCTHW, normalisation)) for part_NCTHW in stacked(batch, batch_size)]
         outputs_VK = torch.cat(parts).float().cpu() if parts else torch.zeros(0, 0)
         yield from by_video(batch, outputs_VK)
+
+
+def stacked(batch: Mapping[str, Any], most: int) -> Iterator[Tensor]:
+    """The batch's views, at most so many at once, uint8 (N, C, T, H, W); channels are last in memory."""
+    views = views_of(batch)
+    while part := list(itertools.islice(views, most)):
+        yield torch.stack(part).permute(0, 4, 1, 2, 3)
 
 
 def by_video(batch: Mapping[str, Any], outputs_VK: Tensor) -> Iterator[VideoResult]:

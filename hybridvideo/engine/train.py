@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from hybridvideo.config import AugmentConfig, OptimConfig, TrainConfig
 from hybridvideo.data.dataset import ClipDataset
-from hybridvideo.data.loader import EpochOrder, device_batches, normalise, train_loader
+from hybridvideo.data.loader import EpochOrder, Loader, device_batches, normalise, train_loader
 from hybridvideo.data.mixing import Mixing, batch_generator, soft_targets
 from hybridvideo.data.sampling import hash_seed
 from hybridvideo.engine.checkpoint import LoopState, load_run, save_best, save_run
@@ -36,7 +36,7 @@ from hybridvideo.engine.metrics import accuracy
 from hybridvideo.engine.optim import learning_rate, make_optimizer, set_learning_rate
 from hybridvideo.engine.preemption import StopRequest
 from hybridvideo.engine.progress import Advance, progress
-from hybridvideo.errors import HybridVideoError, Preempted, TooMuchBadData
+from hybridvideo.errors import HybridVideoError, Preempted, TooMuchBadData, UserError
 from hybridvideo.models.contract import AfterFrozen, VideoModel
 from hybridvideo.weights.checkpoint import ModelCard
 
@@ -53,6 +53,7 @@ class Plan:
     augment: AugmentConfig
     seed: int
     workers: int
+    deadline: float
     bad: str
     max_bad: float
 
@@ -76,6 +77,15 @@ class Parts:
         """The model whose weights count."""
         return self.average.module if self.average is not None else self.model
 
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *failure: object) -> None:
+        """No decoding process outlives the loop."""
+        for loader in (self.loader, self.val[1] if self.val is not None else None):
+            if isinstance(loader, Loader):
+                loader.close()
+
 
 def train(
     accelerator: Accelerator, model: VideoModel, data: Data, val: Data | None, plan: Plan, folder: Path, resume: bool
@@ -93,7 +103,7 @@ def train(
     parts, state = assemble(accelerator, model, data, val, plan, folder, resume)
     total = plan.loop.epochs * parts.order.batches
     done = state.epoch * parts.order.batches + state.batch
-    with StopRequest() as stop, progress("training", total, accelerator.is_main_process, done) as advance:
+    with StopRequest() as stop, progress("training", total, accelerator.is_main_process, done) as advance, parts:
         while state.epoch < plan.loop.epochs:
             for _ in steps_of_epoch(parts, state, plan, advance):
                 every = plan.loop.checkpoint_every
@@ -136,13 +146,21 @@ def assemble(
 def loader_of(data: Data, accelerator: Accelerator, plan: Plan, shuffle: bool) -> tuple[EpochOrder, Any]:
     """The order of a list for this process, and batches in it."""
     order = EpochOrder(
-        len(data), plan.seed, batch_size=plan.loop.batch_size, shuffle=shuffle,
+        len(data), plan.seed, batch_size=videos_per_batch(data, plan.loop.batch_size), shuffle=shuffle,
         rank=accelerator.process_index, world=accelerator.num_processes,
     )  # fmt: skip
     if isinstance(data, FrozenDataset):
         return order, frozen_loader(data, order)
     cuda = accelerator.device.type == "cuda"
-    return order, train_loader(data, order, workers=plan.workers, pin_memory=cuda)
+    return order, train_loader(data, order, workers=plan.workers, deadline=plan.deadline, pin_memory=cuda)
+
+
+def videos_per_batch(data: Data, clips: int) -> int:
+    """Videos whose repeated clips make a batch. UserError where they do not."""
+    repeats = 1 if isinstance(data, FrozenDataset) else data.transform.augment.repeats
+    if clips % repeats:
+        raise UserError(f"train.batch_size {clips} is no multiple of augment.repeats {repeats}; give one that is")
+    return clips // repeats
 
 
 # --- one epoch --------------------------------------------------------------------------------------------------------
@@ -267,7 +285,7 @@ def note_bad(parts: Parts, state: LoopState, plan: Plan, batch: dict[str, Any]) 
         path = manifest_of(parts.loader.dataset).rows[index].path
         state.bad[path] = [status, reason]
         if plan.bad == "fail" and status != "partial":
-            raise TooMuchBadData(f"{path}: {status}: {reason} (data.bad is fail; skip counts and leaves out instead)")
+            raise TooMuchBadData(f"{path}: {status}: {reason} (data.bad is fail; retry and skip go on without it)")
 
 
 def manifest_of(data: Data) -> Any:

@@ -21,6 +21,7 @@ from typing import Any
 import pyarrow as pa
 
 from hybridvideo.data.manifest import Manifest, read_manifest
+from hybridvideo.data.workers import DEADLINE
 from hybridvideo.engine.multiview import Precision
 from hybridvideo.engine.preemption import StopRequest
 from hybridvideo.engine.progress import progress
@@ -42,6 +43,8 @@ class Job:
     device: str = "auto"
     precision: Precision = "fp32"
     max_bad: float = 1.0
+    deadline: float = DEADLINE
+    quarantine: str | None = None
 
 
 @dataclass(frozen=True)

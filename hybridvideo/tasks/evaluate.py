@@ -36,8 +36,9 @@ def evaluate(
     accelerator = Accelerator(cpu=pick_device(device).type == "cpu")
     views = eval.over(model.card.eval)
     evaluation = run_evaluation(
-        model, manifest, views, accelerator=accelerator, workers=data.workers, precision=precision
-    )
+        model, manifest, views, accelerator=accelerator, precision=precision, workers=data.workers,
+        deadline=data.deadline, quarantine=data.quarantine,
+    )  # fmt: skip
     if accelerator.is_main_process:
         folder = Path(out) if out else Path(run) / f"evaluation-{name}"
         facts = {"model": model.card.name, "checkpoint": str(find_checkpoint(run, checkpoint)), "list": data.manifest}
@@ -60,7 +61,7 @@ def read_list(run: str, data: EvaluateData, model: VideoModel) -> tuple[Manifest
         if config is None or not config.data.val:
             raise UserError(f"{run} has no validation list; give --data.manifest LIST")
         source, root = config.data.val, root or config.data.root
-    manifest = read_manifest(source, root=root, labels=model.labels)
+    manifest = read_manifest(source, root=root, labels=model.labels, order=data.order)
     return manifest, Path(source).stem or "list"
 
 

@@ -31,7 +31,8 @@ def extract(run: str, source: str, out: str | None, stage: str, eval: Views, job
                 "preprocessing": plain(model.preprocessing), "model": model.card.name}  # fmt: skip
     finished = run_job(
         table, manifest,
-        lambda part: extract_rows(model, part, stage=stage, views=views, workers=job.workers, device=device,
+        lambda part: extract_rows(model, part, stage=stage, views=views, workers=job.workers,
+                              deadline=job.deadline, quarantine=job.quarantine, device=device,
                                   precision=job.precision),
         feature_schema(width), provenance(run, source, settings), job.max_bad, "extracting",
     )  # fmt: skip

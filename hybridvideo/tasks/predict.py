@@ -42,7 +42,8 @@ def predict(run: str, source: str, out: str | None, top_k: int, eval: Views, job
                 "labels": list(model.card.labels)}  # fmt: skip
     finished = run_job(
         table, manifest,
-        lambda part: classify(model, part, views=views, top_k=top_k, workers=job.workers, device=device,
+        lambda part: classify(model, part, views=views, top_k=top_k, workers=job.workers,
+                              deadline=job.deadline, quarantine=job.quarantine, device=device,
                               precision=job.precision),
         SCHEMA, provenance(run, source, settings), job.max_bad, "classifying",
     )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from accelerate.utils import broadcast_object_list
 
 from hybridvideo.config import AugmentConfig, Preprocessing, TrainRun
 from hybridvideo.data.dataset import ClipDataset
-from hybridvideo.data.manifest import Manifest, read_manifest
+from hybridvideo.data.loader import Reading
+from hybridvideo.data.manifest import Manifest, check_files, read_manifest
+from hybridvideo.data.quarantine import quarantined
 from hybridvideo.data.sampling import hash_seed
 from hybridvideo.data.transforms import TrainTransform
 from hybridvideo.engine.evaluate import evaluate
@@ -51,6 +54,8 @@ FREE_TO_CHANGE = {
     ("train", "trackers"),
     ("train", "keep"),
     ("data", "workers"),
+    ("data", "deadline"),
+    ("data", "quarantine"),
     ("data", "max_bad"),
     ("data", "bad"),
     ("device",),
@@ -77,7 +82,7 @@ def train(run: TrainRun, out: str | None, resume: bool, name: str) -> int:
                f"{len(val) if val else 0} for validation, {accelerator.num_processes} process(es) on "
                f"{accelerator.device.type}; run folder {folder}")  # fmt: skip
     plan = Plan(card_of(run, model, manifest.labels), run.optim, run.train, run.augment, run.seed,
-                run.data.workers, run.data.bad, run.data.max_bad)  # fmt: skip
+                run.data.workers, run.data.deadline, run.data.bad, run.data.max_bad)  # fmt: skip
     settle(folder / "checkpoints" / "last")
     resume = resume and (folder / "checkpoints" / "last").exists()  # else it was stopped before the first checkpoint
     try:
@@ -94,7 +99,8 @@ def finish(run: TrainRun, folder: Path, val: Manifest | None, accelerator: Accel
     results, rows = None, []
     if val is not None:
         model = load_model(folder)
-        evaluation = evaluate(model, val, run.eval, accelerator=accelerator, workers=run.data.workers)
+        reading = {name: getattr(run.data, name) for name in ("workers", "deadline", "quarantine")}
+        evaluation = evaluate(model, val, run.eval, accelerator=accelerator, **reading)
         results, rows = evaluation.results, evaluation.rows
         if accelerator.is_main_process:
             facts = {"checkpoint": str(find_checkpoint(folder)), "list": run.data.val}
@@ -118,17 +124,17 @@ def read_lists(run: TrainRun) -> tuple[Manifest, Manifest | None]:
         raise UserError(
             "no training list; give --data.train LIST (a folder of class folders, a CSV, `path label` lines)"
         )
-    root = run.data.root
-    manifest = read_manifest(run.data.train, root=root, labels=run.data.labels)
-    val = read_manifest(run.data.val, root=root, labels=manifest.labels) if run.data.val else None
+    read = partial(read_manifest, root=run.data.root, order=run.data.order)
+    manifest = read(run.data.train, labels=run.data.labels)
+    val = read(run.data.val, labels=manifest.labels) if run.data.val else None
     if len(manifest.labels) < 2:
         raise UserError(f"{run.data.train} has one class ({manifest.labels[0]}); training needs two or more")
     for source, part in ((run.data.train, manifest), (run.data.val, val)):
-        missing = part.missing() if part else []
-        if part and len(missing) > run.data.max_bad * len(part):
+        report = check_files(part) if part else None
+        if part and report and len(report.missing) > run.data.max_bad * len(part):
             raise TooMuchBadData(
-                f"{len(missing)} of {len(part)} files of {source} are missing, more than data.max_bad "
-                f"{run.data.max_bad} allows (first: {missing[0]}); check data.root"
+                f"{len(report.missing)} of {len(part)} files of {source} are missing, more than data.max_bad "
+                f"{run.data.max_bad} allows (first: {report.missing[0]}); check data.root"
             )
     return manifest, val
 
@@ -208,15 +214,17 @@ def make_data(
     run: TrainRun, model: VideoModel, manifest: Manifest, val: Manifest | None, accelerator: Accelerator, folder: Path
 ) -> tuple[Data, Data | None]:
     """Clips, or the outputs of a frozen part where nothing random but a flip stands before it."""
-    clips = ClipDataset(manifest, run.clip, TrainTransform(run.frame, run.augment), run.seed)
+    clips = ClipDataset(manifest, run.clip, TrainTransform(run.frame, run.augment), run.seed, bad=run.data.bad,
+                        quarantine=quarantined(run.data.quarantine, manifest))  # fmt: skip
     still = AugmentConfig(crop="none", flip=0.0)
     centre = replace(run.clip, train_start="centre" if run.clip.train_start == "random" else run.clip.train_start)
-    val_clips = ClipDataset(val, centre, TrainTransform(run.frame, still), run.seed) if val else None
+    val_clips = ClipDataset(val, centre, TrainTransform(run.frame, still), run.seed,
+                            quarantine=quarantined(run.data.quarantine, val)) if val else None  # fmt: skip
     if not (model.has_frozen_part() and can_be_kept(run.clip, run.augment)):
         return clips, val_clips
     model.to(accelerator.device)
     cache = Path(run.data.cache) if run.data.cache else folder / "cache"
-    arguments = (cache, accelerator, run.data.workers, run.train.batch_size)
+    arguments = (cache, accelerator, Reading(run.data.workers, run.data.deadline), run.train.batch_size)
     try:
         frozen = compute_frozen(model, clips, *arguments)
         return frozen, compute_frozen(model, val_clips, *arguments) if val_clips else None

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from hybridvideo.config import AugmentConfig, ClipConfig, FrameConfig
-from hybridvideo.data import dataset as dataset_module
-from hybridvideo.data.dataset import PADDING, ClipDataset, ViewDataset, sample_generator
+from hybridvideo.data import reading
+from hybridvideo.data.dataset import PADDING, ClipDataset, ClipItem, sample_generator
 from hybridvideo.data.manifest import Manifest, Row
-from hybridvideo.data.transforms import TrainTransform, ViewTransform
+from hybridvideo.data.transforms import TrainTransform
 from hybridvideo.errors import VideoError
 
 FRAME = FrameConfig(32, 32)
@@ -50,14 +50,11 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     return Manifest(tuple(Row(name, label % 2) for label, name in enumerate(names)), ("a", "b"), folder)
 
 
-def clips(manifest: Manifest, seed: int = 0, augment: AugmentConfig | None = None, **rule: Any) -> ClipDataset:
+def clips(
+    manifest: Manifest, seed: int = 0, augment: AugmentConfig | None = None, bad: Any = "retry", **rule: Any
+) -> Any:
     augment = augment or AugmentConfig(crop="none", flip=0.0)
-    return ClipDataset(manifest, ClipConfig(**{"frames": 8, **rule}), TrainTransform(FRAME, augment), seed)
-
-
-def views(manifest: Manifest, clips: int = 1, crops: int = 1, **rule: Any) -> ViewDataset:
-    clip = ClipConfig(**{"frames": 8, **rule})
-    return ViewDataset(manifest, clip, ViewTransform(FRAME, crops), clips)
+    return ClipDataset(manifest, ClipConfig(**{"frames": 8, **rule}), TrainTransform(FRAME, augment), seed, bad=bad)
 
 
 # ---- training
@@ -66,7 +63,7 @@ def views(manifest: Manifest, clips: int = 1, crops: int = 1, **rule: Any) -> Vi
 def test_a_clip_is_a_run_of_frames_at_its_stride(manifest: Manifest) -> None:
     item = clips(manifest, stride=3)[(0, 0)]
     assert item["clip"].shape == (3, 8, 32, 32) and item["clip"].dtype == torch.uint8
-    assert item["clip"].is_contiguous()
+    assert item["clip"].permute(1, 2, 3, 0).is_contiguous()  # channels are last in memory
     assert (item["label"], item["index"], item["ok"], item["status"]) == (0, 0, True, "ok")
     assert set(np.diff(numbers(item["clip"]))) == {3}
 
@@ -123,88 +120,107 @@ def test_neighbouring_samples_draw_unrelated_numbers() -> None:
     assert len(set(draws)) == 128 and 0.4 < np.mean(draws) < 0.6
 
 
-# ---- testing
-
-
-def test_views_come_in_clip_then_crop_order_and_cover_both_ends(manifest: Manifest) -> None:
-    item = views(manifest, clips=3, crops=3)[0]
-    assert item["views"].shape == (9, 3, 8, 32, 32) and item["views"].is_contiguous()
-    shown = [numbers(view) for view in item["views"]]
-    assert [run[0] for run in shown] == [0, 0, 0, 16, 16, 16, 32, 32, 32]
-    assert all(run == list(range(run[0], run[0] + 8)) for run in shown)
-    assert item["start"] == pytest.approx((0.0, 1.6, 3.2)) and item["end"] == pytest.approx((0.8, 2.4, 4.0))
-
-
-def test_the_frames_of_all_views_are_decoded_once(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[list[int]] = []
-
-    class Counting(dataset_module.VideoReader):  # type: ignore[misc,valid-type]
-        def frames_at(self, indices: Any) -> Any:
-            calls.append(list(indices))
-            return super().frames_at(indices)
-
-    monkeypatch.setattr(dataset_module, "VideoReader", Counting)
-    views(manifest, clips=10, crops=3, stride=2)[0]
-    assert len(calls) == 1 and calls[0] == sorted(set(calls[0]))
-
-
-def test_each_view_equals_that_of_a_data_set_with_one_clip(manifest: Manifest) -> None:
-    many, one = views(manifest, clips=3)[0]["views"], views(manifest, clips=1)[0]["views"]
-    assert torch.equal(many[1], one[0])
-
-
-def test_too_short_videos_have_all_their_views(manifest: Manifest) -> None:
-    item = views(manifest, clips=2)[1]
-    assert item["status"] == "ok" and item["views"].shape[0] == 2 and item["end"] == pytest.approx((0.3, 0.3))
-
-
-def test_an_unreadable_video_has_no_views_but_a_reason(manifest: Manifest) -> None:
-    item = views(manifest, clips=2)[4]
-    assert item["views"].shape == (0, 3, 8, 32, 32) and item["status"] == "missing" and item["reason"]
-    assert (item["start"], item["end"], item["label"], item["index"]) == ((), (), 0, 4)
-
-
 # ---- damage and faults
 
 
 class Damaged:
     """A reader whose video breaks off: 40 frames promised, 20 there."""
 
-    def __init__(self, path: Path) -> None:
+    fps = float(FPS)
+
+    def __init__(self, path: Path, index: object = None) -> None:
         self.times, self.status, self.reason = np.arange(40) / FPS, "ok", ""
-        self.info = type("Info", (), {"fps": float(FPS)})
 
     def __enter__(self) -> Damaged:
         return self
 
     def __exit__(self, *error: object) -> None: ...
 
-    def frames_at(self, indices: list[int]) -> Any:
+    def clips_at(self, shots: list[Any]) -> list[Any]:
         if self.status == "ok":
-            self.times, self.status = self.times[:20], "partial"
-            raise VideoError("partial", "20 of 40 frames can be decoded")
+            self.times, self.status, self.reason = self.times[:20], "partial", "20 of 40 frames can be decoded"
+            raise VideoError("partial", self.reason)
+        return [self._clip(*shot) for shot in shots]
+
+    def _clip(self, indices: list[int], framer: Any) -> Any:
         assert max(indices) < 20
+        height, width = framer((48, 64)).size
         frames = torch.tensor(indices, dtype=torch.uint8) * 5 + 10
-        return type("Clip", (), {"frames_TCHW": frames[:, None, None, None].expand(-1, 3, 48, 64)})
+        return type("Clip", (), {"frames_TCHW": frames[:, None, None, None].expand(-1, 3, height, width)})
 
 
 def test_a_damaged_video_is_sampled_within_what_is_readable(
     manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dataset_module, "VideoReader", Damaged)
-    item = views(manifest, clips=2)[0]
-    assert item["status"] == "partial" and "20 of 40" in item["reason"]
-    assert [numbers(view)[0] for view in item["views"]] == [0, 12]
+    monkeypatch.setattr(reading, "VideoReader", Damaged)
     clip = clips(manifest)[(0, 0)]
     assert clip["ok"] and clip["status"] == "partial" and max(numbers(clip["clip"])) < 20
+    assert "20 of 40" in clip["reason"]
+
+
+def test_a_damaged_video_is_left_out_under_skip(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "VideoReader", Damaged)
+    clip = clips(manifest, bad="skip")[(0, 0)]
+    assert not clip["ok"] and clip["status"] == "partial" and not clip["clip"].any()
+
+
+def test_a_video_in_quarantine_is_not_opened(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "VideoReader", None)
+    data = clips(manifest)
+    data.quarantine[0] = ("timeout", "no answer in 120 s")
+    item = data[(0, 0)]
+    assert (item["ok"], item["status"], item["reason"]) == (False, "timeout", "no answer in 120 s")
 
 
 def test_an_unexpected_error_is_not_taken_for_a_bad_video(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(path: Path) -> None:
+    def broken(path: Path, index: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(dataset_module, "VideoReader", broken)
+    monkeypatch.setattr(reading, "VideoReader", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         clips(manifest)[(0, 0)]
-    with pytest.raises(RuntimeError, match="a bug"):
-        views(manifest)[0]
+
+
+# ---- repeated augmentation
+
+
+def test_repeats_are_clips_of_one_video_from_one_pass(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Path] = []
+
+    class Counting(reading.VideoReader):
+        def __init__(self, path: Path, index: Any) -> None:
+            opened.append(path)
+            super().__init__(path, index=index)
+
+    monkeypatch.setattr(reading, "VideoReader", Counting)
+    items: list[ClipItem] = clips(manifest, augment=AugmentConfig(repeats=4))[(0, 0)]
+    assert len(opened) == 1 and len(items) == 4
+    assert all(item["ok"] and item["index"] == 0 for item in items)
+    assert len({numbers(item["clip"])[0] for item in items}) > 1
+    assert len({item["clip"].float().mean().item() for item in items}) == 4
+
+
+def test_the_first_repeat_is_the_clip_without_repeats(manifest: Manifest) -> None:
+    one, many = clips(manifest, augment=AugmentConfig()), clips(manifest, augment=AugmentConfig(repeats=2))
+    assert torch.equal(one[(3, 0)]["clip"], many[(3, 0)][0]["clip"])
+
+
+def test_repeats_of_a_bad_video_are_as_many_blank_items(manifest: Manifest) -> None:
+    items = clips(manifest, augment=AugmentConfig(repeats=3))[(0, 4)]
+    assert [(item["ok"], item["status"]) for item in items] == [(False, "missing")] * 3
+
+
+# ---- where scaling is done
+
+
+@pytest.mark.parametrize("crop", ["resized", "jitter", "none"])
+def test_scaling_in_the_decoder_gives_what_scaling_rgb_gives(manifest: Manifest, crop: Any) -> None:
+    augment = AugmentConfig(crop=crop)
+    clip = ClipConfig(8)
+    for epoch in range(4):
+        both = [
+            ClipDataset(manifest, clip, TrainTransform(FrameConfig(32, 32, scaling=scaling), augment), 0)[(epoch, 0)]
+            for scaling in ("decoder", "rgb")
+        ]
+        inside, outside = (item["clip"].float() for item in both)  # type: ignore[call-overload]
+        assert (inside - outside).abs().max() <= 3  # grey frames: no edges

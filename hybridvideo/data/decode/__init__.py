@@ -21,13 +21,16 @@ import numpy as np
 import torch
 
 from hybridvideo.data.decode import guard
+from hybridvideo.data.decode.fallback import Fallback
 from hybridvideo.data.decode.frames import (
     WHOLE,
     Backend,
+    ByteArray,
     Clip,
     FloatArray,
     Framer,
     Framing,
+    Shot,
     VideoInfo,
     between,
     shown_at,
@@ -40,8 +43,10 @@ __all__ = ["AUTO", "BACKENDS", "WHOLE", "Clip", "Framing", "IndexCache", "VideoI
 # name -> (module, class); the module is imported when a reader of that name is opened.
 BACKENDS = {
     "pyav": ("hybridvideo.data.decode.pyav", "PyAVBackend"),
+    "torchcodec": ("hybridvideo.data.decode.torchcodec", "TorchcodecBackend"),
+    "decord": ("hybridvideo.data.decode.decord", "DecordBackend"),
 }
-AUTO = "pyav"  # what backend="auto" means
+AUTO = ("pyav", "torchcodec")  # what backend="auto" tries, in this order
 
 
 class VideoReader:
@@ -62,13 +67,16 @@ class VideoReader:
     backend that is not installed.
     """
 
-    def __init__(
-        self, path: str | os.PathLike[str], backend: str = "auto", index: IndexCache | None = None
-    ) -> None:
+    def __init__(self, path: str | os.PathLike[str], backend: str = "auto", index: IndexCache | None = None) -> None:
         self.path = os.fspath(path)
-        open_backend = _backend(backend)
+        self._asked, open_backend = backend, _backend(backend)
         self._file, self._index = guard.regular_file(path), index
         self._backend = open_backend(self._file, index.get(self._file) if index is not None else None)
+
+    @property
+    def backend(self) -> str:
+        """The name of the backend in use; with "auto" it changes where the first cannot decode the file."""
+        return self._backend.name if isinstance(self._backend, Fallback) else self._asked
 
     @property
     def info(self) -> VideoInfo:
@@ -83,6 +91,11 @@ class VideoReader:
     def fps(self) -> float:
         """Frames a second, averaged over the frame times; as in `info`, which may need to decode a frame."""
         return self._backend.fps
+
+    @property
+    def frames_decoded(self) -> int:
+        """Frames decoded so far, those included that nobody asked for."""
+        return self._backend.decoded
 
     @property
     def status(self) -> str:
@@ -101,16 +114,25 @@ class VideoReader:
         for the upright frames' (height, width).
         Raises VideoError: `partial` (see the class), `unreadable`, `unsupported`, `refused` (too much at once).
         """
-        wanted = [operator.index(index) for index in indices]
-        self._check_indices(wanted)
-        distinct = sorted(set(wanted))
-        framer = framing if callable(framing) else lambda _: framing
-        frames_UHWC = torch.from_numpy(self._backend.decode(distinct, lambda size: framer(size).within(size)))
-        if distinct != wanted:
+        return self.clips_at([(indices, framing)])[0]
+
+    def clips_at(self, clips: Sequence[tuple[Sequence[SupportsIndex], Framing | Framer]]) -> list[Clip]:
+        """Several clips, each as from `frames_at`, from one pass over the file: each frame is decoded once."""
+        wanted = [[operator.index(index) for index in indices] for indices, _ in clips]
+        for indices in wanted:
+            self._check_indices(indices)
+        shots = [
+            Shot(sorted(set(indices)), _checked(framing)) for indices, (_, framing) in zip(wanted, clips, strict=True)
+        ]
+        arrays = self._backend.decode(shots)
+        return [self._clip(*parts) for parts in zip(arrays, shots, wanted, strict=True)]
+
+    def _clip(self, frames_UHWC: ByteArray, shot: Shot, wanted: list[int]) -> Clip:
+        if shot.indices != wanted:
             guard.check_request(len(wanted), *frames_UHWC.shape[2:0:-1])
-            place = {index: position for position, index in enumerate(distinct)}
+            place = {index: position for position, index in enumerate(shot.indices)}
             frames_UHWC = frames_UHWC[[place[index] for index in wanted]]
-        return Clip(frames_UHWC.permute(0, 3, 1, 2), tuple(self.times[wanted].tolist()))
+        return Clip(torch.from_numpy(frames_UHWC).permute(0, 3, 1, 2), tuple(self.times[wanted].tolist()))
 
     def frames_at_times(self, times: Sequence[float]) -> Clip:
         """For each time in seconds the frame shown at it: the last one that is not later.
@@ -163,14 +185,27 @@ class VideoReader:
             raise UserError(f"{self.path}: frame {wrong} is outside 0..{last}")
 
 
+def _checked(framing: Framing | Framer) -> Framer:
+    """The framing as a function of the frame's size that refuses what does not fit."""
+    framer = framing if callable(framing) else lambda size: framing
+    return lambda size: framer(size).within(size)
+
+
 def _backend(name: str) -> Callable[[str, Known | None], Backend]:
-    if name != "auto" and name not in BACKENDS:
+    if name == "auto":
+        return lambda path, known: Fallback(path, known, AUTO, _loaded)
+    if name not in BACKENDS:
         allowed = ("auto", *BACKENDS)
         hint = nearest(name, allowed)
         raise UserError(f"no decoding backend is called {name!r}{hint}; allowed: {', '.join(allowed)}")
-    module, kind = BACKENDS[AUTO if name == "auto" else name]
+    return _loaded(name)
+
+
+def _loaded(name: str) -> Callable[[str, Known | None], Backend]:
+    module, kind = BACKENDS[name]
     try:
         backend = getattr(importlib.import_module(module), kind)
-    except ImportError as error:
-        raise EnvironmentFault(f"the decoding backend {name!r} cannot be loaded here: {error}") from error
+    except (ImportError, OSError, RuntimeError) as error:  # decord and torchcodec load shared libraries
+        advice = f"pip install 'hybridvideo[{name}]', or use backend='auto'"
+        raise EnvironmentFault(f"the decoding backend {name!r} cannot be loaded here: {error}; {advice}") from error
     return cast(Callable[[str, Known | None], Backend], backend)

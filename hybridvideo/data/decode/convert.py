@@ -1,28 +1,30 @@
 """From a decoder's frame to upright RGB pixels: cut, scale and convert in one go, on one thread.
 
-What is cut away is never touched. Scaling comes before the conversion to RGB, on YUV planes, which is a third to half of
-the work of scaling RGB; chroma then has every row of the result, so that the result stays within about one grey level
-(mean) of scaling the RGB frame with antialiasing. A stored frame may lie on its side: the framing speaks of the upright
-one, and the quarter turns are made last, on the small result.
+What is cut away is never touched. Scaling comes before the conversion to RGB, on YUV planes, a third to half of the
+work of scaling RGB; chroma then has every row of the result, so that it stays within about one grey level (mean) of
+scaling the RGB frame with antialiasing. A stored frame may lie on its side: the framing speaks of the upright one, and
+the quarter turns are made last, on the small result.
 """
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import TypeAlias
 
-import av
 import numpy as np
 from av.filter import Graph
 from av.filter.context import FilterContext
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
+from hybridvideo.data.decode.container import FAULTS, words
 from hybridvideo.data.decode.frames import Box, ByteArray, Framer, Size
 from hybridvideo.errors import VideoError
 
-FAULTS = (av.FFmpegError, OSError, ValueError, RuntimeError)
 # 8-bit planar YUV -> where it is scaled: FFmpeg has fast paths from these to RGB.
 BETWEEN = {"yuv420p": "yuv422p", "yuv422p": "yuv422p", "yuvj420p": "yuvj422p", "yuvj422p": "yuvj422p"}
+
+ANY_TIME_BASE = Fraction(1, 1000)  # a filter graph wants one; times play no part here
 
 Look: TypeAlias = tuple[int, int, str]  # width, height, pixel format of a stored frame
 
@@ -42,15 +44,14 @@ class Converter:
         self._target = turned(upright, quarter_turns)  # height and width of the result as stored
         self._box = None if framing.box is None else stored_box(framing.box, stored, quarter_turns)
         self._scaler, self._to_rgb = VideoReformatter(), VideoReformatter()
-        self._cropper: tuple[Look, FilterContext, FilterContext] | None = None
+        self._cropper: tuple[Look, Graph, FilterContext, FilterContext] | None = None
 
     def into(self, frame: VideoFrame, image_HWC: ByteArray) -> None:
         """Write the upright RGB pixels of a frame. Raises VideoError `unsupported` where FFmpeg cannot convert it."""
         try:
             image_HWC[...] = np.rot90(pixels(self._rgb(frame)), self.quarter_turns)
         except FAULTS as error:
-            what = getattr(error, "strerror", None) or str(error)
-            raise VideoError("unsupported", f"{frame.format.name} pixels cannot be converted: {what}") from None
+            raise VideoError("unsupported", f"{frame.format.name} pixels cannot be converted: {words(error)}") from None
 
     def _rgb(self, frame: VideoFrame) -> VideoFrame:
         height, width = self._target
@@ -74,7 +75,7 @@ class Converter:
         if self._cropper is None or self._cropper[0] != look:
             assert self._box is not None
             self._cropper = (look, *_crop_graph(frame, self._box))
-        _, source, sink = self._cropper
+        _, _, source, sink = self._cropper
         source.push(frame)
         cut = sink.pull()
         assert isinstance(cut, VideoFrame)
@@ -105,19 +106,19 @@ def pixels(frame: VideoFrame) -> ByteArray:
     return lines.reshape(frame.height, -1)[:, : frame.width * 3].reshape(frame.height, frame.width, 3)
 
 
-def _crop_graph(frame: VideoFrame, box: Box) -> tuple[FilterContext, FilterContext]:
-    """Source and sink of FFmpeg's crop filter, which moves pointers."""
+def _crop_graph(frame: VideoFrame, box: Box) -> tuple[Graph, FilterContext, FilterContext]:
+    """FFmpeg's crop filter, which moves pointers, with its source and sink; these do not keep the graph alive."""
     top, left, height, width = box
     graph = Graph()
     graph.threads = 1
-    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base)
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=ANY_TIME_BASE)
     grid = _chroma_grid(frame)
     crop = graph.add("crop", f"{width}:{height}:{left // grid[1] * grid[1]}:{top // grid[0] * grid[0]}:exact=1")
     sink = graph.add("buffersink")
     source.link_to(crop)
     crop.link_to(sink)
     graph.configure()
-    return source, sink
+    return graph, source, sink
 
 
 def _chroma_grid(frame: VideoFrame) -> Size:

@@ -7,7 +7,7 @@ the first frame that is presented, which is at 0.0 whatever the file's own clock
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from hybridvideo.data.decode import guard
 from hybridvideo.errors import UserError, VideoError
 
 FloatArray = npt.NDArray[np.float64]
@@ -104,6 +105,23 @@ def whole(size: Size) -> Framing:
     return WHOLE
 
 
+@dataclass(frozen=True)
+class Shot:
+    """Frames at distinct ascending indices, under one framing. A request is several of them, from one pass."""
+
+    indices: list[int]
+    framer: Framer = whole
+
+
+def shoot(shots: Sequence[Shot], size: Size, decode_whole: Callable[[list[int]], ByteArray]) -> list[ByteArray]:
+    """The shots, by a backend that gives whole upright RGB frames (U, H, W, C) of this size at ascending indices."""
+    union = sorted({index for shot in shots for index in shot.indices})
+    guard.check_request(len(union), *size[::-1])
+    frames_UHWC = decode_whole(union)
+    place = {index: position for position, index in enumerate(union)}
+    return [framed(frames_UHWC[[place[i] for i in shot.indices]], shot.framer(size)) for shot in shots]
+
+
 def framed(frames_UHWC: ByteArray, framing: Framing) -> ByteArray:
     """RGB frames under a framing, for backends that only give whole frames; bilinear, antialiased."""
     if framing.box is not None:
@@ -132,9 +150,11 @@ class Backend(Protocol):
     def reason(self) -> str: ...
     @property
     def fps(self) -> float: ...
+    @property
+    def decoded(self) -> int: ...
 
-    def decode(self, indices: list[int], framer: Framer = whole) -> ByteArray:
-        """Frames (U, H, W, C) at distinct ascending indices, all of them inside `times`, under the framer's framing.
+    def decode(self, shots: Sequence[Shot]) -> list[ByteArray]:
+        """Frames (U, H, W, C) of each shot, all of whose indices are inside `times`; each frame is decoded once.
 
         Asks guard.check_request before it takes memory.
         """

@@ -1,7 +1,9 @@
 """What may be opened at all, and how much may be decoded: one place, asked by every backend.
 
 Files come from strangers. A name must be that of a regular local file, never a URL, a pipe or a device; only
-containers that hold pictures themselves are parsed, never playlists, which make a decoder follow addresses.
+containers that hold pictures themselves are parsed, never playlists, which make a decoder follow addresses. PyAV is the
+door: it opens every file first, under these lists and limits; another library gets what has passed it, and only where
+its own rules cannot take the file for something else.
 """
 
 from __future__ import annotations
@@ -41,11 +43,37 @@ CONTAINERS = (
 )
 MAX_FRAME_PIXELS = 8192 * 8192  # per frame; an 8K panorama fits
 MAX_REQUEST_BYTES = 8 * 2**30  # RGB bytes one call may ask for
-MAX_PACKETS = 20_000_000  # a week at 30 frames a second
+MAX_PACKETS = 5_000_000  # 46 hours at 30 frames a second; their index takes about 0.6 GB
 PLAYLIST_STARTS = (b"#EXTM3U", b"ffconcat", b"<?xml", b"<MPD", b"v=0", b"[playlist]", b"#EXT")
 
-# The same limits in FFmpeg's words.
-CONTAINER_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(CONTAINERS)}
+# What files of these containers begin with, and where. Other libraries recognise a container by their own, older rules
+# and have no list of allowed ones: they get only what cannot be taken for a playlist.
+SIGNATURES: dict[str, tuple[int, tuple[bytes, ...]]] = {
+    "mov,mp4,m4a,3gp,3g2,mj2": (
+        4,
+        (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip", b"pnot", b"styp", b"sidx", b"moof"),
+    ),
+    "matroska,webm": (0, (b"\x1a\x45\xdf\xa3",)),
+    "avi": (8, (b"AVI ", b"AVIX")),
+    "flv": (0, (b"FLV",)),
+    "asf": (0, (b"\x30\x26\xb2\x75",)),
+    "ogg": (0, (b"OggS",)),
+    "nut": (0, (b"nut/multimedia container",)),
+    "ivf": (0, (b"DKIF",)),
+    "mpegts": (0, (b"\x47",)),
+    "mpeg": (0, (b"\x00\x00\x01\xba",)),
+}
+# By these words anywhere in the part they look at, old versions take a file for DASH, SDP or IMF.
+PROBED_BYTES = 2**20
+PLAYLIST_WORDS = (b"dash:profile", b"c=in ip", b"<compositionplaylist")
+
+# The same limits in FFmpeg's words. An MP4 or MOV may name other files that hold its samples: never opened.
+CONTAINER_OPTIONS = {
+    "protocol_whitelist": "file",
+    "format_whitelist": ",".join(CONTAINERS),
+    "enable_drefs": "0",
+    "use_absolute_path": "0",
+}
 CODEC_OPTIONS = {"max_pixels": str(MAX_FRAME_PIXELS)}
 
 
@@ -72,6 +100,42 @@ def regular_file(path: str | os.PathLike[str]) -> str:
     if not os.access(name, os.R_OK):
         raise VideoError("unreadable", "no permission to read the file")
     return _in_utf8(os.path.abspath(name))
+
+
+def inside(path: str | os.PathLike[str], root: str | os.PathLike[str], strict: bool = False) -> str:
+    """The path of a listed file: a relative one starts from `root` and stays in it; an absolute one stands for itself.
+
+    `..` and symbolic links are followed to where they end, which must lie in the folder that `root` ends in; `root`
+    itself may be a link. strict: absolute paths must lie there too, as where the user has named the root.
+    Raises VideoError `refused` for a path that leads outside, or a name that cannot be.
+    """
+    name, base = os.fspath(path), os.fspath(root)
+    if "\0" in name:
+        raise VideoError("refused", f"{name!r}: a file name cannot hold a NUL")
+    joined = os.path.join(base, name)
+    if os.path.isabs(name) and not strict:
+        return joined
+    end, top = os.path.realpath(joined), os.path.realpath(base)
+    if end != top and not end.startswith(os.path.join(top, "")):
+        what = "give a root that holds it" if os.path.isabs(name) else "list it by its absolute path"
+        raise VideoError("refused", f"{name!r} leads outside the data root {base!r}; {what}, or move the file there")
+    return joined
+
+
+def signed(path: str, container: str) -> None:
+    """Let another library open a file only where its first bytes are those of the container that PyAV has found.
+
+    container: FFmpeg's name of it. Raises VideoError: `unsupported` for containers without a signature (raw streams);
+    `refused` for a file that begins otherwise, or holds what other versions of FFmpeg follow as a playlist.
+    """
+    if container not in SIGNATURES:
+        raise VideoError("unsupported", f"{container} files are read by PyAV only; use backend='auto'")
+    with open(path, "rb") as file:
+        head = file.read(PROBED_BYTES)
+    place, signatures = SIGNATURES[container]
+    if not head[place:].startswith(signatures) or any(word in head.lower() for word in PLAYLIST_WORDS):
+        reason = f"the file could be taken for something else than {container}; it is read by backend='auto' only"
+        raise VideoError("refused", reason)
 
 
 def check_frame_size(width: int, height: int) -> None:

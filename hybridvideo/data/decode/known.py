@@ -1,7 +1,7 @@
 """What is known of files that were opened before: which packets make which frames, when they are shown, how they lie.
 
-With it a reader neither demuxes the file nor decodes its first frame before it decodes a clip. An IndexCache keeps it in
-memory, and in one SQLite file beside the list if that is wanted; any trouble with that file means doing without.
+With it a reader neither demuxes the file nor decodes its first frame before it decodes a clip. An IndexCache keeps it
+in memory, and in one SQLite file beside the list if that is wanted; any trouble with that file means doing without.
 """
 
 from __future__ import annotations
@@ -12,16 +12,19 @@ import os
 import sqlite3
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from hybridvideo.data.decode.frames import Size
 from hybridvideo.data.decode.packets import FrameIndex, Key
 
+T = TypeVar("T")
+
+SUFFIX = ".index"  # of the file, behind the name of the list or table it stands beside
 LAYOUT = 1  # of a row; rows of another layout are not read
 MOST_IN_MEMORY = 512  # files; about 30 kB each
 PATIENCE = 0.2  # seconds to wait for another process that writes
@@ -44,7 +47,8 @@ class Picture:
 class Known:
     """What reading a file once has told.
 
-    promised: frames the file claims. last: seconds its last frame is shown. counted: the index comes from decoding.
+    promised: frames the file claims. last: seconds its last frame is shown. counted: all of it was decoded once.
+    tolerant: the index comes from that.
     """
 
     index: FrameIndex
@@ -52,6 +56,7 @@ class Known:
     promised: int
     last: float
     counted: bool
+    tolerant: bool
     status: str
     reason: str
 
@@ -94,10 +99,7 @@ class IndexCache:
         if key is None or self._memory.get(key) is known:
             return
         self._remember(key, known)
-        with self._file() as connection:
-            if connection is not None:
-                facts, numbers = _packed(known)
-                connection.execute(KEEP, (self._name(key[0]), *key[1:], LAYOUT, facts, numbers))
+        self._attempt(lambda file: file.execute(KEEP, (self._name(key[0]), *key[1:], LAYOUT, *_packed(known))))
 
     def close(self) -> None:
         """Close the SQLite file; the next call opens it again."""
@@ -111,27 +113,38 @@ class IndexCache:
             self._memory.popitem(last=False)
 
     def _find(self, key: tuple[str, int, int]) -> Known | None:
-        with self._file() as connection:
-            if connection is None:
-                return None
-            row = connection.execute(FIND, (self._name(key[0]), *key[1:], LAYOUT)).fetchone()
+        def find(file: sqlite3.Connection) -> Known | None:
+            row = file.execute(FIND, (self._name(key[0]), *key[1:], LAYOUT)).fetchone()
             return None if row is None else _unpacked(*row)
-        return None
+
+        return self._attempt(find)
 
     def _name(self, file: str) -> str:
         assert self.path is not None
         return os.path.relpath(file, self.path.parent)
 
-    @contextlib.contextmanager
-    def _file(self) -> Iterator[sqlite3.Connection | None]:
-        """This process's connection; after any fault of the file none, for good."""
+    def _attempt(self, action: Callable[[sqlite3.Connection], T]) -> T | None:
+        """What the action makes of this process's connection; None without one. A fault of the file is the last."""
+        if self.path is None:
+            return None
         try:
-            if self.path is not None and (self._connection is None or self._process != os.getpid()):
+            if self._connection is None or self._process != os.getpid():
                 self._connection, self._process = _open(self.path), os.getpid()
-            yield self._connection
-        except (sqlite3.Error, OSError, ValueError, KeyError, TypeError, zlib.error):
+            return action(self._connection)
+        except (sqlite3.Error, OSError, ValueError, KeyError, TypeError, zlib.error) as error:
+            if getattr(error, "sqlite_errorname", "") in ("SQLITE_BUSY", "SQLITE_READONLY"):
+                return None  # another process writes just now, or nobody may
             self.close()
             self.path = None
+            return None
+
+
+def index_beside(*tables: str | os.PathLike[str] | None) -> IndexCache:
+    """The index that `scan` or `prepare` left beside the first of these lists or tables that has one; else memory."""
+    for table in tables:
+        if table is not None and os.path.isfile(beside := os.fspath(table) + SUFFIX):
+            return IndexCache(beside)
+    return IndexCache()
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -157,7 +170,7 @@ def _packed(known: Known) -> tuple[str, bytes]:
         "frames": len(index), "keys": len(index.keys), "by_time": index.by_time,
         "stored": known.picture.stored, "quarter_turns": known.picture.quarter_turns,
         "pixel_format": known.picture.pixel_format, "promised": known.promised, "last": known.last,
-        "counted": known.counted, "status": known.status, "reason": known.reason,
+        "counted": known.counted, "tolerant": known.tolerant, "status": known.status, "reason": known.reason,
     }  # fmt: skip
     tables = [index.packets_N, index.ticks_N, *([getattr(key, name) for key in index.keys] for name in KEY_FIELDS)]
     numbers = np.concatenate([np.diff(np.asarray(table, dtype=np.int64), prepend=0) for table in tables])
@@ -177,5 +190,5 @@ def _unpacked(facts_text: str, numbers_blob: bytes) -> Known:
     return Known(
         FrameIndex(packets_N.tolist(), ticks_N.tolist(), keys_of, facts["by_time"]),
         Picture(tuple(facts["stored"]), facts["quarter_turns"], facts["pixel_format"]),
-        facts["promised"], facts["last"], facts["counted"], facts["status"], facts["reason"],
+        facts["promised"], facts["last"], facts["counted"], facts["tolerant"], facts["status"], facts["reason"],
     )  # fmt: skip

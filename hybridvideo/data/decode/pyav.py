@@ -8,7 +8,9 @@ U distinct frames of a request, H height, W width, C channels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
+from itertools import chain
 
 import numpy as np
 from av.video.frame import VideoFrame
@@ -16,7 +18,7 @@ from av.video.frame import VideoFrame
 from hybridvideo.data.decode import guard
 from hybridvideo.data.decode.convert import Converter, turned
 from hybridvideo.data.decode.cursor import TIMED_CONTAINERS, Cursor, Missed
-from hybridvideo.data.decode.frames import ByteArray, FloatArray, Framer, VideoInfo, whole
+from hybridvideo.data.decode.frames import ByteArray, FloatArray, Shot, VideoInfo
 from hybridvideo.data.decode.known import Known, Picture
 from hybridvideo.data.decode.packets import Packets, index_by_decoding, index_by_times
 from hybridvideo.errors import UserError, VideoError
@@ -42,6 +44,11 @@ class PyAVBackend:
             raise
 
     @property
+    def cursor(self) -> Cursor:
+        """Where the decoder stands; for backends that share this one's index."""
+        return self._cursor
+
+    @property
     def times(self) -> FloatArray:
         return self._times
 
@@ -60,13 +67,13 @@ class PyAVBackend:
             self._info = self._describe()
         return self._info
 
-    def decode(self, indices: list[int], framer: Framer = whole) -> ByteArray:
-        """Frames (U, H, W, C) at distinct ascending indices."""
+    def decode(self, shots: Sequence[Shot]) -> list[ByteArray]:
+        """Frames (U, H, W, C) of each shot."""
         if self._cursor.closed:
             raise UserError("this VideoReader is closed; open it again")
         while True:
             try:
-                return self._gather(indices, framer)
+                return self._gather(shots)
             except Missed as missed:
                 self._recover(missed)
 
@@ -82,8 +89,9 @@ class PyAVBackend:
         if self._picture is None:
             return None
         return Known(
-            self._cursor.index, self._picture, self._promised, self._last, self._counted, self.status, self.reason
-        )
+            self._cursor.index, self._picture, self._promised, self._last, self._counted, self._cursor.tolerant,
+            self.status, self.reason,
+        )  # fmt: skip
 
     def close(self) -> None:
         self._cursor.close()
@@ -109,7 +117,7 @@ class PyAVBackend:
         self._promised, self._counted, self._last = known.promised, known.counted, known.last
         self.status, self.reason = known.status, known.reason
         self._picture = known.picture
-        self._cursor.index, self._cursor.tolerant = known.index, known.counted
+        self._cursor.index, self._cursor.tolerant = known.index, known.tolerant
         self._time()
 
     def _note_times(self) -> None:
@@ -167,7 +175,8 @@ class PyAVBackend:
             keyframes=tuple(sorted({index.frame_of[key.packet] for key in index.keys if key.packet in index.frame_of})),
         )
 
-    def _gather(self, indices: list[int], framer: Framer) -> ByteArray:
+    def _gather(self, shots: Sequence[Shot]) -> list[ByteArray]:
+        indices = sorted({index for shot in shots for index in shot.indices})
         frames = self._cursor.fetch(indices)
         frame = next(frames)
         if self._picture is None and not self._is_first_picture(frame):
@@ -175,13 +184,11 @@ class PyAVBackend:
             frames = self._cursor.fetch(indices)
             frame = next(frames)
         picture = self._known_picture(frame)
-        converter = Converter(picture.stored, picture.quarter_turns, framer)
-        guard.check_request(len(indices), *converter.size[::-1])
-        frames_UHWC = np.empty((len(indices), *converter.size, 3), dtype=np.uint8)
-        converter.into(frame, frames_UHWC[0])
-        for position, frame in enumerate(frames, start=1):
-            converter.into(frame, frames_UHWC[position])
-        return frames_UHWC
+        films = [Film(shot, picture) for shot in shots]
+        for index, decoded in zip(indices, chain([frame], frames), strict=True):
+            for film in films:
+                film.take(index, decoded)
+        return [film.frames_UHWC for film in films]
 
     def _is_first_picture(self, frame: VideoFrame) -> bool:
         """Whether a frame has the size the header gives; streams that change it on the way are seldom."""
@@ -235,12 +242,12 @@ class PyAVBackend:
         self._counted = True
         if not decoded or first is None:
             raise VideoError("unreadable", f"no frame can be decoded: {complaint or 'the decoder gives none'}")
-        fewer = len(decoded) < len(cursor.index)
-        step = 1 / (Fraction(cursor.stream.average_rate or 25) * cursor.time_base)
-        cursor.index = index_by_decoding(self._packets, decoded, max(1, round(step)))
-        cursor.tolerant = True
-        if damaged or complaint or fewer or self.status == "partial":
+        if damaged or complaint or len(decoded) < len(cursor.index) or self.status == "partial":
             self._mark_partial(self._tally(len(decoded), damaged, complaint))
+        if self.status == "partial" or set(decoded) != set(cursor.index.packets_N):
+            step = 1 / (Fraction(cursor.stream.average_rate or 25) * cursor.time_base)
+            cursor.index = index_by_decoding(self._packets, decoded, max(1, round(step)))
+            cursor.tolerant = True
         cursor.rewind()
         self._note_times()
         self._picture = None
@@ -252,6 +259,22 @@ class PyAVBackend:
         else:
             text = self.reason or f"{decoded} frames decode" + (f", not all: {complaint}" if complaint else "")
         return f"{text}, {damaged} of them damaged" if damaged else text
+
+
+class Film:
+    """The frames of one shot, as they come."""
+
+    def __init__(self, shot: Shot, picture: Picture) -> None:
+        self._converter = Converter(picture.stored, picture.quarter_turns, shot.framer)
+        self._place = {index: position for position, index in enumerate(shot.indices)}
+        height, width = self._converter.size
+        guard.check_request(len(shot.indices), width, height)
+        self.frames_UHWC: ByteArray = np.empty((len(shot.indices), height, width, 3), dtype=np.uint8)
+
+    def take(self, index: int, frame: VideoFrame) -> None:
+        """Keep this frame if the shot has it."""
+        if index in self._place:
+            self._converter.into(frame, self.frames_UHWC[self._place[index]])
 
 
 def _frames_are_packets(cursor: Cursor, packets: Packets) -> bool:

@@ -1,0 +1,58 @@
+"""Opening a file with FFmpeg, through PyAV, under the guard, and finding its video stream."""
+
+from __future__ import annotations
+
+import av
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from hybridvideo.data.decode import guard
+from hybridvideo.errors import VideoError
+
+# Without a look ahead FFmpeg cannot guess how far frames are reordered where an H.264 stream does not say it:
+# assume the most.
+LONGEST_REORDERING = {"strict": "strict"}
+NO_LOOK_AHEAD = {"skip_frame": "all", "analyzeduration": "1"}
+# What files begin with whose header describes the streams: opening them need not decode to find out.
+SELF_DESCRIBING = {4: (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip"), 0: (b"\x1a\x45\xdf\xa3",)}
+# What PyAV raises on a bad file; LookupError where a stream turns up that the header does not name.
+FAULTS = (av.FFmpegError, OSError, ValueError, RuntimeError, LookupError, ArithmeticError, MemoryError)
+
+
+def open_container(path: str, careful: bool) -> InputContainer:
+    """The file, by an allowed demuxer; careful: FFmpeg may decode some frames to find out about it."""
+    options = guard.CONTAINER_OPTIONS | guard.CODEC_OPTIONS | ({} if careful else NO_LOOK_AHEAD)
+    try:
+        return av.open(path, "r", options=options, metadata_errors="replace")
+    except av.FFmpegError as error:
+        if isinstance(error, av.error.InvalidDataError | av.error.ArgumentError):
+            raise guard.unknown_container(path) from None
+        raise VideoError("unreadable", words(error)) from None
+    except FAULTS as error:
+        raise VideoError("unreadable", words(error)) from None
+
+
+def video_stream(container: InputContainer) -> VideoStream:
+    """The stream FFmpeg's own players would show; cover pictures of music do not count."""
+    pictures = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
+    streams = [stream for stream in container.streams.video if not stream.disposition & pictures]
+    best = container.streams.best("video")
+    if not streams:
+        what = "only a cover picture" if container.streams.video else "no video stream"
+        raise VideoError("no_video", f"the file has {what}")
+    chosen = best if isinstance(best, VideoStream) and best in streams else streams[0]
+    if getattr(chosen, "codec_context", None) is None:
+        raise VideoError("unsupported", "this FFmpeg has no decoder for the video stream")
+    return chosen
+
+
+def describes_itself(path: str) -> bool:
+    """Whether the file's header says enough of its streams to decode them."""
+    with open(path, "rb") as file:
+        head = file.read(8)
+    return any(head[place:].startswith(starts) for place, starts in SELF_DESCRIBING.items())
+
+
+def words(error: BaseException) -> str:
+    """FFmpeg's words for an error, without the path and the number."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,0 +1,97 @@
+"""The decord reader, for trusted local files only: its wheel (0.6.0) carries FFmpeg 4.1.6, which is mended no more.
+
+decord numbers frames by counting what comes out of its decoder, and says nothing of a frame it gives. So it is read
+the one way that cannot go wrong: on from the start, or from a key frame of a closed group of pictures, one frame after
+another. Its `get_batch`, `skip_frames` and jumps to anything but a key frame wait for ever where a file holds fewer
+frames than it promises; its habit to give a neighbour for a lost frame is switched off; files known to be damaged are
+left to PyAV. What is shared with other libraries, and how much pixels differ, is in indexed.py. decord has no decoder
+for AV1, and loses its place in transport streams.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from typing import Any
+
+import decord
+import numpy as np
+
+from hybridvideo.data.decode.frames import ByteArray
+from hybridvideo.data.decode.indexed import IndexedBackend, Unfit, one_line
+
+FAULTS = (decord.DECORDError, RuntimeError, AssertionError, StopIteration, IndexError, ValueError, TypeError)
+NO_SUBSTITUTES = 1e-9  # share of the frames that may be another frame in its place; 0 would mean any number
+SINGLE_PRECISION = 1e-6  # relative error of the times that decord tells
+
+
+class DecordBackend(IndexedBackend):
+    """Frames by decord, on one thread of the CPU."""
+
+    library = "decord"
+
+    def _open(self) -> None:
+        if self._cursor.container.streams.best("video") != self._cursor.stream:
+            raise Unfit("decord reads another video stream of this file")
+        self._reader = self._opened()
+        self._keys = self._safe_keys()
+
+    def _release(self) -> None:
+        self._reader = None
+
+    def _opened(self) -> Any:
+        try:
+            reader = decord.VideoReader(self.path, ctx=decord.cpu(0), num_threads=1, fault_tol=NO_SUBSTITUTES)
+        except FAULTS as error:
+            raise Unfit(f"decord cannot open the file: {one_line(error)}") from None
+        self._place = 0  # of the frame that comes next
+        return reader
+
+    def _safe_keys(self) -> list[int]:
+        """Frames that decord may be sent to: none, unless it sees the same times and closed groups of pictures."""
+        keys = [key.frame for key in self._cursor.index.keys]
+        closed = keys == [key.packet for key in self._cursor.index.keys]
+        if not (closed and self._timed and self._reader.get_key_indices() == keys):
+            return []
+        if len(self._reader) != len(self.times):
+            return []
+        theirs = self._reader.get_frame_timestamp(list(range(len(self._reader))))[:, 0]
+        spare = self._tick / 2 + SINGLE_PRECISION * max(1.0, float(self.times[-1]))
+        return keys if bool(np.abs(theirs - theirs[0] - self.times).max() <= spare) else []
+
+    def _images(self, indices: list[int]) -> Iterator[ByteArray]:
+        if self.status != "ok":
+            raise Unfit("the file is damaged, and decord does not say which frames it gives")
+        for index in indices:
+            self._approach(index)
+            while self._place <= index:
+                frame = self._next()
+            yield self._pixels(frame)
+
+    def _approach(self, index: int) -> None:
+        """Stand at or before the frame: at the last key frame before it, if that saves anything."""
+        key = self._keys[bisect_right(self._keys, index) - 1] if self._keys else 0
+        if self._place <= index and key <= self._place:
+            return
+        if key == 0:
+            self._reader = self._opened()
+            return
+        try:
+            self._reader.seek_accurate(key)
+        except FAULTS as error:
+            raise Unfit(f"decord does not reach frame {key}: {one_line(error)}") from None
+        self._place = key
+
+    def _next(self) -> Any:
+        try:
+            frame = self._reader.next()
+        except FAULTS as error:
+            raise Unfit(f"decord gives no frame {self._place}: {one_line(error)}") from None
+        self._place += 1
+        return frame
+
+    def _pixels(self, frame: Any) -> ByteArray:
+        """decord's array, or what another library in this process made it give, without the padding of its lines."""
+        array = np.asarray(frame.asnumpy() if hasattr(frame, "asnumpy") else frame)
+        height, width = array.shape[:2]
+        return array.reshape(height, -1)[:, : 3 * width].reshape(height, width, 3)

@@ -1,0 +1,92 @@
+"""What a list says against what is on disk, before anything is decoded: missing, duplicate, unlisted, class counts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hybridvideo.data.manifest.kinetics import name_of_clip
+from hybridvideo.data.manifest.rows import Manifest, is_video
+
+NAMES_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """Facts about the files of a list. Paths are as listed; `unlisted` ones relative to the list's root.
+
+    duplicates: rows that name one file. same_video: rows of different files of one YouTube id (file names as Kinetics
+    gives them). unlisted: videos in the folders of listed files that no row names. counts: rows of each class.
+    """
+
+    rows: int
+    missing: tuple[str, ...]
+    duplicates: tuple[tuple[str, ...], ...]
+    same_video: tuple[tuple[str, ...], ...]
+    unlisted: tuple[str, ...]
+    counts: dict[str, int]
+
+    def lines(self) -> list[str]:
+        """For a terminal: one line each, those without a finding left out."""
+        there = self.rows - len(self.missing)
+        said = [f"{there} of {self.rows} files are there" + (f"; {_classes(self.counts)}" if self.counts else "")]
+        for what, found in (
+            ("missing", self.missing),
+            ("listed twice", [" = ".join(paths) for paths in self.duplicates]),
+            ("of the same YouTube video", [" and ".join(paths) for paths in self.same_video]),
+            ("beside them but not listed", self.unlisted),
+        ):
+            if found:
+                said.append(f"{len(found)} {what}: {shortened(found)}")
+        return said
+
+
+def check_files(manifest: Manifest) -> FileReport:
+    """Look at the files of a list: each folder is listed once, no file is opened."""
+    files = [os.path.normpath(manifest.file(index)) for index in range(len(manifest))]
+    folders = {folder: _videos_in(folder) for folder in {os.path.dirname(file) for file in files}}
+    missing, of_file, of_video = [], dict[str, list[str]](), dict[str, dict[str, str]]()
+    for file, row in zip(files, manifest.rows, strict=True):
+        folder, name = os.path.split(file)
+        real = folders[folder].get(name) or (file if os.path.exists(file) else None)
+        if real is None:
+            missing.append(row.path)
+            real = file
+        of_file.setdefault(real, []).append(row.path)
+        named = name_of_clip(name)
+        if named is not None and named.start is not None:
+            of_video.setdefault(named.youtube_id, {}).setdefault(real, row.path)
+    listed = set(files) | set(of_file)
+    there = ((os.path.join(folder, name), real) for folder, names in folders.items() for name, real in names.items())
+    unlisted = sorted(path for path, real in there if path not in listed and real not in listed)
+    return FileReport(
+        len(manifest), tuple(missing),
+        tuple(tuple(paths) for paths in of_file.values() if len(paths) > 1),
+        tuple(tuple(paths.values()) for paths in of_video.values() if len(paths) > 1),
+        tuple(os.path.relpath(path, manifest.root) for path in unlisted),
+        manifest.counts(),
+    )  # fmt: skip
+
+
+def shortened(found: Sequence[str]) -> str:
+    """The first few, and that there are more."""
+    return ", ".join(found[:NAMES_SHOWN]) + (", ..." if len(found) > NAMES_SHOWN else "")
+
+
+def _videos_in(folder: str) -> dict[str, str]:
+    """Videos in a folder, each with the file it is in the end; a link to nothing is none."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name: os.path.realpath(entry.path) if entry.is_symlink() else entry.path
+                    for entry in entries if is_video(entry.name) and entry.is_file()}  # fmt: skip
+    except (OSError, ValueError):
+        return {}  # its rows are missing
+
+
+def _classes(counts: dict[str, int]) -> str:
+    """`400 classes of 35 to 50 rows`, and those that have none."""
+    low, high = min(counts.values()), max(counts.values())
+    empty = [name for name, count in counts.items() if not count]
+    text = f"{len(counts)} classes of {low if low == high else f'{low} to {high}'} rows"
+    return text + (f", {len(empty)} of them without any: {shortened(empty)}" if empty else "")

@@ -1,0 +1,66 @@
+"""Folders of videos: all below one, or one folder per class."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from hybridvideo.data.manifest.rows import Entry, is_video
+from hybridvideo.errors import UserError
+
+SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing", "holdout", "replacement"))
+
+
+def videos_under(folder: Path) -> Iterator[str]:
+    """Paths of the videos below `folder`, relative to it and sorted; links are followed, each folder once."""
+    yield from sorted(_walk(folder, "", set()))
+
+
+def _walk(folder: Path, inside: str, seen: set[str]) -> Iterator[str]:
+    real = os.path.realpath(folder)
+    if real in seen:
+        return  # a link back to a folder above
+    seen.add(real)
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _walk(Path(entry.path), f"{inside}{entry.name}/", seen)
+            elif is_video(entry.name) and (entry.is_file() or not os.path.exists(entry.path)):
+                yield inside + entry.name  # a dangling link too: its row will say "missing"
+
+
+def plain_folder(folder: Path) -> list[Entry]:
+    """Every video below the folder, without labels."""
+    entries = [Entry(path, (), None, str(folder / path)) for path in videos_under(folder)]
+    if not entries:
+        raise UserError(_no_video(folder))
+    return entries
+
+
+def class_folders(folder: Path) -> list[Entry]:
+    """The videos of each class folder; a folder of splits or of videos without a class is refused."""
+    there = sorted(folder.iterdir())
+    inside = [entry.name for entry in there if entry.is_dir() and not entry.name.startswith(".")]
+    stray = [entry.name for entry in there if entry.is_file() and is_video(entry)]
+    if stray:
+        raise UserError(
+            f"{folder} holds {stray[0]!r} outside a class folder; put each video into a folder named after its class, "
+            "or give a list (Kinetics as it is downloaded: `hybridvideo prepare kinetics400`)"
+        )
+    if not inside:
+        raise UserError(_no_video(folder) + ", each in a folder named after its class")
+    if all(name.lower() in SPLITS for name in inside):
+        raise UserError(f"{folder} holds {', '.join(inside)}, which are no classes; give one of them")
+    entries: list[Entry] = []
+    for name in inside:
+        videos = list(videos_under(folder / name))
+        if not videos:
+            raise UserError(f"class folder {folder / name} holds no video; put videos in it or remove it")
+        entries += [Entry(f"{name}/{path}", (name,), None, str(folder / name / path)) for path in videos]
+    return entries
+
+
+def _no_video(folder: Path) -> str:
+    how = "holds no video (by extension: .mp4, .mkv, .webm ...)" if any(folder.iterdir()) else "is empty"
+    return f"folder {folder} {how}; give a folder with videos"

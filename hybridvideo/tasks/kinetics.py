@@ -1,0 +1,126 @@
+"""`hybridvideo prepare kinetics400`: from the official CSV and a folder of downloaded clips to a checked list."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from hybridvideo.data.manifest import Manifest, kinetics400_labels, read_manifest, videos_under, write_manifest
+from hybridvideo.data.manifest.check import check_files, shortened
+from hybridvideo.data.manifest.kinetics import Matched, match_files, official_clips
+from hybridvideo.data.manifest.lists import read_text
+from hybridvideo.errors import TooMuchBadData, UserError
+from hybridvideo.tasks.folders import write_text
+
+
+def prepare_kinetics(annotations: str, videos: str, out: str | None, max_bad: float = 1.0) -> int:
+    """Find the file of each row of the CSV, say what is wrong, write the list of those that are there."""
+    source, folder, table = Path(annotations), Path(videos), output_list(annotations, out)
+    matched = match(source, folder)
+    manifest = read_manifest(source, root=folder, labels=kinetics400_labels(), labelled=has_labels(matched),
+                             format="kinetics")  # fmt: skip
+    there = [index for index, path in enumerate(matched.paths) if path]
+    if not there:
+        raise UserError(
+            f"none of the {len(manifest)} clips of {source} has a file below {folder}; "
+            f"files are named like {matched.clips[0].named.file_name} or {matched.clips[0].named.youtube_id}.mp4"
+        )
+    kept = manifest.subset(there)
+    print("\n".join(findings(manifest, matched, kept)))
+    write_lists(table, kept, matched)
+    print("\n".join(advice(table, kept, len(manifest))))
+    missing = len(manifest) - len(there)
+    if missing > max_bad * len(manifest):
+        raise TooMuchBadData(f"{missing} of {len(manifest)} clips are missing, more than --max-bad {max_bad} allows")
+    return 0
+
+
+def output_list(annotations: str, out: str | None) -> Path:
+    """--out FILE, or NAME.csv in a folder or here; never the annotations themselves."""
+    name = f"kinetics400-{Path(annotations).stem}.csv"
+    table = Path(name) if out is None else Path(out) if Path(out).suffix and not Path(out).is_dir() else Path(out, name)
+    if table.suffix.lower() not in (".csv", ".parquet", ".pq"):
+        raise UserError(f"--out {table} has no known extension; give .csv, .parquet or a folder")
+    if table.exists() and os.path.samefile(table, annotations):
+        raise UserError(f"--out {table} is the annotations; give another name")
+    return table
+
+
+def match(source: Path, folder: Path) -> Matched:
+    """The rows of the CSV with the files below the folder. UserError where either is not what it should be."""
+    if not source.is_file():
+        raise UserError(f"no file {source}; give the CSV of Kinetics-400 with --annotations")
+    if not folder.is_dir():
+        raise UserError(f"no folder {folder}; give the folder of the downloaded clips with --videos")
+    text = read_text(source)
+    clips = official_clips(source, text)
+    if not clips:
+        raise UserError(f"{source} lists no clip; give a CSV with rows")
+    return match_files(clips, videos_under(folder))
+
+
+def has_labels(matched: Matched) -> bool:
+    """Whether the CSV has labels; a test list has none."""
+    return any(clip.label for clip in matched.clips)
+
+
+def findings(manifest: Manifest, matched: Matched, kept: Manifest) -> list[str]:
+    """What is wrong, with examples: one line each, those without a finding left out."""
+    missing = [clip.named.file_name for clip, path in zip(matched.clips, matched.paths, strict=True) if not path]
+    report = check_files(kept)
+    lines = [f"{len(kept)} of {len(manifest)} clips have a file below {manifest.root}"]
+    for what, found in (
+        ("missing", missing),
+        ("listed twice", [" = ".join(paths) for paths in report.duplicates]),
+        ("of the same YouTube video", [" and ".join(paths) for paths in report.same_video]),
+        ("further copies, left out", matched.copies),
+        ("of a listed video but another part of it, left out", matched.other_times),
+        ("not in the list", matched.unlisted),
+        ("whose names are not UTF-8, which cannot be listed", unreadable_names(matched)),
+    ):
+        if found:
+            lines.append(
+                f"{len(found)} {what}: {shortened([name.encode(errors='replace').decode() for name in found])}"
+            )
+    return lines + classes(kept)
+
+
+def unreadable_names(matched: Matched) -> list[str]:
+    """Names of files that are no text."""
+    return [name for name in (*matched.unlisted, *matched.other_times, *matched.copies) if not _is_text(name)]
+
+
+def _is_text(name: str) -> bool:
+    return not any("\udc80" <= letter <= "\udcff" for letter in name)
+
+
+def classes(kept: Manifest) -> list[str]:
+    """Class counts, and the classes without a video."""
+    counts = kept.counts()
+    if not any(counts.values()):
+        return []
+    empty = [name for name, count in counts.items() if not count]
+    present = [count for count in counts.values() if count]
+    lines = [f"{len(present)} of {len(counts)} classes, {min(present)} to {max(present)} clips each"]
+    return lines + ([f"{len(empty)} classes without a clip: {shortened(empty)}"] if empty else [])
+
+
+def write_lists(table: Path, kept: Manifest, matched: Matched) -> None:
+    """The list of what is there, and beside it the names of what is missing."""
+    table.parent.mkdir(parents=True, exist_ok=True)
+    write_manifest(kept, table)
+    missing = [clip.named.file_name for clip, path in zip(matched.clips, matched.paths, strict=True) if not path]
+    beside = table.with_suffix(".missing.txt")
+    if missing:
+        write_text(beside, "".join(f"{name}\n" for name in missing))
+    else:
+        beside.unlink(missing_ok=True)
+
+
+def advice(table: Path, kept: Manifest, listed: int) -> list[str]:
+    """Where the results are, and what to call next."""
+    lines = [f"wrote {table}" + (f", {table.with_suffix('.missing.txt')}" if len(kept) < listed else "")]
+    lines.append(f"next: hybridvideo prepare {table} --out FOLDER    copies that load faster")
+    if any(row.label is not None for row in kept.rows):
+        return [*lines, f"      hybridvideo train --data.train {table} --data.labels kinetics400"]
+    return [*lines, f"      hybridvideo predict RUN {table}"]

@@ -1,0 +1,365 @@
+"""`hybridvideo prepare SRC --out DST`: copies of a corpus that load fast, resumable; the originals are never touched.
+
+DST/.../NAME.mp4        the copies, each complete or absent, in the folders of the list
+DST/manifest.csv        the list of the copies, with the labels and groups of the originals
+DST/prepare.parquet     one row per original: what became of it and why, sizes, frames
+DST/.prepare/           recipe.json (how copies are made) and done.jsonl (what was done, from what): a second call goes
+                        on there; an original that has changed since is copied anew
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Generator, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import IO
+
+import pyarrow as pa
+
+from hybridvideo.data.cache import (
+    Copy,
+    Made,
+    Pairs,
+    aside_of,
+    check_encoder,
+    loading_seconds,
+    target_names,
+    transcode,
+)
+from hybridvideo.data.cache import Recipe as Recipe
+from hybridvideo.data.decode import guard
+from hybridvideo.data.manifest import Manifest, read_manifest, write_manifest
+from hybridvideo.data.workers import Lost, each
+from hybridvideo.engine.progress import progress
+from hybridvideo.errors import Preempted, TooMuchBadData, UserError, VideoError
+from hybridvideo.report.environment import environment_facts
+from hybridvideo.tasks.folders import write_json, write_text
+from hybridvideo.tasks.kinetics import prepare_kinetics
+from hybridvideo.tasks.tables import write_table
+
+KINETICS = "kinetics400"  # the source that stands for making its list
+KEPT = ("ok", "partial")
+TRY_AGAIN = ("timeout", "crashed", "missing")  # may be otherwise the next time
+MEASURED_VIDEOS, MEASURED_SECONDS = 8, 60.0
+SHOWN = 10  # reasons on the terminal
+
+SCHEMA = pa.schema(
+    [("path", pa.string()), ("source", pa.string()), ("copy", pa.string()), ("status", pa.string()),
+     ("reason", pa.string()), ("frames", pa.int64()), ("width", pa.int64()), ("height", pa.int64()),
+     ("seconds", pa.float64()), ("bytes_before", pa.int64()), ("bytes_after", pa.int64())]
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Done:
+    """A line of done.jsonl: an original as it was, its copy's path below DST, and what became of it."""
+
+    source: str
+    size: int
+    changed: int  # st_mtime_ns
+    copy: str
+    made: Made
+
+    def holds(self, plan: Planned, out: Path) -> bool:
+        """Whether nothing need be done again for this original."""
+        same = (self.source, self.size, self.changed, self.copy) == (plan.source, plan.size, plan.changed, plan.copy)
+        if not same or self.made.status in TRY_AGAIN:
+            return False
+        copy = out / self.copy
+        return self.made.status not in KEPT or (copy.is_file() and copy.stat().st_size == self.made.bytes_after)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """An original as it is now, and where its copy goes; refused: why it may not be opened."""
+
+    source: str
+    size: int
+    changed: int
+    copy: str
+    refused: str = ""
+
+
+def start(
+    source: str, out: str | None, recipe: Recipe, root: str | None, annotations: str | None, videos: str | None,
+    workers: int, deadline: float, max_bad: float, overwrite: bool,
+) -> int:  # fmt: skip
+    """Either of the two: copies of a corpus, or the list of Kinetics-400."""
+    if annotations is None and videos is None and (source != KINETICS or os.path.exists(source)):
+        if out is None:
+            raise UserError("give --out FOLDER, where the copies go")
+        return prepare(source, out, recipe, root, workers, deadline, max_bad, overwrite)
+    if source != KINETICS or annotations is None or videos is None:
+        call = f"prepare {KINETICS} --annotations CSV --videos FOLDER"
+        raise UserError(f"give `{call}`, or another source without these two options")
+    return prepare_kinetics(annotations, videos, out, max_bad)
+
+
+def prepare(
+    source: str, out: str, recipe: Recipe, root: str | None = None, workers: int = 2, deadline: float = 600.0,
+    max_bad: float = 1.0, overwrite: bool = False,
+) -> int:  # fmt: skip
+    """Copy what `source` lists, say what became of it. Preempted where the person stops it."""
+    check_encoder()
+    manifest = read_source(source, root)
+    folder = Path(out)
+    plans = plan_copies(manifest, Path(source), folder)
+    with open_folder(folder, recipe, overwrite) as ledger:
+        done = make_copies(plans, folder, recipe, ledger, workers, deadline)
+        made = [Made("refused", plan.refused) if plan.refused else done[plan.source].made for plan in plans]
+        kept = [index for index, result in enumerate(made) if result.status in KEPT]
+        write_results(folder, manifest, plans, made, kept, recipe)
+    print("\n".join(summary(folder, plans, made, measure(plans, made, folder))))
+    if kept:
+        print(f"wrote {folder / 'manifest.csv'}\nnext: {next_command(manifest, folder / 'manifest.csv')}")
+    failed = len(made) - len(kept)
+    if failed > max_bad * len(made):
+        raise TooMuchBadData(f"{failed} of {len(made)} videos have no copy, more than --max-bad {max_bad} allows")
+    return 0
+
+
+# ---- what is to be done
+
+
+def read_source(source: str, root: str | None) -> Manifest:
+    """The videos of any list or folder, with their labels where it has some for each."""
+    try:
+        return read_manifest(source, root=root)
+    except UserError as error:
+        manifest = read_manifest(source, root=root, labelled=False)  # where it is no list at all, this says so
+        if not (Path(source).is_dir() or len(manifest) == 1):
+            print(f"the labels are left out: {error}", file=sys.stderr)
+        return manifest
+
+
+def plan_copies(manifest: Manifest, source: Path, out: Path) -> list[Planned]:
+    """One per row. UserError where a copy could touch an original."""
+    inside = os.path.realpath(out)
+    if source.is_dir() and is_under(inside, os.path.realpath(source)):
+        raise UserError(f"--out {out} lies in {source}, which is only read; give a folder outside it")
+    plans, copies = [], dict[str, str]()
+    for index, name in enumerate(target_names(short_paths(manifest))):
+        file = os.path.abspath(manifest.file(index))
+        if is_under(os.path.realpath(file), inside):
+            raise UserError(f"{file} lies in --out {out}, where copies are written; give another folder")
+        refused = why_refused(manifest, index)
+        now = (-1, -1) if refused else _size_and_change(file)
+        plans.append(Planned(file, *now, copies.setdefault(file, name), refused))
+    return plans
+
+
+def why_refused(manifest: Manifest, index: int) -> str:
+    """Why a row's path may not be followed, "" where it may."""
+    try:
+        guard.inside(manifest.rows[index].path, manifest.root, strict=manifest.root_given)
+    except VideoError as error:
+        return error.reason
+    return ""
+
+
+def short_paths(manifest: Manifest) -> list[str]:
+    """The rows' paths for naming copies: as listed; where all are absolute, from the folder they share."""
+    paths = [row.path for row in manifest.rows]
+    if not all(map(os.path.isabs, paths)) and manifest.root != Path():
+        return paths
+    shared = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
+    return [os.path.relpath(os.path.abspath(path), shared) for path in paths]
+
+
+def is_under(path: str, folder: str) -> bool:
+    """Whether a resolved path is the resolved folder or lies in it."""
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def _size_and_change(file: str) -> tuple[int, int]:
+    try:
+        status = os.stat(file)
+    except (OSError, ValueError):
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
+
+
+@contextlib.contextmanager
+def open_folder(out: Path, recipe: Recipe, overwrite: bool) -> Iterator[Path]:
+    """The file of what was done in a folder of copies made by this recipe, which no other call uses meanwhile."""
+    notes = out / ".prepare"
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file; give a folder")
+    if out.is_dir() and not notes.is_dir() and any(out.iterdir()):
+        raise UserError(f"--out {out} holds files that `prepare` did not make; give an empty or new folder")
+    notes.mkdir(parents=True, exist_ok=True)
+    with (notes / "lock").open("w") as lock:
+        _lock(lock, out)
+        before, now = notes / "recipe.json", json.loads(json.dumps(asdict(recipe)))
+        if before.exists() and (then := json.loads(before.read_text())) != now:
+            changes = ", ".join(
+                f"{key} {then.get(key)} there, {now[key]} now" for key in now if then.get(key) != now[key]
+            )
+            if not overwrite:
+                raise UserError(f"{out} holds copies of another recipe ({changes}); give another --out or --overwrite")
+        if overwrite:
+            (notes / "done.jsonl").unlink(missing_ok=True)
+        write_json(before, now)
+        yield notes / "done.jsonl"
+
+
+def _lock(file: IO[str], out: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise UserError(f"another `prepare` works in {out}; wait for it, or give another --out") from None
+
+
+# ---- doing it
+
+
+def make_copies(
+    plans: list[Planned], out: Path, recipe: Recipe, ledger: Path, workers: int, deadline: float
+) -> dict[str, Done]:
+    """What became of each original, by its path. Preempted where the person stops it; what is done stays done."""
+    done = read_done(ledger)
+    wanted = {plan.source: plan for plan in plans if not plan.refused}
+    waiting = {name: plan for name, plan in wanted.items() if not (name in done and done[name].holds(plan, out))}
+    if len(waiting) < len(wanted):
+        print(f"{len(wanted) - len(waiting)} of {len(wanted)} originals were done before", file=sys.stderr)
+    copies = [Copy(plan.source, str(out / plan.copy), recipe) for plan in waiting.values()]
+    with contextlib.ExitStack() as stack:
+        for plan in waiting.values():
+            make_folder((out / plan.copy).parent, out)
+        stack.callback(_remove_asides, copies)
+        stack.enter_context(term_as_interrupt())
+        advance = stack.enter_context(progress("prepare", len(wanted), done=len(wanted) - len(waiting)))
+        made = stack.enter_context(contextlib.closing(_made(copies, workers, deadline)))
+        kept = stack.enter_context(ledger.open("a", encoding="utf-8"))
+        try:
+            for plan, result in zip(waiting.values(), made, strict=True):
+                done[plan.source] = Done(plan.source, plan.size, plan.changed, plan.copy, result)
+                kept.write(json.dumps(asdict(done[plan.source])) + "\n")
+                kept.flush()
+                advance(1)
+        except KeyboardInterrupt:
+            raise Preempted(f"stopped; what is done stays in {out}: the same command goes on") from None
+    return done
+
+
+def _made(copies: list[Copy], workers: int, deadline: float) -> Generator[Made, None, None]:
+    for copy, result in zip(copies, each(transcode, copies, workers=workers, deadline=deadline), strict=True):
+        if isinstance(result, Lost):
+            result = Made(result.status, result.reason, bytes_before=max(_size_and_change(copy.source)[0], 0))
+        yield result
+
+
+def make_folder(folder: Path, out: Path) -> None:
+    """A folder below `out`. UserError where a link would lead elsewhere."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not is_under(os.path.realpath(folder), os.path.realpath(out)):
+        raise UserError(f"{folder} leads out of {out} by a link; remove the link")
+
+
+def _remove_asides(copies: list[Copy]) -> None:
+    for copy in copies:
+        aside_of(Path(copy.target)).unlink(missing_ok=True)
+
+
+def read_done(ledger: Path) -> dict[str, Done]:
+    """What was done, by original, the last word of each; a line that a crash has cut is dropped from the file."""
+    if not ledger.exists():
+        return {}
+    lines = ledger.read_bytes().split(b"\n")
+    if lines.pop():
+        write_text(ledger, b"".join(line + b"\n" for line in lines).decode())
+    rows = [json.loads(line) for line in lines]
+    return {row["source"]: Done(**{**row, "made": Made(**row["made"])}) for row in rows}
+
+
+@contextlib.contextmanager
+def term_as_interrupt() -> Iterator[None]:
+    """SIGTERM stops like Ctrl-C: at once, since each copy is complete or absent."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+# ---- what is left behind
+
+
+def write_results(
+    out: Path, manifest: Manifest, plans: list[Planned], made: list[Made], kept: list[int], recipe: Recipe
+) -> None:
+    """The list of the copies and the table of all originals."""
+    rows = [
+        {
+            "path": as_text(row.path),
+            "source": as_text(plan.source),
+            "copy": as_text(plan.copy) if result.status in KEPT else None,
+            **asdict(result),
+        }
+        for row, plan, result in zip(manifest.rows, plans, made, strict=True)
+    ]
+    facts = {"recipe": asdict(recipe), "environment": environment_facts()}
+    write_table(out / "prepare.parquet", rows, SCHEMA, facts)
+    copies = tuple(replace(manifest.rows[index], path=plans[index].copy) for index in kept)
+    write_manifest(Manifest(copies, manifest.labels, out), out / "manifest.csv")
+
+
+def as_text(name: str) -> str:
+    """A file name that is no UTF-8 with its odd bytes spelled out."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def measure(plans: list[Planned], made: list[Made], out: Path) -> tuple[list[float], list[float]] | None:
+    """Seconds per training clip before and after, on some of the copies; None where there is nothing to measure."""
+    whole = {plan.source: str(out / plan.copy) for plan, done in zip(plans, made, strict=True) if done.status == "ok"}
+    pairs = list(whole.items())[:: max(1, len(whole) // MEASURED_VIDEOS)][:MEASURED_VIDEOS]
+    if not pairs:
+        return None
+    (seconds,) = each(loading_seconds, [Pairs(tuple(pairs))], workers=1, deadline=MEASURED_SECONDS)
+    return None if isinstance(seconds, Lost) else seconds
+
+
+def summary(
+    out: Path, plans: list[Planned], made: list[Made], speeds: tuple[list[float], list[float]] | None
+) -> list[str]:
+    """Lines for the terminal."""
+    counts = Counter(result.status for result in made)
+    there = counts["ok"] + counts["partial"]
+    partial = f", {counts['partial']} partial" if counts["partial"] else ""
+    lines = [f"{there} of {len(made)} videos have a copy{partial}"]
+    told = [
+        f"  {as_text(plan.source)}: {result.status}: {result.reason}"
+        for plan, result in zip(plans, made, strict=True)
+        if result.status != "ok"
+    ]
+    lines += told[:SHOWN] + [f"  ... {len(told) - SHOWN} more in {out / 'prepare.parquet'}"] * (len(told) > SHOWN)
+    if there:
+        before, after = (
+            sum({plan.source: getattr(result, name) for plan, result in zip(plans, made, strict=True)
+                 if result.status in KEPT}.values()) for name in ("bytes_before", "bytes_after")
+        )  # fmt: skip
+        lines.append(f"size: {before / 1e6:.1f} MB before, {after / 1e6:.1f} MB after, {after / before:.2f} times")
+    if speeds is not None:
+        slow, fast = (len(seconds) / sum(seconds) for seconds in speeds)
+        lines.append(
+            f"loading: {slow:.1f} clips/s before, {fast:.1f} after, {fast / slow:.1f} times "
+            f"({len(speeds[0])} clips of 32 frames at short side 224, one process)"
+        )
+    return lines
+
+
+def next_command(manifest: Manifest, copies: Path) -> str:
+    """What the copies are for."""
+    if any(row.label is not None for row in manifest.rows):
+        return f"hybridvideo train --data.train {copies}"
+    parts = [row.path.split("/") for row in manifest.rows]
+    if {"train", "val"} <= {part[0] for part in parts} and all(len(part) > 2 for part in parts):
+        return f"hybridvideo train --data.train {copies.parent / 'train'} --data.val {copies.parent / 'val'}"
+    return f"hybridvideo predict RUN {copies}"

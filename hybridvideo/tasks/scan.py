@@ -1,0 +1,108 @@
+"""`hybridvideo scan`: look at every video of a corpus -> a table, a summary here, and a page."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from hybridvideo.data.decode import BACKENDS
+from hybridvideo.data.manifest import Manifest, read_manifest
+from hybridvideo.data.scan import ScanSettings, scan
+from hybridvideo.errors import STATUSES, TooMuchBadData, UserError, nearest
+from hybridvideo.report.environment import environment_facts
+from hybridvideo.report.page import duration, percent
+from hybridvideo.report.scan import next_steps, scan_page
+from hybridvideo.tasks.bulk import Finished, page_beside, run_job
+
+__all__ = ["ScanSettings", "scan_corpus"]
+
+MOST_LINES = 20  # of the bad files on the terminal
+
+SCHEMA = pa.schema(
+    [
+        ("path", pa.string()), ("status", pa.string()), ("reason", pa.string()), ("label", pa.string()),
+        ("group", pa.string()), ("promised", pa.int64()), ("decoded", pa.int64()), ("codec", pa.string()),
+        ("pixel_format", pa.string()), ("width", pa.int64()), ("height", pa.int64()), ("fps", pa.float64()),
+        ("duration", pa.float64()), ("regular", pa.bool_()), ("rotation", pa.int64()), ("bytes", pa.int64()),
+        ("mtime_ns", pa.int64()), ("checksum", pa.string()),
+    ]
+)  # fmt: skip
+
+
+def scan_corpus(
+    source: str, out: str, settings: ScanSettings, labelled: bool, root: str | None, workers: int, deadline: float,
+    max_bad: float,
+) -> int:  # fmt: skip
+    """The command."""
+    if settings.backend not in ("auto", *BACKENDS):
+        allowed = ("auto", *BACKENDS)
+        hint = nearest(settings.backend, allowed)
+        raise UserError(f"no decoding backend is called {settings.backend!r}{hint}; allowed: {', '.join(allowed)}")
+    table = Path(out) if Path(out).suffix else Path(out) / "scan.parquet"
+    manifest = read_manifest(source, root=root, labelled=labelled)
+    notes = {"job": "scan", "source": source, "root": str(manifest.root.absolute()), "labels": list(manifest.labels),
+             **asdict(settings), "deadline": deadline, "environment": environment_facts()}  # fmt: skip
+    finished = run_job(
+        table, manifest, lambda part: scan(part, settings, workers=workers, deadline=deadline), SCHEMA, notes,
+        max_bad=1.0, label="scanning",
+    )  # fmt: skip
+    page = scan_page(page_beside(table, table != Path(out)), finished.rows, facts(finished, manifest), notes)
+    show(finished, table, page)
+    if finished.failed > max_bad * len(manifest):
+        raise TooMuchBadData(
+            f"{finished.failed} of {len(manifest)} files are unusable, more than --max-bad {max_bad} allows; "
+            f"{table} says why for each"
+        )
+    return 0
+
+
+def facts(finished: Finished, manifest: Manifest) -> dict[str, object]:
+    """What was done, for the page."""
+    notes = finished.provenance
+    return {
+        "source": notes["source"], "paths start from": notes["root"], "decoded": notes["decode"],
+        "backend": notes["backend"], "short": f"fewer than {notes['short']} frames",
+        "deadline": f"{notes['deadline']:g} s a file", "files": len(manifest), "scanned in this call": finished.inputs,
+        "in": duration(finished.seconds), "table": str(finished.table),
+    }  # fmt: skip
+
+
+# ---- for a person ----------------------------------------------------------------------------------------------------
+
+
+def show(finished: Finished, table: Path, page: Path) -> None:
+    """How many of each status, the first bad files, and what to do next."""
+    rows = finished.rows
+    counts = Counter(row["status"] for row in rows)
+    summary = Table("status", "files", "share")
+    for status in STATUSES:
+        if counts[status]:
+            summary.add_row(status, str(counts[status]), percent(counts[status] / len(rows)))
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(summary)
+    show_bad(console, [row for row in rows if row["status"] != "ok"])
+    print(f"{len(rows)} files, {finished.failed} unusable, {finished.videos_per_second:.1f} files/s")
+    for step in next_steps(rows, str(table)):
+        print(f"- {step}")
+    print(f"table {table}\nreport {page}")
+
+
+def show_bad(console: Console, bad: Sequence[dict[str, Any]]) -> None:
+    """The first files that are not whole, with their reason."""
+    if not bad:
+        return
+    listed = Table("file", "status", "reason")
+    for row in bad[:MOST_LINES]:
+        listed.add_row(escape(row["path"]), row["status"], escape(row["reason"]))
+    console.print(listed)
+    if len(bad) > MOST_LINES:
+        print(f"... and {len(bad) - MOST_LINES} more in the table")
