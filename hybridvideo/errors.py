@@ -21,6 +21,7 @@ STATUSES = (
     "timeout",
     "crashed",
 )
+USABLE = ("ok", "partial", "short")  # of these, what videos are used with; short ones are padded
 
 
 class HybridVideoError(Exception):

@@ -38,7 +38,7 @@ from av.container import OutputContainer
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
-from hybridvideo.data.decode import VideoReader
+from hybridvideo.data.decode import IndexCache, VideoReader
 from hybridvideo.data.decode.frames import WHOLE, ByteArray, FloatArray, Framing, Size
 from hybridvideo.data.sound import Sound
 from hybridvideo.errors import EnvironmentFault, UserError, VideoError
@@ -71,11 +71,12 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Copy:
-    """A copy to make: paths of original and copy, and how."""
+    """A copy to make: paths of original and copy, and how. index: a file that tells later readers of its frames."""
 
     source: str
     target: str
     recipe: Recipe
+    index: str | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,9 @@ def transcode(copy: Copy) -> Made:
     aside = aside_of(target)
     try:
         with VideoReader(copy.source) as reader:
-            return _transcode(reader, aside, target, copy.recipe, before)
+            made = _transcode(reader, aside, target, copy.recipe, before)
+        _note(copy)
+        return made
     except VideoError as error:
         status = "unreadable" if error.status == "partial" else error.status  # not even what it had come down to
         return Made(status, error.reason, bytes_before=before)
@@ -147,6 +150,15 @@ def _transcode(reader: VideoReader, aside: Path, target: Path, recipe: Recipe, b
         reader.status, reader.reason, reader.info.frames, width, height, reader.info.duration, before,
         target.stat().st_size,
     )  # fmt: skip
+
+
+def _note(copy: Copy) -> None:
+    """Let the index know the copy."""
+    if copy.index is not None:
+        index = IndexCache(copy.index)
+        with VideoReader(copy.target, index=index) as reader:
+            reader.frames_at([0], Framing(size=(2, 2)))
+        index.close()
 
 
 # ---- pictures

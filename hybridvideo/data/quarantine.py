@@ -1,6 +1,6 @@
 """What a scan found unusable is not opened again: its item says at once what the scan said.
 
-Held are the rows of a scan's table that are neither `ok` nor `partial`, for as long as the file is the one that was
+Held are the rows of a scan's table that are not usable (errors.USABLE), for as long as the file is the one that was
 scanned: of the same size, and of the same time of change or the same content. A file that was mended or replaced, or
 that was missing and has come, is tried again.
 """
@@ -19,10 +19,9 @@ import pyarrow.parquet as pq
 
 from hybridvideo.data.manifest import Manifest
 from hybridvideo.data.scan import checksum, stamp
-from hybridvideo.errors import STATUSES, UserError
+from hybridvideo.errors import STATUSES, USABLE, UserError
 
 COLUMNS = ("path", "status", "reason", "bytes", "mtime_ns", "checksum")
-USABLE = ("ok", "partial")
 
 
 def quarantined(table: str | Path | None, manifest: Manifest) -> dict[int, tuple[str, str]]:

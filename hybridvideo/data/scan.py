@@ -2,7 +2,7 @@
 
     status     ok          every frame that is promised decodes
                partial     some do not, or the file is cut off: what decodes is used
-               short       fewer frames than asked for (a still picture in a video's clothes)
+               short       fewer frames than asked for (a still picture in a video's clothes); used, and padded
                others      nothing of it can be used; errors.STATUSES
     promised   frames that the header claims, else that the packets hold
     decoded    frames that came when the whole file was decoded; null where only its index was read
@@ -19,11 +19,11 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
-from hybridvideo.data.decode import VideoInfo, VideoReader, guard
+from hybridvideo.data.decode import IndexCache, VideoInfo, VideoReader, guard
 from hybridvideo.data.manifest import Manifest
 from hybridvideo.data.workers import Lost, each
 from hybridvideo.errors import UserError, VideoError
@@ -44,6 +44,8 @@ class ScanSettings:
     """Videos with fewer frames are `short`."""
     backend: str = "auto"
     """Decoder: auto, or a name of decode.BACKENDS."""
+    index: str | None = None
+    """File for what is found out about where frames stand, for later readers (decode.known.IndexCache)."""
 
     def __post_init__(self) -> None:
         if self.short < 1:
@@ -109,12 +111,18 @@ def checksum(file: Path) -> str:
 
 def decoded(file: str, settings: ScanSettings) -> dict[str, Any]:
     """Open the file and, if that is wanted, decode all of it. Raises VideoError."""
-    with VideoReader(file, settings.backend) as reader:
+    with VideoReader(file, settings.backend, known_files(settings.index)) as reader:
         before = reader.info
         info = reader.check() if settings.decode == "full" else before
         promised = before.header_frames or before.frames
         row = {"promised": promised, "decoded": info.frames if settings.decode == "full" else None}
         return {**row, **described(info), **judged(info, reader.status, reader.reason, settings)}
+
+
+@cache
+def known_files(index: str | None) -> IndexCache | None:
+    """The index, opened once in each process."""
+    return None if index is None else IndexCache(index)
 
 
 def described(info: VideoInfo) -> dict[str, Any]:

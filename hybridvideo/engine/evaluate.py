@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from hybridvideo.config import EvalConfig, Preprocessing
+from hybridvideo.data.decode.known import index_beside
 from hybridvideo.data.loader import Loader, Reading, view_loader
 from hybridvideo.data.manifest import Manifest
 from hybridvideo.data.quarantine import quarantined
@@ -93,7 +94,10 @@ def open_views(
 ) -> Loader:
     """All views of the videos of one process, in batches; to be closed."""
     held = quarantined(reading.quarantine, manifest)
-    dataset = ViewDataset(manifest, prep.clip, ViewTransform(prep.frame, views.crops), views.clips, quarantine=held)
+    dataset = ViewDataset(
+        manifest, prep.clip, ViewTransform(prep.frame, views.crops), views.clips,
+        index=index_beside(reading.quarantine), quarantine=held,
+    )  # fmt: skip
     return view_loader(
         dataset, batch_videos=videos_per_batch(views), workers=reading.workers, deadline=reading.deadline,
         rank=rank, world=world,

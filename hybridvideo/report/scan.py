@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from hybridvideo.errors import USABLE
 from hybridvideo.report.page import (
     Cell,
     Html,
@@ -29,7 +30,6 @@ from hybridvideo.report.page import (
 )
 from hybridvideo.report.sections import Rows, setting_blocks, unreadable_blocks
 
-USABLE = ("ok", "partial")
 MOST_KINDS = 12
 """Most lines of a table of codecs or sizes."""
 LENGTHS = (1, 2, 5, 10, 20, 30, 60, 300, 1800)
@@ -39,7 +39,7 @@ SLOWEST = 10
 MEANINGS = {
     "ok": "every promised frame decodes",
     "partial": "damaged or cut off; used as far as it decodes",
-    "short": "too few frames",
+    "short": "few frames; clips are padded",
     "no_video": "no video stream in it",
     "unreadable": "nothing decodes",
     "unsupported": "a codec or pixel format that is not decoded here",
@@ -81,8 +81,7 @@ def next_steps(rows: Rows, scanned: str) -> list[str]:
         (counts["missing"], "listed, but not there: fetch them, or name their folder with --root (--data.root in "
                             "training)."),
         (counts["partial"], "damaged: training uses what decodes. Fetch them again if you can."),
-        (counts["short"], "with fewer frames than --short says: with `--short 1` they count as usable; a clip then "
-                          "repeats the last frame."),
+        (counts["short"], "with fewer frames than --short says: they are used, and clips of them padded (`clip.pad`)."),
         (counts["timeout"], "past the deadline: if they are long, scan with a longer --deadline."),
         (counts["unsupported"], "not decoded here: transcode them with another program."),
         (len(identical(rows)), "with the same bytes as another file of the list: see that none stands in both training "

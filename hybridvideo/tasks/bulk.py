@@ -25,7 +25,7 @@ from hybridvideo.data.workers import DEADLINE
 from hybridvideo.engine.multiview import Precision
 from hybridvideo.engine.preemption import StopRequest
 from hybridvideo.engine.progress import progress
-from hybridvideo.errors import Preempted, TooMuchBadData, UserError
+from hybridvideo.errors import USABLE, Preempted, TooMuchBadData, UserError
 from hybridvideo.report.environment import environment_facts
 from hybridvideo.tasks.folders import write_json, write_text
 from hybridvideo.tasks.tables import Rows, check_format, write_batches
@@ -123,7 +123,7 @@ def run_job(
     rows = sorted(read_parts(parts), key=lambda row: row["index"])
     write_batches(table, (rows[i : i + ROWS_PER_GROUP] for i in range(0, len(rows), ROWS_PER_GROUP)), schema, notes)
     shutil.rmtree(parts)
-    failed = len({row["index"] for row in rows if row["status"] not in ("ok", "partial")})
+    failed = len({row["index"] for row in rows if row["status"] not in USABLE})
     finished = Finished(table, rows, len(waiting), failed, seconds, notes)
     if failed > max_bad * len(manifest):
         share = f"{failed} of {len(manifest)} inputs"

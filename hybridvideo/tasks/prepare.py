@@ -35,6 +35,7 @@ from hybridvideo.data.cache import (
 )
 from hybridvideo.data.cache import Recipe as Recipe
 from hybridvideo.data.decode import guard
+from hybridvideo.data.decode.known import SUFFIX
 from hybridvideo.data.manifest import Manifest, read_manifest, write_manifest
 from hybridvideo.data.workers import Lost, each
 from hybridvideo.engine.progress import progress
@@ -44,6 +45,7 @@ from hybridvideo.tasks.folders import write_json, write_text
 from hybridvideo.tasks.kinetics import prepare_kinetics
 from hybridvideo.tasks.tables import write_table
 
+MANIFEST = "manifest.csv"
 KINETICS = "kinetics400"  # the source that stands for making its list
 KEPT = ("ok", "partial")
 TRY_AGAIN = ("timeout", "crashed", "missing")  # may be otherwise the next time
@@ -118,7 +120,7 @@ def prepare(
         write_results(folder, manifest, plans, made, kept, recipe)
     print("\n".join(summary(folder, plans, made, measure(plans, made, folder))))
     if kept:
-        print(f"wrote {folder / 'manifest.csv'}\nnext: {next_command(manifest, folder / 'manifest.csv')}")
+        print(f"wrote {folder / MANIFEST}\nnext: {next_command(manifest, folder / MANIFEST)}")
     failed = len(made) - len(kept)
     if failed > max_bad * len(made):
         raise TooMuchBadData(f"{failed} of {len(made)} videos have no copy, more than --max-bad {max_bad} allows")
@@ -229,7 +231,8 @@ def make_copies(
     waiting = {name: plan for name, plan in wanted.items() if not (name in done and done[name].holds(plan, out))}
     if len(waiting) < len(wanted):
         print(f"{len(wanted) - len(waiting)} of {len(wanted)} originals were done before", file=sys.stderr)
-    copies = [Copy(plan.source, str(out / plan.copy), recipe) for plan in waiting.values()]
+    index = str(out / MANIFEST) + SUFFIX
+    copies = [Copy(plan.source, str(out / plan.copy), recipe, index) for plan in waiting.values()]
     with contextlib.ExitStack() as stack:
         for plan in waiting.values():
             make_folder((out / plan.copy).parent, out)
@@ -308,7 +311,7 @@ def write_results(
     facts = {"recipe": asdict(recipe), "environment": environment_facts()}
     write_table(out / "prepare.parquet", rows, SCHEMA, facts)
     copies = tuple(replace(manifest.rows[index], path=plans[index].copy) for index in kept)
-    write_manifest(Manifest(copies, manifest.labels, out), out / "manifest.csv")
+    write_manifest(Manifest(copies, manifest.labels, out), out / MANIFEST)
 
 
 def as_text(name: str) -> str:

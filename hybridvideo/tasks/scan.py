@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from hybridvideo.data.decode import BACKENDS
+from hybridvideo.data.decode.known import SUFFIX
 from hybridvideo.data.manifest import Manifest, read_manifest
 from hybridvideo.data.scan import ScanSettings, scan
 from hybridvideo.errors import STATUSES, TooMuchBadData, UserError, nearest
@@ -51,6 +52,7 @@ def scan_corpus(
     manifest = read_manifest(source, root=root, labelled=labelled)
     notes = {"job": "scan", "source": source, "root": str(manifest.root.absolute()), "labels": list(manifest.labels),
              **asdict(settings), "deadline": deadline, "environment": environment_facts()}  # fmt: skip
+    settings = replace(settings, index=str(table) + SUFFIX)
     finished = run_job(
         table, manifest, lambda part: scan(part, settings, workers=workers, deadline=deadline), SCHEMA, notes,
         max_bad=1.0, label="scanning",

@@ -15,6 +15,7 @@ from accelerate.utils import broadcast_object_list
 
 from hybridvideo.config import AugmentConfig, Preprocessing, TrainRun
 from hybridvideo.data.dataset import ClipDataset
+from hybridvideo.data.decode.known import index_beside
 from hybridvideo.data.loader import Reading
 from hybridvideo.data.manifest import Manifest, check_files, read_manifest
 from hybridvideo.data.quarantine import quarantined
@@ -214,8 +215,15 @@ def make_data(
     run: TrainRun, model: VideoModel, manifest: Manifest, val: Manifest | None, accelerator: Accelerator, folder: Path
 ) -> tuple[Data, Data | None]:
     """Clips, or the outputs of a frozen part where nothing random but a flip stands before it."""
-    clips = ClipDataset(manifest, run.clip, TrainTransform(run.frame, run.augment), run.seed, bad=run.data.bad,
-                        quarantine=quarantined(run.data.quarantine, manifest))  # fmt: skip
+    clips = ClipDataset(
+        manifest,
+        run.clip,
+        TrainTransform(run.frame, run.augment),
+        run.seed,
+        bad=run.data.bad,
+        index=index_beside(run.data.quarantine, run.data.train),
+        quarantine=quarantined(run.data.quarantine, manifest),
+    )
     still = AugmentConfig(crop="none", flip=0.0)
     centre = replace(run.clip, train_start="centre" if run.clip.train_start == "random" else run.clip.train_start)
     val_clips = ClipDataset(val, centre, TrainTransform(run.frame, still), run.seed,

@@ -17,12 +17,13 @@ import pytest
 from hybridvideo.config import AugmentConfig, ClipConfig, FrameConfig
 from hybridvideo.data import scan as scan_module
 from hybridvideo.data.dataset import ClipDataset
+from hybridvideo.data.decode.known import index_beside
 from hybridvideo.data.manifest import Manifest, Row, read_manifest
 from hybridvideo.data.quarantine import quarantined
 from hybridvideo.data.scan import ScanSettings, scan, scan_file
 from hybridvideo.data.transforms import TrainTransform, ViewTransform
 from hybridvideo.data.views import ViewDataset
-from hybridvideo.errors import UserError
+from hybridvideo.errors import USABLE, UserError
 from tests.videos import blank, cut, write_audio, write_video
 
 EXPECTED = {
@@ -146,10 +147,10 @@ def held(table: Path, manifest: Manifest) -> set[str]:
     return {manifest.rows[index].path for index in quarantined(table, manifest)}
 
 
-UNUSABLE = {path for path, status in EXPECTED.items() if status not in ("ok", "partial")}
+UNUSABLE = {path for path, status in EXPECTED.items() if status not in USABLE}
 
 
-def test_what_is_neither_ok_nor_partial_is_held_with_its_reason(corpus: Manifest, table: Path) -> None:
+def test_what_cannot_be_used_is_held_with_its_reason(corpus: Manifest, table: Path) -> None:
     found = quarantined(table, corpus)
     assert {corpus.rows[index].path: status for index, (status, _) in found.items()} == {
         path: EXPECTED[path] for path in UNUSABLE
@@ -229,3 +230,12 @@ def test_real_files_have_the_status_that_is_known_of_them(shared: Path) -> None:
     }
     corrupted = rows["decord/tests__test_data__corrupted.mp4"]
     assert corrupted["promised"] == 50 and "49 of 50" in corrupted["reason"]
+
+
+def test_a_scan_leaves_an_index_that_saves_readers_the_search(corpus: Manifest, tmp_path: Path) -> None:
+    settings = ScanSettings(index=str(tmp_path / "scan.parquet.index"))
+    list(scan(corpus, settings, workers=0, deadline=60.0))
+    index = index_beside(tmp_path / "scan.parquet")
+    good = corpus.file([row.path for row in corpus.rows].index("good.mp4"))
+    known = index.get(str(good))
+    assert known is not None and known.counted and not known.tolerant and known.status == "ok"
