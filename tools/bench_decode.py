@@ -87,7 +87,7 @@ def encode(folder: Path, videos: Path) -> dict[str, str]:
             write = ["-c:v", "libx264", "-g", str(gop), "-pix_fmt", "yuv420p", str(out)]
             subprocess.run(["ffmpeg", "-v", "error", "-y", *read, *write], check=True)
             files[f"{name} GOP {gop}"] = str(out)
-    files["340x256 as published"] = str(videos / VIDEOS["340x256"][0])
+    files["340x256 as published"] = str((videos / VIDEOS["340x256"][0]).absolute())
     return files
 
 
@@ -114,7 +114,7 @@ def clip_calls(case: Case, indices: list[int], draw: random.Random, cache: Index
 
     def ours(index: IndexCache | None) -> Any:
         with VideoReader(case.path, index=index) as reader:
-            return reader.frames_at(indices, Framing(box, size))
+            return reader.clips_at([(indices, Framing(box, size))], exact=size is None)[0]  # as in training
 
     calls: dict[str, Call] = {OURS[0]: lambda: ours(None), OURS[1]: lambda: ours(cache)}
     if size is None:

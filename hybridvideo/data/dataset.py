@@ -132,6 +132,7 @@ class ClipDataset(Dataset[ClipItem | list[ClipItem]]):
             lambda duration, span: [start(duration=duration, span=span, draw=draw.start) for draw in draws],
             [draw.framing if inside else whole_frames for draw in draws],
             index=self.index,
+            exact=not inside,
             retry=self.bad == "retry",
         )
 

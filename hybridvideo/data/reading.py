@@ -80,16 +80,17 @@ def sample(reader: VideoReader, clip: ClipConfig, starts: Starts) -> Sampled:
 
 def decode_clips(
     file: Path, clip: ClipConfig, starts: Starts, framers: Sequence[Framer], *,
-    index: IndexCache | None = None, retry: bool = True,
+    index: IndexCache | None = None, exact: bool = True, retry: bool = True,
 ) -> Decoded:  # fmt: skip
     """The clips of a video, the k-th under the k-th framer, each frame decoded once. Raises VideoError.
 
-    retry: a video that turns out to be damaged on the way is sampled anew within what is readable.
+    exact: as in VideoReader.clips_at. retry: a video that turns out to be damaged on the way is sampled anew within
+    what is readable.
     """
 
     def take(reader: VideoReader, sampled: Sampled, seen: list[Size]) -> list[torch.Tensor]:
         shots = [(row.tolist(), noting(framer, seen)) for row, framer in zip(sampled.indices_KT, framers, strict=True)]
-        return [clip.frames_TCHW for clip in reader.clips_at(shots)]
+        return [clip.frames_TCHW for clip in reader.clips_at(shots, exact)]
 
     return _decode(file, clip, starts, take, index, retry)
 

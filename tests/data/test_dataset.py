@@ -136,7 +136,7 @@ class Damaged:
 
     def __exit__(self, *error: object) -> None: ...
 
-    def clips_at(self, shots: list[Any]) -> list[Any]:
+    def clips_at(self, shots: list[Any], exact: bool = True) -> list[Any]:
         if self.status == "ok":
             self.times, self.status, self.reason = self.times[:20], "partial", "20 of 40 frames can be decoded"
             raise VideoError("partial", self.reason)

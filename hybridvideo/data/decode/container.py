@@ -12,6 +12,7 @@ from hybridvideo.errors import VideoError
 # Without a look ahead FFmpeg cannot guess how far frames are reordered where an H.264 stream does not say it:
 # assume the most.
 LONGEST_REORDERING = {"strict": "strict"}
+LESS_DEBLOCKING = {"skip_loop_filter": "noref"}  # of frames that nothing refers to
 NO_LOOK_AHEAD = {"skip_frame": "all", "analyzeduration": "1"}
 # What files begin with whose header describes the streams: opening them need not decode to find out.
 SELF_DESCRIBING = {4: (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip"), 0: (b"\x1a\x45\xdf\xa3",)}

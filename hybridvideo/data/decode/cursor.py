@@ -21,6 +21,7 @@ from av.video.stream import VideoStream
 from hybridvideo.data.decode import guard
 from hybridvideo.data.decode.container import (
     FAULTS,
+    LESS_DEBLOCKING,
     LONGEST_REORDERING,
     describes_itself,
     open_container,
@@ -55,6 +56,7 @@ class Cursor:
         self.path = path
         self.careful = not describes_itself(path)
         self.index = FrameIndex([], [], [], by_time=True)
+        self.exact = True
         self.tolerant = False  # True once damage is counted: complaints of the decoder are no news
         self.closed = False
         self.decoded = 0  # frames that came out of the decoder so far, wanted or not
@@ -87,6 +89,16 @@ class Cursor:
         """Open the file again: the one way back to its start that no demuxer gets wrong."""
         self.container.close()
         self._open()
+
+    def be_exact(self, exact: bool) -> None:
+        """Whether frames that nothing refers to are deblocked too; changing it on the way opens the file again."""
+        if exact == self.exact:
+            return
+        self.exact = exact
+        if self.codec.is_open:
+            self.restart()
+        else:
+            self.codec.options = self._options()
 
     def fetch(self, indices: Sequence[int]) -> Iterator[VideoFrame]:
         """The frames of these ascending indices, one after another. Raises Missed."""
@@ -215,15 +227,20 @@ class Cursor:
             self.codec = self.stream.codec_context
             guard.check_frame_size(self.codec.width, self.codec.height)
             self.codec.thread_count = 1
-            self.codec.options = guard.CODEC_OPTIONS | ({} if self.careful else LONGEST_REORDERING)
+            self._skips = self.codec.name == "h264" and self.container.format.name in TIMED_CONTAINERS
+            self.codec.options = self._options()
             self.time_base = Fraction(self.stream.time_base or Fraction(1, 1000))
         except BaseException:
             self.container.close()
             raise
-        self._skips = self.codec.name == "h264" and self.container.format.name in TIMED_CONTAINERS
         self._skipping = False
         self.codec.skip_frame = "DEFAULT"
         self._stand(packet=0, frame=0, ahead=None)
+
+    def _options(self) -> dict[str, str]:
+        """The decoder's, which take effect when it is opened."""
+        reordering = {} if self.careful else LONGEST_REORDERING
+        return guard.CODEC_OPTIONS | reordering | (LESS_DEBLOCKING if self._skips and not self.exact else {})
 
     def _stand(self, packet: int, frame: int, ahead: VideoPacket | None) -> None:
         """Be at this packet, from which frames before `frame` do not come; `ahead` is that packet if already read."""

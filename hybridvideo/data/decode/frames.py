@@ -107,10 +107,14 @@ def whole(size: Size) -> Framing:
 
 @dataclass(frozen=True)
 class Shot:
-    """Frames at distinct ascending indices, under one framing. A request is several of them, from one pass."""
+    """Frames at distinct ascending indices, under one framing. A request is several of them, from one pass.
+
+    exact: False where a backend may leave out what is hardly seen (`VideoReader.clips_at`).
+    """
 
     indices: list[int]
     framer: Framer = whole
+    exact: bool = True
 
 
 def shoot(shots: Sequence[Shot], size: Size, decode_whole: Callable[[list[int]], ByteArray]) -> list[ByteArray]:

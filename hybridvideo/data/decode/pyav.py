@@ -71,6 +71,7 @@ class PyAVBackend:
         """Frames (U, H, W, C) of each shot."""
         if self._cursor.closed:
             raise UserError("this VideoReader is closed; open it again")
+        self._cursor.be_exact(any(shot.exact for shot in shots))
         while True:
             try:
                 return self._gather(shots)
