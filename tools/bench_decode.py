@@ -320,7 +320,9 @@ def report_views(path: str, rounds: int) -> bool:
     met = True
     for clips, least in VIEW_BARS.items():
         transform = ViewTransform(FrameConfig(*CROP), crops=3)
-        dataset = ViewDataset(Manifest((Row(path),), (), Path()), ClipConfig(32, stride=2), transform, clips)
+        dataset = ViewDataset(
+            Manifest((Row(path),), (), Path(), confined=False), ClipConfig(32, stride=2), transform, clips
+        )
         calls = grid_of(path, dataset).calls(dataset)
         compare_views(calls)
         used: dict[str, Call] = {name: partial(use_up, call) for name, call in calls.items()}

@@ -58,7 +58,7 @@ def scan(manifest: Manifest, settings: ScanSettings, *, workers: int, deadline: 
     It has `index`, `path`, `status`, `reason`, `label`, `group`, what stands in UNKNOWN (None where it cannot be told)
     and `seconds`. deadline: seconds for one file. Raises EnvironmentFault for a backend that is not installed.
     """
-    look = partial(scan_file, os.fspath(manifest.root), manifest.root_given, settings)
+    look = partial(scan_file, os.fspath(manifest.root), manifest.root_given if manifest.confined else None, settings)
     paths = [row.path for row in manifest.rows]
     with closing(each(look, list(enumerate(paths)), workers=workers, deadline=deadline)) as results:
         for index, (result, row) in enumerate(zip(results, manifest.rows, strict=True)):
@@ -77,12 +77,12 @@ def stated(failure: Lost | VideoError) -> dict[str, str]:
     return {"status": failure.status, "reason": failure.reason}
 
 
-def scan_file(root: str, strict: bool, settings: ScanSettings, task: tuple[int, str]) -> dict[str, Any]:
-    """Status, reason and facts of one listed file."""
+def scan_file(root: str, strict: bool | None, settings: ScanSettings, task: tuple[int, str]) -> dict[str, Any]:
+    """Status, reason and facts of one listed file. strict: as in guard.inside; None: the path may lead anywhere."""
     start = time.perf_counter()
     row = {**UNKNOWN, "status": "ok", "reason": ""}
     try:
-        file = guard.inside(task[1], root, strict=strict)
+        file = os.path.join(root, task[1]) if strict is None else guard.inside(task[1], root, strict=strict)
         row |= stamp(Path(file))
         guard.regular_file(file)
         row["checksum"] = checksum(Path(file))

@@ -118,7 +118,7 @@ def as_manifest(paths: Paths) -> Manifest:
         return paths
     if isinstance(paths, str | Path):
         return read_manifest(paths, labelled=False)
-    return Manifest(tuple(Row(str(path), None, None) for path in paths), (), Path())
+    return Manifest(tuple(Row(str(path), None, None) for path in paths), (), Path(), confined=False)
 
 
 def default_views(model: VideoModel) -> EvalConfig:

@@ -34,9 +34,9 @@ from hybridvideo.data.cache import (
     transcode,
 )
 from hybridvideo.data.cache import Recipe as Recipe
-from hybridvideo.data.decode import guard
 from hybridvideo.data.decode.known import SUFFIX
 from hybridvideo.data.manifest import Manifest, read_manifest, write_manifest
+from hybridvideo.data.reading import listed_file
 from hybridvideo.data.workers import Lost, each
 from hybridvideo.engine.progress import progress
 from hybridvideo.errors import Preempted, TooMuchBadData, UserError, VideoError
@@ -160,7 +160,7 @@ def plan_copies(manifest: Manifest, source: Path, out: Path) -> list[Planned]:
 def why_refused(manifest: Manifest, index: int) -> str:
     """Why a row's path may not be followed, "" where it may."""
     try:
-        guard.inside(manifest.rows[index].path, manifest.root, strict=manifest.root_given)
+        listed_file(manifest, index)
     except VideoError as error:
         return error.reason
     return ""

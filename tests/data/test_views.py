@@ -10,7 +10,7 @@ import torch
 
 from hybridvideo.config import ClipConfig
 from hybridvideo.data import reading
-from hybridvideo.data.manifest import Manifest
+from hybridvideo.data.manifest import Manifest, read_manifest
 from hybridvideo.data.transforms import ViewTransform
 from hybridvideo.data.views import ViewDataset, collate_views, views_of
 from tests.data.test_dataset import FRAME, Damaged, manifest, numbers
@@ -107,3 +107,15 @@ def test_an_unexpected_error_is_not_taken_for_a_bad_video(manifest: Manifest, mo
     monkeypatch.setattr(reading, "VideoReader", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         views(manifest)[0]
+
+
+def test_a_path_that_the_user_typed_may_lead_anywhere_and_one_in_a_list_may_not(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "list.txt").write_text(f"../{manifest.root.name}/long.mp4 a\n")
+    (tmp_path.parent / manifest.root.name).exists() or (tmp_path.parent / manifest.root.name).symlink_to(manifest.root)
+    monkeypatch.chdir(tmp_path)
+    typed = read_manifest(f"../{manifest.root.name}/long.mp4", labelled=False)
+    assert views(typed)[0]["status"] == "ok"
+    listed = views(read_manifest("list.txt"))[0]
+    assert listed["status"] == "refused" and "outside the data root" in listed["reason"]

@@ -90,7 +90,7 @@ def read_manifest(
     numbers = None if order is None else label_names(order)
     names = label_names(labels) if labels is not None else numbers or own_names(entries)
     rows = looked_up(entries, Lookup(names, numbers), must=labelled and not single, several=several)
-    return Manifest(rows, names, base, root_given=root is not None or source.is_dir())
+    return Manifest(rows, names, base, root_given=root is not None or source.is_dir(), confined=not single)
 
 
 def _list_entries(source: Path, base: Path, root_given: bool, labelled: bool, format: str | None) -> list[Entry]:

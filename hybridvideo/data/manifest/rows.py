@@ -39,13 +39,15 @@ class Row:
 class Manifest:
     """Rows, the class names in order, and the folder that relative paths start from.
 
-    root_given: the root was named by the user, not taken from where the list lies.
+    root_given: the root was named by the user, not taken from where the list lies. confined: relative paths may not
+    lead out of the root; False where the user has typed them, not found them in a list.
     """
 
     rows: tuple[Row, ...]
     labels: tuple[str, ...]
     root: Path
     root_given: bool = field(default=False, compare=False)
+    confined: bool = field(default=True, compare=False)
 
     def __len__(self) -> int:
         return len(self.rows)
