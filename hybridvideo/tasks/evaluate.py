@@ -55,13 +55,13 @@ def evaluate(
 
 def read_list(run: str, data: EvaluateData, model: VideoModel) -> tuple[Manifest, str]:
     """The list with the labels of the model, and a name for it."""
-    source, root = data.manifest, data.root
+    source, root, order = data.manifest, data.root, data.order
     if source is None:
         config = read_run_config(Path(run))
         if config is None or not config.data.val:
             raise UserError(f"{run} has no validation list; give --data.manifest LIST")
-        source, root = config.data.val, root or config.data.root
-    manifest = read_manifest(source, root=root, labels=model.labels, order=data.order)
+        source, root, order = config.data.val, root or config.data.root, order or config.data.order
+    manifest = read_manifest(source, root=root, labels=model.labels, order=order)
     return manifest, Path(source).stem or "list"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from dataclasses import replace
@@ -67,8 +68,10 @@ def train(run: TrainRun, out: str | None, resume: bool, name: str) -> int:
     """The command; several processes of `accelerate launch` run it together."""
     honour_launcher()
     manifest, val = read_lists(run)
+    found = look_over(run, manifest, val)
     first = PartialState(cpu=pick_device(run.device).type == "cpu").is_main_process
     model = build_model(run, manifest.labels, first)  # before there is a folder: what cannot be built leaves none
+    say(first, "\n".join(found))
     folder = shared_folder(out, f"{name}-seed{run.seed}", resume)
     accelerator = make_accelerator(run, folder)
     if resume:
@@ -120,7 +123,7 @@ def finish(run: TrainRun, folder: Path, val: Manifest | None, accelerator: Accel
 
 
 def read_lists(run: TrainRun) -> tuple[Manifest, Manifest | None]:
-    """Training and validation lists under one label set; an early look for missing files."""
+    """Training and validation lists under one label set."""
     if not run.data.train:
         raise UserError(
             "no training list; give --data.train LIST (a folder of class folders, a CSV, `path label` lines)"
@@ -130,14 +133,24 @@ def read_lists(run: TrainRun) -> tuple[Manifest, Manifest | None]:
     val = read(run.data.val, labels=manifest.labels) if run.data.val else None
     if len(manifest.labels) < 2:
         raise UserError(f"{run.data.train} has one class ({manifest.labels[0]}); training needs two or more")
-    for source, part in ((run.data.train, manifest), (run.data.val, val)):
-        report = check_files(part) if part else None
-        if part and report and len(report.missing) > run.data.max_bad * len(part):
+    return manifest, val
+
+
+def look_over(run: TrainRun, manifest: Manifest, val: Manifest | None) -> list[str]:
+    """Lines on missing, duplicate and unlisted files and on classes. Raises TooMuchBadData for too many missing."""
+    lists = {run.data.train: manifest} | ({run.data.val: val} if val is not None else {})
+    everything = {os.path.normpath(part.file(index)) for part in lists.values() for index in range(len(part))}
+    lines = []
+    for source, part in lists.items():
+        report = check_files(part)
+        if len(report.missing) > run.data.max_bad * len(part):
             raise TooMuchBadData(
                 f"{len(report.missing)} of {len(part)} files of {source} are missing, more than data.max_bad "
                 f"{run.data.max_bad} allows (first: {report.missing[0]}); check data.root"
             )
-    return manifest, val
+        nowhere = [path for path in report.unlisted if os.path.normpath(part.root / path) not in everything]
+        lines += [f"{source}: {line}" for line in replace(report, unlisted=tuple(nowhere)).lines()]
+    return lines
 
 
 def make_accelerator(run: TrainRun, folder: Path) -> Accelerator:
