@@ -32,6 +32,10 @@ from hybridvideo.errors import VideoError
 Starts = Callable[[float, float], Sequence[float]]  # (duration, span) -> start of each clip, in seconds
 
 
+Finish = Callable[[torch.Tensor], torch.Tensor]  # of frames (T, C, H, W)
+PART = 64  # frames of a video that are decoded before they are finished
+
+
 @dataclass(frozen=True)
 class Sampled:
     """Which frames make the clips of a video. indices_KT: of the frames. start, end: seconds, one per clip."""
@@ -98,13 +102,17 @@ def decode_clips(
 
 
 def decode_union(
-    file: Path, clip: ClipConfig, starts: Starts, framer: Framer, *, index: IndexCache | None = None
+    file: Path, clip: ClipConfig, starts: Starts, framer: Framer, *, finish: Finish, index: IndexCache | None = None
 ) -> Decoded:
-    """All frames of the clips of a video, once each, ascending, under one framing. Raises VideoError."""
+    """All frames of the clips of a video, once each, ascending, under one framing, finished. Raises VideoError.
+
+    finish: what is left to do with some of the frames; whole frames of a long clip need not be in memory together.
+    """
 
     def take(reader: VideoReader, sampled: Sampled, seen: list[Size]) -> list[torch.Tensor]:
         wanted = np.unique(sampled.indices_KT).tolist()
-        return [reader.frames_at(wanted, noting(framer, seen)).frames_TCHW]
+        parts = [wanted[start : start + PART] for start in range(0, len(wanted), PART)]
+        return [torch.cat([finish(reader.frames_at(part, noting(framer, seen)).frames_TCHW) for part in parts])]
 
     return _decode(file, clip, starts, take, index, True)
 

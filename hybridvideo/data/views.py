@@ -86,14 +86,13 @@ class ViewDataset(Dataset[ViewItem]):
         def starts(duration: float, span: float) -> Sequence[float]:
             return uniform_starts(clips=self.clips, duration=duration, span=span)
 
-        inside = self.transform.frame.scaling == "decoder"
-        framer = self.transform.framing if inside else whole_frames
-        return decode_union(listed_file(self.manifest, index), self.clip, starts, framer, index=self.index)
+        file = listed_file(self.manifest, index)
+        if self.transform.frame.scaling == "rgb":
+            return decode_union(file, self.clip, starts, whole_frames, finish=self.transform.scaled, index=self.index)
+        return decode_union(file, self.clip, starts, self.transform.framing, finish=unchanged, index=self.index)
 
     def _item(self, index: int, decoded: Decoded) -> ViewItem:
         frames_UCHW, sampled = decoded.frames[0], decoded.sampled
-        if self.transform.frame.scaling == "rgb":
-            frames_UCHW = self.transform.scaled(frames_UCHW)
         _, positions = np.unique(sampled.indices_KT, return_inverse=True)
         item = self.blank(index, decoded.status, decoded.reason)
         return {
@@ -104,6 +103,11 @@ class ViewDataset(Dataset[ViewItem]):
             "start": sampled.start,
             "end": sampled.end,
         }
+
+
+def unchanged(frames_TCHW: torch.Tensor) -> torch.Tensor:
+    """Frames that the decoder has scaled need no more."""
+    return frames_TCHW
 
 
 def collate_views(items: Sequence[ViewItem]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,18 @@ def test_an_unreadable_video_has_no_views_but_a_reason(manifest: Manifest) -> No
     item = views(manifest, clips=2)[4]
     assert not cut(item) and item["status"] == "missing" and item["reason"]
     assert (item["start"], item["end"], item["label"], item["index"]) == ((), (), 0, 4)
+
+
+def test_frames_scaled_as_rgb_need_not_be_in_memory_together(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def views_rgb() -> Any:
+        return ViewDataset(manifest, ClipConfig(8), ViewTransform(replace(FRAME, scaling="rgb"), 3), clips=4)[0]
+
+    whole = views_rgb()
+    monkeypatch.setattr(reading, "PART", 5)
+    assert torch.equal(views_rgb()["frames"], whole["frames"])
+    assert (whole["frames"].int() - views(manifest, clips=4, crops=3)[0]["frames"]).abs().max() <= 3
 
 
 def test_a_video_in_quarantine_is_not_opened(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,7 @@ class Cursor:
         self.tolerant = False  # True once damage is counted: complaints of the decoder are no news
         self.closed = False
         self.decoded = 0  # frames that came out of the decoder so far, wanted or not
-        self._streams = False  # True once a request went on where the last one ended: go on, do not drain
+        self._streams = False  # True once a request went on behind the last one: go on, do not drain
         self._wanted: frozenset[int] = frozenset()  # packets of this run's frames
         self._final: int | None = None  # the last of them, behind which the decoder is drained
         self._reached = -1  # the last frame given
@@ -102,10 +102,14 @@ class Cursor:
 
     def fetch(self, indices: Sequence[int]) -> Iterator[VideoFrame]:
         """The frames of these ascending indices, one after another. Raises Missed."""
-        if indices[0] == self._reached + 1 > 0:
-            self._streams = True
+        self._streams = self._streams or self._goes_on(indices[0])
         for run in self._runs(indices):
             yield from self._run(run)
+
+    def _goes_on(self, index: int) -> bool:
+        """Whether a request goes on where the last one ended, or would, had the decoder not been drained."""
+        key = self.index.key_for(index)
+        return 0 <= self._reached < index and (key.packet if key is not None else 0) <= self._sent
 
     def _runs(self, indices: Sequence[int]) -> Iterator[list[int]]:
         """The indices in runs, between which seeking forward is cheaper than decoding."""

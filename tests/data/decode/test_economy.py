@@ -47,6 +47,14 @@ def test_reading_on_goes_on(video: Path) -> None:
         assert reader.frames_decoded <= 6 + 60 + 3
 
 
+def test_strided_parts_of_a_video_are_read_on_too(video: Path) -> None:
+    with VideoReader(video) as reader:
+        for start in range(0, 60, 20):
+            wanted = list(range(start, start + 20, 4))
+            assert numbers(reader.frames_at(wanted).frames_TCHW) == wanted
+        assert reader.frames_decoded <= 20 + 60
+
+
 def test_frames_one_by_one_are_decoded_once(video: Path) -> None:
     with VideoReader(video) as reader:
         assert [numbers(reader.frames_at([i]).frames_TCHW)[0] for i in range(40)] == list(range(40))
