@@ -189,6 +189,8 @@ def between(times: FloatArray, end_of_video: float, start: float, end: float, fp
     else:
         last = min(end, end_of_video)
         ticks = max(0, math.ceil((last - start) * fps - 1e-6))
+        if ticks > guard.MAX_PACKETS:
+            raise VideoError("refused", f"{ticks:,} frames from {start:g} to {last:g} s; ask for fewer")
         found = shown_at(times, start + np.arange(ticks) / fps)
     if not found:
         raise VideoError("short", f"no frame from {start:g} to {end:g} s in a video of {end_of_video:g} s")

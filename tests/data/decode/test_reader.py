@@ -105,6 +105,15 @@ def test_a_request_beyond_memory_is_refused(video: Path, monkeypatch: pytest.Mon
             reader.frames_at([0] * 11)
 
 
+def test_a_video_that_claims_to_last_for_weeks_takes_no_memory(tmp_path: Path) -> None:
+    weeks = write_video(tmp_path / "weeks.mkv", 3, ticks=(0, 512, 12800 * 86400 * 30))
+    with VideoReader(weeks) as reader:
+        assert reader.info.duration > 86400 * 29 and not reader.info.regular
+        assert len(reader.frames_at([0, 2])) == 2
+        with pytest.raises(VideoError, match="refused: .* frames from 0 to"):
+            reader.frames_between(0, 1e9, fps=1000)
+
+
 def test_a_closed_reader_says_so(video: Path) -> None:
     reader = VideoReader(video)
     reader.close()
