@@ -225,7 +225,7 @@ def scan(
 
 
 def bench(
-    subject: Literal["loader"],
+    subject: str,
     source: str,
     clip: ClipConfig = ClipConfig(frames=32, stride=2),  # noqa: B008
     frame: FrameConfig = FrameConfig(),  # noqa: B008
@@ -256,7 +256,8 @@ def bench(
     """
     from hybridvideo.tasks.bench import LoaderBench, bench_loader
 
-    assert subject == "loader"
+    if subject != "loader":
+        raise UserError(f"nothing called {subject!r} to measure; give loader")
     settings = LoaderBench(workers, batch_size, clips, rate, model, device)
     return bench_loader(source, settings, clip, frame, augment, out)
 

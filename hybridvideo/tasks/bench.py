@@ -44,6 +44,7 @@ STAGES: dict[str, tuple[tuple[type, str], ...]] = {
     "transform": ((ClipDataset, "_item"),),  # what is left: crop, flip
 }
 LATER = ("collate", "transfer")  # stages of a batch
+WARM_UP = 2  # batches
 
 
 @dataclass(frozen=True)
@@ -179,9 +180,9 @@ class Fed:
 
 
 def feed(dataset: ClipDataset, bench: LoaderBench, device: torch.device) -> Fed:
-    """Batches from the loader into a model, the first two batches not counted."""
+    """Batches from the loader into a model; those that warm up are not counted."""
     batches = chosen(dataset, bench, epoch=1000)
-    batches = batches[:2] + batches
+    batches = [batches[0]] * WARM_UP + batches
     work = trainer(dataset, bench, device) if bench.model else sleeper(bench.rate)
     with train_loader(dataset, batches, workers=bench.workers, pin_memory=device.type == "cuda") as loader:
         return consume(loader, work, device, bench)
@@ -197,7 +198,7 @@ def consume(loader: Loader, work: Callable[[Any], None], device: torch.device, b
             batch = next(batches)
             come = time.perf_counter()
             work(batch)
-            if number >= 2:
+            if number >= WARM_UP:
                 waited += come - start
                 worked += time.perf_counter() - come
                 clips += len(batch["ok"])
