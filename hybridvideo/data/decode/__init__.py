@@ -61,7 +61,8 @@ class VideoReader:
     A file that holds less than its header promises is "partial" from the start and readable as far as it goes. No
     frame ever stands in for another.
 
-    path: a regular local file. backend: "auto" or a name in BACKENDS. index: what is known of files that were opened
+    path: a regular local file. backend: a name in BACKENDS, or "auto": PyAV, and where that cannot serve the file the
+    next of AUTO that is installed; `backend` then names the one in use. index: what is known of files that were opened
     before; this one is looked up there, and kept there when the reader is closed.
     Raises VideoError for whatever is wrong with the file, UserError for a wrong argument, EnvironmentFault for a
     backend that is not installed.

@@ -48,7 +48,7 @@ class Known:
     """What reading a file once has told.
 
     promised: frames the file claims. last: seconds its last frame is shown. counted: all of it was decoded once.
-    tolerant: the index comes from that.
+    tolerant: the index comes from that. careful: how the file had to be opened (cursor.Cursor).
     """
 
     index: FrameIndex
@@ -57,6 +57,7 @@ class Known:
     last: float
     counted: bool
     tolerant: bool
+    careful: bool
     status: str
     reason: str
 
@@ -170,7 +171,8 @@ def _packed(known: Known) -> tuple[str, bytes]:
         "frames": len(index), "keys": len(index.keys), "by_time": index.by_time,
         "stored": known.picture.stored, "quarter_turns": known.picture.quarter_turns,
         "pixel_format": known.picture.pixel_format, "promised": known.promised, "last": known.last,
-        "counted": known.counted, "tolerant": known.tolerant, "status": known.status, "reason": known.reason,
+        "counted": known.counted, "tolerant": known.tolerant, "careful": known.careful,
+        "status": known.status, "reason": known.reason,
     }  # fmt: skip
     tables = [index.packets_N, index.ticks_N, *([getattr(key, name) for key in index.keys] for name in KEY_FIELDS)]
     numbers = np.concatenate([np.diff(np.asarray(table, dtype=np.int64), prepend=0) for table in tables])
@@ -190,5 +192,6 @@ def _unpacked(facts_text: str, numbers_blob: bytes) -> Known:
     return Known(
         FrameIndex(packets_N.tolist(), ticks_N.tolist(), keys_of, facts["by_time"]),
         Picture(tuple(facts["stored"]), facts["quarter_turns"], facts["pixel_format"]),
-        facts["promised"], facts["last"], facts["counted"], facts["tolerant"], facts["status"], facts["reason"],
+        facts["promised"], facts["last"], facts["counted"], facts["tolerant"], facts["careful"],
+        facts["status"], facts["reason"],
     )  # fmt: skip

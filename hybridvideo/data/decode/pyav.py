@@ -36,7 +36,7 @@ class PyAVBackend:
         self.status, self.reason = "ok", ""
         self._info: VideoInfo | None = None
         self._picture: Picture | None = None
-        self._cursor = Cursor(path)
+        self._cursor = Cursor(path, careful=known is not None and known.careful)
         try:
             self._start() if known is None else self._go_on(known)
         except BaseException:
@@ -91,7 +91,7 @@ class PyAVBackend:
             return None
         return Known(
             self._cursor.index, self._picture, self._promised, self._last, self._counted, self._cursor.tolerant,
-            self.status, self.reason,
+            self._cursor.careful, self.status, self.reason,
         )  # fmt: skip
 
     def close(self) -> None:
@@ -159,7 +159,8 @@ class PyAVBackend:
     # ---------------------------------------------------------------- frames
 
     def _describe(self) -> VideoInfo:
-        index, picture = self._cursor.index, self._known_picture()
+        picture = self._known_picture()  # before anything else: seeking a first frame may shrink the index
+        index = self._cursor.index
         base = self._cursor.time_base
         height, width = turned(picture.stored, picture.quarter_turns)
         return VideoInfo(
