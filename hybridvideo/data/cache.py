@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import time
 from collections.abc import Iterator
@@ -39,12 +40,13 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 from av.video.stream import VideoStream
 
 from hybridvideo.data.decode import IndexCache, VideoReader
-from hybridvideo.data.decode.frames import WHOLE, ByteArray, FloatArray, Framing, Size
+from hybridvideo.data.decode.frames import WHOLE, ByteArray, FloatArray, Framer, Framing, Size
 from hybridvideo.data.sound import Sound
 from hybridvideo.errors import EnvironmentFault, UserError, VideoError
 
 TICKS = 11_520_000  # per second
 SAME_TIME = 1e-6  # seconds
+LONGEST_NAME = 255  # bytes, of a file on nearly every file system
 CHUNK_BYTES = 32 * 2**20  # RGB held at once
 X264 = "b-pyramid=none:weightp=0:scenecut=0:open-gop=0"
 DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO}
@@ -129,8 +131,10 @@ def transcode(copy: Copy) -> Made:
 
 
 def aside_of(target: Path) -> Path:
-    """Where a copy stands until it is complete."""
-    return target.with_name(f".{target.name}.part")
+    """Where a copy stands until it is complete; of a name that leaves no room for more, only a digest."""
+    fits = len(os.fsencode(target.name)) <= LONGEST_NAME - len("..part")
+    name = target.name if fits else hashlib.blake2b(os.fsencode(target.name), digest_size=16).hexdigest()
+    return target.with_name(f".{name}.part")
 
 
 def _transcode(reader: VideoReader, aside: Path, target: Path, recipe: Recipe, before: int) -> Made:
@@ -213,12 +217,17 @@ def _add_stream(container: OutputContainer, reader: VideoReader, recipe: Recipe)
     return stream
 
 
+def _scaled_to(height: int, width: int) -> Framer:
+    """Whole frames scaled; a function, so that a shape that cannot be scaled is the file's fault, not the user's."""
+    return lambda size: Framing(size=(height, width))
+
+
 def _images(reader: VideoReader, recipe: Recipe) -> Iterator[tuple[ByteArray, float]]:
     """RGB frames (H, W, C) of the copy's size with their times, a bounded number in memory."""
     size = (reader.info.height, reader.info.width)
     height, width = copy_size(size, recipe.short_side)
     scaled = min(size) > recipe.short_side or min(size) < 2
-    framing = Framing(size=(height, width)) if scaled else WHOLE
+    framing = _scaled_to(height, width) if scaled else WHOLE
     step = max(1, CHUNK_BYTES // (height * width * 3))
     for start in range(0, reader.info.frames, step):
         chosen = range(start, min(start + step, reader.info.frames))
@@ -274,7 +283,7 @@ def _load_clip(file: str, draw: float) -> None:
         indices = np.clip(np.arange(start, start + span, SPEED_STRIDE), 0, reader.info.frames - 1)
         height, width = reader.info.height, reader.info.width
         scale = SPEED_SIDE / min(height, width)
-        reader.frames_at(indices.tolist(), Framing(size=(round(height * scale), round(width * scale))))
+        reader.frames_at(indices.tolist(), _scaled_to(round(height * scale), round(width * scale)))
 
 
 # ---- names

@@ -102,15 +102,23 @@ def decode_clips(
 
 
 def decode_union(
-    file: Path, clip: ClipConfig, starts: Starts, framer: Framer, *, finish: Finish, index: IndexCache | None = None
+    file: Path,
+    clip: ClipConfig,
+    starts: Starts,
+    framer: Framer,
+    *,
+    finish: Finish | None = None,
+    index: IndexCache | None = None,
 ) -> Decoded:
     """All frames of the clips of a video, once each, ascending, under one framing, finished. Raises VideoError.
 
-    finish: what is left to do with some of the frames; whole frames of a long clip need not be in memory together.
+    finish: what is left to do with some of the frames, so that all whole ones need not be in memory together.
     """
 
     def take(reader: VideoReader, sampled: Sampled, seen: list[Size]) -> list[torch.Tensor]:
         wanted = np.unique(sampled.indices_KT).tolist()
+        if finish is None:
+            return [reader.frames_at(wanted, noting(framer, seen)).frames_TCHW]
         parts = [wanted[start : start + PART] for start in range(0, len(wanted), PART)]
         return [torch.cat([finish(reader.frames_at(part, noting(framer, seen)).frames_TCHW) for part in parts])]
 
@@ -122,16 +130,23 @@ Take = Callable[[VideoReader, Sampled, list[Size]], list[torch.Tensor]]
 
 def _decode(file: Path, clip: ClipConfig, starts: Starts, take: Take, index: IndexCache | None, retry: bool) -> Decoded:
     with VideoReader(file, index=index) as reader:
-        seen: list[Size] = []
+        times = reader.times
         try:
-            sampled = sample(reader, clip, starts)
-            frames = take(reader, sampled, seen)
+            return _taken(reader, clip, starts, take)
         except VideoError as error:
             if error.status != "partial" or not retry:
                 raise
-            sampled = sample(reader, clip, starts)
-            frames = take(reader, sampled, seen)
-        return Decoded(frames, sampled, seen[-1], reader.status, reader.reason)
+            return _taken(reader, clip, starts, take)
+        finally:
+            if reader.times is not times:  # damage met on the way: had another clip met it first, this one would differ
+                reader.forget()
+
+
+def _taken(reader: VideoReader, clip: ClipConfig, starts: Starts, take: Take) -> Decoded:
+    seen: list[Size] = []
+    sampled = sample(reader, clip, starts)
+    frames = take(reader, sampled, seen)
+    return Decoded(frames, sampled, seen[-1], reader.status, reader.reason)
 
 
 def noting(framer: Framer, seen: list[Size]) -> Framer:

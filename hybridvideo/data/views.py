@@ -89,7 +89,7 @@ class ViewDataset(Dataset[ViewItem]):
         file = listed_file(self.manifest, index)
         if self.transform.frame.scaling == "rgb":
             return decode_union(file, self.clip, starts, whole_frames, finish=self.transform.scaled, index=self.index)
-        return decode_union(file, self.clip, starts, self.transform.framing, finish=unchanged, index=self.index)
+        return decode_union(file, self.clip, starts, self.transform.framing, index=self.index)
 
     def _item(self, index: int, decoded: Decoded) -> ViewItem:
         frames_UCHW, sampled = decoded.frames[0], decoded.sampled
@@ -103,11 +103,6 @@ class ViewDataset(Dataset[ViewItem]):
             "start": sampled.start,
             "end": sampled.end,
         }
-
-
-def unchanged(frames_TCHW: torch.Tensor) -> torch.Tensor:
-    """Frames that the decoder has scaled need no more."""
-    return frames_TCHW
 
 
 def collate_views(items: Sequence[ViewItem]) -> dict[str, Any]:

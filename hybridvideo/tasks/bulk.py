@@ -28,7 +28,7 @@ from hybridvideo.engine.progress import progress
 from hybridvideo.errors import USABLE, Preempted, TooMuchBadData, UserError
 from hybridvideo.report.environment import environment_facts
 from hybridvideo.tasks.folders import write_json, write_text
-from hybridvideo.tasks.tables import Rows, check_format, write_batches
+from hybridvideo.tasks.tables import Rows, check_format, printable, write_batches
 from hybridvideo.weights.folders import WEIGHTS, find_checkpoint
 
 ROWS_PER_PART = 256  # rows between two writes: what a crash can cost
@@ -110,7 +110,7 @@ def run_job(
     with StopRequest() as stop, progress(label, len(manifest), done=len(done)) as advance:
         kept: Rows = []
         for rows in by_input(compute(manifest.subset(waiting)) if waiting else []):
-            kept += [{**row, "index": waiting[row["index"]]} for row in rows]
+            kept += [{**printable(row), "index": waiting[row["index"]]} for row in rows]
             advance(1)
             stopping = stop.requested
             if stopping or len(kept) >= ROWS_PER_PART:
@@ -161,7 +161,7 @@ def write_part(parts: Path, rows: Rows) -> None:
 def read_parts(parts: Path) -> Iterator[dict[str, Any]]:
     """All rows that are kept."""
     for path in sorted(parts.glob("part-*.jsonl")):
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8").rstrip("\n").split("\n"):  # a name may hold other line ends
             yield json.loads(line)
 
 

@@ -17,6 +17,15 @@ from hybridvideo.errors import UserError
 Rows = list[dict[str, Any]]
 
 
+def printable(row: dict[str, Any]) -> dict[str, Any]:
+    r"""The row with what is no Unicode in its texts, such as a file name in another encoding, as \udcXX."""
+    return {name: _escaped(cell) if isinstance(cell, str) else cell for name, cell in row.items()}
+
+
+def _escaped(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def write_table(path: Path, rows: Rows, schema: pa.Schema, provenance: dict[str, Any]) -> None:
     """One table from rows in memory."""
     write_batches(path, [rows], schema, provenance)

@@ -136,6 +136,8 @@ class Damaged:
 
     def __exit__(self, *error: object) -> None: ...
 
+    def forget(self) -> None: ...
+
     def clips_at(self, shots: list[Any], exact: bool = True) -> list[Any]:
         if self.status == "ok":
             self.times, self.status, self.reason = self.times[:20], "partial", "20 of 40 frames can be decoded"

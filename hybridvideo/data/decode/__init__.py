@@ -31,12 +31,13 @@ from hybridvideo.data.decode.frames import (
     Framer,
     Framing,
     Shot,
+    Size,
     VideoInfo,
     between,
     shown_at,
 )
 from hybridvideo.data.decode.known import IndexCache, Known
-from hybridvideo.errors import EnvironmentFault, UserError, nearest
+from hybridvideo.errors import EnvironmentFault, UserError, VideoError, nearest
 
 __all__ = ["AUTO", "BACKENDS", "WHOLE", "Clip", "Framing", "IndexCache", "VideoInfo", "VideoReader"]
 
@@ -171,6 +172,10 @@ class VideoReader:
         self._backend.check()
         return self.info
 
+    def forget(self) -> None:
+        """Keep nothing of what was found out here for later readers."""
+        self._index = None
+
     def close(self) -> None:
         if self._index is not None and (known := self._backend.known()) is not None:
             self._index.put(self._file, known)
@@ -194,9 +199,20 @@ class VideoReader:
 
 
 def _checked(framing: Framing | Framer) -> Framer:
-    """The framing as a function of the frame's size that refuses what does not fit."""
-    framer = framing if callable(framing) else lambda size: framing
-    return lambda size: framer(size).within(size)
+    """The framing as a function of the frame's size that refuses what does not fit.
+
+    Where a function gives it, it is the file's shape that does not fit, such as 4096x2 pixels at a short side of 224.
+    """
+    if not callable(framing):
+        return framing.within
+
+    def fitting(size: Size) -> Framing:
+        try:
+            return framing(size).within(size)
+        except UserError as error:
+            raise VideoError("refused", f"frames of {size[1]}x{size[0]} pixels cannot be used: {error}") from None
+
+    return fitting
 
 
 def _backend(name: str) -> Callable[[str, Known | None], Backend]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import av
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.stream import VideoStream
 
 from hybridvideo.data.decode import guard
+from hybridvideo.data.decode.contents import unknown_contents
 from hybridvideo.errors import VideoError
 
 # Without a look ahead FFmpeg cannot guess how far frames are reordered where an H.264 stream does not say it:
@@ -16,6 +20,7 @@ LESS_DEBLOCKING = {"skip_loop_filter": "noref"}  # of frames that nothing refers
 NO_LOOK_AHEAD = {"skip_frame": "all", "analyzeduration": "1"}
 # What files begin with whose header describes the streams: opening them need not decode to find out.
 SELF_DESCRIBING = {4: (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip"), 0: (b"\x1a\x45\xdf\xa3",)}
+MOST_CALLS = 100_000  # each passes over 64 kB of junk
 # What PyAV raises on a bad file; LookupError where a stream turns up that the header does not name.
 FAULTS = (av.FFmpegError, OSError, ValueError, RuntimeError, LookupError, ArithmeticError, MemoryError)
 
@@ -27,7 +32,9 @@ def open_container(path: str, careful: bool) -> InputContainer:
         return av.open(path, "r", options=options, metadata_errors="replace")
     except av.FFmpegError as error:
         if isinstance(error, av.error.InvalidDataError | av.error.ArgumentError):
-            raise guard.unknown_container(path) from None
+            raise unknown_contents(path) from None
+        if isinstance(error, EOFError):
+            raise VideoError("unreadable", "the file ends before its first frame") from None
         raise VideoError("unreadable", words(error)) from None
     except FAULTS as error:
         raise VideoError("unreadable", words(error)) from None
@@ -45,6 +52,20 @@ def video_stream(container: InputContainer) -> VideoStream:
     if getattr(chosen, "codec_context", None) is None:
         raise VideoError("unsupported", "this FFmpeg has no decoder for the video stream")
     return chosen
+
+
+def demuxed(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
+    """The packets of a stream from where the demuxer stands, with the empty one at the end.
+
+    A demuxer of transport streams that meets long junk asks to be called again (EAGAIN); what follows is read too.
+    """
+    for _ in range(MOST_CALLS):
+        try:
+            yield from container.demux(stream)
+            return
+        except BlockingIOError:
+            continue
+    raise VideoError("unreadable", "nothing but junk for long")
 
 
 def describes_itself(path: str) -> bool:

@@ -9,11 +9,12 @@ the quarter turns are made last, on the small result.
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 from av.filter import Graph
 from av.filter.context import FilterContext
+from av.sidedata.sidedata import Type as SideDataType
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
@@ -24,6 +25,7 @@ from hybridvideo.errors import VideoError
 # 8-bit planar YUV -> where it is scaled: FFmpeg has fast paths from these to RGB.
 BETWEEN = {"yuv420p": "yuv422p", "yuv422p": "yuv422p", "yuvj420p": "yuvj422p", "yuvj422p": "yuvj422p"}
 
+MIRRORED = 4  # added to quarter turns: left and right change places first, as in films of some front cameras
 ANY_TIME_BASE = Fraction(1, 1000)  # a filter graph wants one; times play no part here
 
 Look: TypeAlias = tuple[int, int, str]  # width, height, pixel format of a stored frame
@@ -33,7 +35,7 @@ class Converter:
     """Frames of one stream -> RGB under one framing.
 
     stored: (height, width) every frame is brought to before anything else, that of the stream's first frame.
-    quarter_turns: counter-clockwise, that make it upright. framer: the framing for the upright size.
+    quarter_turns: what makes it upright, as the function of that name says. framer: the framing for the upright size.
     """
 
     def __init__(self, stored: Size, quarter_turns: int, framer: Framer) -> None:
@@ -49,7 +51,7 @@ class Converter:
     def into(self, frame: VideoFrame, image_HWC: ByteArray) -> None:
         """Write the upright RGB pixels of a frame. Raises VideoError `unsupported` where FFmpeg cannot convert it."""
         try:
-            image_HWC[...] = np.rot90(pixels(self._rgb(frame)), self.quarter_turns)
+            image_HWC[...] = upright(pixels(self._rgb(frame)), self.quarter_turns)
         except FAULTS as error:
             raise VideoError("unsupported", f"{frame.format.name} pixels cannot be converted: {words(error)}") from None
 
@@ -88,15 +90,46 @@ def turned(size: Size, quarter_turns: int) -> Size:
 
 
 def stored_box(box: Box, stored: Size, quarter_turns: int) -> Box:
-    """A box of the upright frame as a box of the stored one, which turned counter-clockwise is upright."""
+    """A box of the upright frame as a box of the stored one, which mirrored and turned counter-clockwise is upright."""
     top, left, height, width = box
     rows, columns = stored
+    if quarter_turns >= MIRRORED:
+        top, left, height, width = stored_box(box, stored, quarter_turns - MIRRORED)
+        return top, columns - left - width, height, width
     return (
         (top, left, height, width),
         (left, columns - top - height, width, height),
         (rows - top - height, columns - left - width, height, width),
         (rows - left - width, top, width, height),
     )[quarter_turns % 4]
+
+
+def quarter_turns(frame: VideoFrame) -> int:
+    """By the frame's display matrix, to the nearest quarter: counter-clockwise turns, plus MIRRORED if it also flips.
+
+    A matrix that is none (zeros, as some cameras write) leaves frames as they are.
+    """
+    if abs(frame.rotation) > 360:
+        return 0
+    if _flips(frame):
+        return round((frame.rotation + 180) / 90) % 4 + MIRRORED
+    return round(frame.rotation / 90) % 4
+
+
+def _flips(frame: VideoFrame) -> bool:
+    """Whether the display matrix turns the picture over."""
+    try:
+        stored = cast(Any, frame.side_data)[SideDataType.DISPLAYMATRIX]  # the type stubs know its own kinds only
+        matrix = np.frombuffer(memoryview(stored), dtype=np.int32)
+    except (KeyError, ValueError):  # PyAV does not know every kind of side data, and then gives none
+        return False
+    a, b, _, c, d = matrix[:5].astype(float)
+    return bool(a * d < b * c)
+
+
+def upright(image_HWC: ByteArray, quarter_turns: int) -> ByteArray:
+    """A view of a stored frame's pixels that is upright."""
+    return np.rot90(image_HWC[:, ::-1] if quarter_turns >= MIRRORED else image_HWC, quarter_turns % 4)
 
 
 def pixels(frame: VideoFrame) -> ByteArray:

@@ -23,19 +23,21 @@ from hybridvideo.data.decode.container import (
     FAULTS,
     LESS_DEBLOCKING,
     LONGEST_REORDERING,
+    demuxed,
     describes_itself,
     open_container,
     video_stream,
     words,
 )
+from hybridvideo.data.decode.contents import encrypted
 from hybridvideo.data.decode.packets import FrameIndex, Key, Packets
 from hybridvideo.errors import VideoError
 
 # Containers that store a presentation time with every packet, one packet per frame. Elsewhere times are guessed from
-# decoding times (AVI), or a frame's two fields may come in two packets (transport streams).
-TIMED_CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv", "asf", "ivf", "nut"}
+# decoding times (AVI, ASF), or a frame's two fields may come in two packets (transport streams).
+TIMED_CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv", "ivf", "nut"}
 # Where a packet has the same times after a seek as it had in one pass. Program and transport streams guess anew.
-SEEKABLE_CONTAINERS = TIMED_CONTAINERS | {"avi"}
+SEEKABLE_CONTAINERS = TIMED_CONTAINERS | {"avi", "asf"}
 WORTH_A_JUMP = 8  # packets to decode in vain before seeking forward pays
 VideoPacket: TypeAlias = "Packet[VideoStream]"  # a generic in the type stubs only
 DRAINED: Iterator[VideoPacket] = iter(())
@@ -163,7 +165,7 @@ class Cursor:
         packets, vp8 = Packets(), self.codec.name == "vp8"
         packet: VideoPacket
         try:
-            for packet in self.container.demux(self.stream):
+            for packet in demuxed(self.container, self.stream):
                 if packet.size == 0:
                     packets.empty += packet.dts is not None or packet.pts is not None
                     continue
@@ -194,8 +196,10 @@ class Cursor:
 
     # ---------------------------------------------------------------- what the file promises
 
-    def promised_packets(self) -> int:
-        """Entries in the index of an MP4 or MOV, edit list applied; 0 where a container has no such index."""
+    def promised_packets(self, there: int) -> int:
+        """Entries in the index of an MP4 or MOV, edit list applied; what an AVI counts; 0 where nothing is promised."""
+        if self._is_avi():
+            return self.stream.frames if self.stream.frames > there + 1 else 0  # some count one too many
         return len(self.stream.index_entries) if self.container.format.name.startswith("mov") else 0
 
     def ends_early(self, packets: Packets) -> tuple[float, float] | None:
@@ -212,7 +216,7 @@ class Cursor:
     def _promised_end(self) -> float | None:
         if self._is_avi():
             return None if not self.stream.frames else float(self.stream.frames * self.time_base)
-        if not self.container.format.name.startswith("matroska"):
+        if not self.container.format.name.startswith(("matroska", "flv", "asf")):
             return None
         if (tag := _clock_seconds(self.stream.metadata.get("DURATION", ""))) is not None:
             return tag
@@ -229,7 +233,8 @@ class Cursor:
         try:
             self.stream = video_stream(self.container)
             self.codec = self.stream.codec_context
-            guard.check_frame_size(self.codec.width, self.codec.height)
+            self.size = self.codec.width, self.codec.height  # by the header; the decoder changes its own on the way
+            guard.check_frame_size(*self.size)
             self.codec.thread_count = 1
             self._skips = self.codec.name == "h264" and self.container.format.name in TIMED_CONTAINERS
             self.codec.options = self._options()
@@ -259,7 +264,7 @@ class Cursor:
         if ahead is not None:
             yield ahead
         try:
-            for packet in self.container.demux(self.stream):
+            for packet in demuxed(self.container, self.stream):
                 if packet.size or (packet.pts is None and packet.dts is None):
                     yield packet
         except FAULTS as error:
@@ -363,6 +368,9 @@ def _note(packets: Packets, packet: VideoPacket, vp8: bool) -> None:
     packets.cut += packet.is_corrupt
     if packet.is_keyframe:
         packets.keys.append(number)
+        if packet.has_sidedata("encryption_info"):
+            raise encrypted()
+        packets.chained = packets.chained or packet.has_sidedata("palette")
     if packet.is_discard or (vp8 and not memoryview(packet)[0] & 0x10):  # VP8 show_frame bit
         packets.hidden.add(number)
 

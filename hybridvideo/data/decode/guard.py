@@ -44,7 +44,6 @@ CONTAINERS = (
 MAX_FRAME_PIXELS = 8192 * 8192  # per frame; an 8K panorama fits
 MAX_REQUEST_BYTES = 8 * 2**30  # RGB bytes one call may ask for
 MAX_PACKETS = 5_000_000  # 46 hours at 30 frames a second; their index takes about 0.6 GB
-PLAYLIST_STARTS = (b"#EXTM3U", b"ffconcat", b"<?xml", b"<MPD", b"v=0", b"[playlist]", b"#EXT")
 
 # What files of these containers begin with, and where. Other libraries recognise a container by their own, older rules
 # and have no list of allowed ones: they get only what cannot be taken for a playlist.
@@ -151,15 +150,6 @@ def check_request(frames: int, width: int, height: int) -> None:
         limit = f"at most {MAX_REQUEST_BYTES / 2**30:.0f} GiB at once, ask for fewer"
         reason = f"{frames} frames of {width}x{height} are {size / 2**30:.1f} GiB; {limit}"
         raise VideoError("refused", reason)
-
-
-def unknown_container(path: str) -> VideoError:
-    """The error for a file no allowed demuxer takes: a playlist is `refused`, anything else `unreadable`."""
-    with open(path, "rb") as file:
-        head = file.read(64).lstrip()
-    if head.startswith(PLAYLIST_STARTS):
-        return VideoError("refused", "a playlist or description of other files, not a video file")
-    return VideoError("unreadable", "not a video container FFmpeg knows, or its index is cut off")
 
 
 def _not_there(name: str) -> VideoError:

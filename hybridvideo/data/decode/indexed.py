@@ -99,6 +99,8 @@ class IndexedBackend(ABC):
         if self._closed:
             raise UserError("this VideoReader is closed; open it again")
         try:
+            if self._pyav.mirrored:
+                raise Unfit(f"frames are to be mirrored, which {self.library} does not do")
             return shoot(shots, (self.info.height, self.info.width), self._whole)
         except Unfit as unfit:
             raise self._explained(unfit) from None

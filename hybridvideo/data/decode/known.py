@@ -36,7 +36,7 @@ KEEP = "insert or replace into files values (?, ?, ?, ?, ?, ?)"
 
 @dataclass(frozen=True)
 class Picture:
-    """How a stream stores its frames. stored: (height, width). quarter_turns: counter-clockwise, to upright."""
+    """How a stream stores its frames. stored: (height, width). quarter_turns: to upright, as convert.quarter_turns."""
 
     stored: Size
     quarter_turns: int

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
+from operator import lt
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,7 @@ class Packets:
     smallest: int = 2**63 - 1  # bytes
     empty: int = 0  # packets without data, not numbered
     cut: int = 0  # packets the demuxer marks as damaged
+    chained: bool = False  # key packets need what came before them: a palette is stored once
     fault: str = ""  # why demuxing stopped before the end
 
     def __len__(self) -> int:
@@ -64,7 +66,9 @@ class FrameIndex:
     by_time: a key packet's mark is its presentation time; else, where those are made up (AVI), its decoding time.
     """
 
-    def __init__(self, packets_N: Sequence[int], ticks_N: Sequence[int], keys: Sequence[Key], by_time: bool) -> None:
+    def __init__(
+        self, packets_N: Sequence[int], ticks_N: Sequence[int] | IntArray, keys: Sequence[Key], by_time: bool
+    ) -> None:
         self.packets_N = list(packets_N)
         self.ticks_N: IntArray = np.asarray(ticks_N, dtype=np.int64)
         self.frame_of = {packet: frame for frame, packet in enumerate(self.packets_N)}
@@ -77,6 +81,8 @@ class FrameIndex:
         """The index of frames that come from these of the packets."""
         index = cls(packets_N, ticks_N, (), by_time)
         keys = [key for number in packets.keys if (key := index._key(packets, number)) is not None]
+        if not _marks_tell(packets, by_time):
+            keys = []  # a demuxer that is sent to one may land on another
         index.keys, index._key_packets = keys, [key.packet for key in keys]
         return index
 
@@ -96,9 +102,9 @@ class FrameIndex:
             place -= 1
         return self.keys[place] if place >= 0 else None
 
-    def without_keys(self) -> None:
-        """Trust no key packet any more: everything is decoded from the start of the file."""
-        self.keys, self._key_packets = [], []
+    def without_keys(self) -> FrameIndex:
+        """The same, trusting no key packet: everything is decoded from the start of the file."""
+        return FrameIndex(self.packets_N, self.ticks_N, (), self.by_time)
 
     def seconds(self, time_base: Fraction) -> FloatArray:
         ticks = (self.ticks_N - self.ticks_N[0]).astype(np.float64)
@@ -119,6 +125,16 @@ class FrameIndex:
         if frame is None and self.by_time and mark is not None:
             frame = int(np.searchsorted(self.ticks_N, mark))
         return None if mark is None or frame is None else Key(number, frame, mark)
+
+
+def _marks_tell(packets: Packets, by_time: bool) -> bool:
+    """Whether decoding may start where a mark says: not where the clock of a file starts anew on the way."""
+    if packets.chained:
+        return False
+    if by_time:
+        return not packets.hidden or len(set(packets.pts)) == len(packets)
+    known = [dts for dts in packets.dts if dts is not None]
+    return all(map(lt, known, known[1:]))
 
 
 def index_by_times(packets: Packets) -> FrameIndex:

@@ -16,7 +16,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 from hybridvideo.data.decode import guard
-from hybridvideo.data.decode.convert import Converter, turned
+from hybridvideo.data.decode.convert import MIRRORED, Converter, quarter_turns, turned
 from hybridvideo.data.decode.cursor import TIMED_CONTAINERS, Cursor, Missed
 from hybridvideo.data.decode.frames import ByteArray, FloatArray, Shot, VideoInfo
 from hybridvideo.data.decode.known import Known, Picture
@@ -60,6 +60,11 @@ class PyAVBackend:
     def decoded(self) -> int:
         """Frames that FFmpeg has decoded so far, wanted or not."""
         return self._cursor.decoded
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether the reader mirrors frames, beside turning them."""
+        return self._known_picture().quarter_turns >= MIRRORED
 
     @property
     def info(self) -> VideoInfo:
@@ -140,8 +145,8 @@ class PyAVBackend:
     def _note_cut_file(self, packets: Packets) -> None:
         """A file that holds less than it promises is partial before anything is decoded."""
         cursor = self._cursor
-        promised = cursor.promised_packets()
         there = len(packets) + packets.empty
+        promised = cursor.promised_packets(there)
         if promised > there:
             self._promised += promised - there
             self._mark_partial(f"{there} of {promised} frames are in the file")
@@ -194,15 +199,14 @@ class PyAVBackend:
 
     def _is_first_picture(self, frame: VideoFrame) -> bool:
         """Whether a frame has the size the header gives; streams that change it on the way are seldom."""
-        return (frame.width, frame.height) == (self._cursor.codec.width, self._cursor.codec.height)
+        return (frame.width, frame.height) == self._cursor.size
 
     def _known_picture(self, frame: VideoFrame | None = None) -> Picture:
         """Size, rotation and format of the stream's frames: those of the first one."""
         if self._picture is None:
             first = frame or self._first_frame()
             guard.check_frame_size(first.width, first.height)
-            quarter_turns = round(first.rotation / 90) % 4  # counter-clockwise, as numpy turns
-            self._picture = Picture((first.height, first.width), quarter_turns, first.format.name)
+            self._picture = Picture((first.height, first.width), quarter_turns(first), first.format.name)
         return self._picture
 
     def _first_frame(self) -> VideoFrame:
@@ -229,7 +233,7 @@ class PyAVBackend:
             if self.status == "partial" and not quietly:
                 raise VideoError("partial", self.reason) from None
         elif cursor.index.keys:
-            cursor.index.without_keys()
+            cursor.index = cursor.index.without_keys()
             cursor.restart()
         else:
             raise VideoError("unreadable", f"frames do not come the same way twice: {missed}") from None
@@ -244,9 +248,10 @@ class PyAVBackend:
         self._counted = True
         if not decoded or first is None:
             raise VideoError("unreadable", f"no frame can be decoded: {complaint or 'the decoder gives none'}")
-        if damaged or complaint or len(decoded) < len(cursor.index) or self.status == "partial":
+        expected = len(cursor.index) or _frames_of_avi(cursor, self._packets)
+        if damaged or complaint or len(decoded) < expected or self.status == "partial":
             self._mark_partial(self._tally(len(decoded), damaged, complaint))
-        if self.status == "partial" or set(decoded) != set(cursor.index.packets_N):
+        if self.status == "partial" or decoded != cursor.index.packets_N:
             step = 1 / (Fraction(cursor.stream.average_rate or 25) * cursor.time_base)
             cursor.index = index_by_decoding(self._packets, decoded, max(1, round(step)))
             cursor.tolerant = True
@@ -277,6 +282,11 @@ class Film:
         """Keep this frame if the shot has it."""
         if index in self._place:
             self._converter.into(frame, self.frames_UHWC[self._place[index]])
+
+
+def _frames_of_avi(cursor: Cursor, packets: Packets) -> int:
+    """How many frames an AVI's packets make: one each, but in MPEG-4, whose packets may hold two or none. Else 0."""
+    return len(packets.shown) if cursor.container.format.name == "avi" and cursor.codec.name != "mpeg4" else 0
 
 
 def _frames_are_packets(cursor: Cursor, packets: Packets) -> bool:

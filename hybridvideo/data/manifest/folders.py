@@ -13,7 +13,11 @@ SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "
 
 
 def videos_under(folder: Path) -> Iterator[str]:
-    """Paths of the videos below `folder`, relative to it and sorted; links are followed, each folder once."""
+    """Paths of what is named like a video below `folder`, relative to it and sorted.
+
+    Links are followed, each folder once. A dangling or circular link, a pipe or a device is a path too: reading it
+    says what it is. Raises UserError for a folder that may not be read.
+    """
     yield from sorted(_walk(folder, "", set()))
 
 
@@ -22,12 +26,19 @@ def _walk(folder: Path, inside: str, seen: set[str]) -> Iterator[str]:
     if real in seen:
         return  # a link back to a folder above
     seen.add(real)
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir():
-                yield from _walk(Path(entry.path), f"{inside}{entry.name}/", seen)
-            elif is_video(entry.name) and (entry.is_file() or not os.path.exists(entry.path)):
-                yield inside + entry.name  # a dangling link too: its row will say "missing"
+    for name in _names_in(folder):
+        if os.path.isdir(folder / name):  # False, not an error, for a link that leads to itself
+            yield from _walk(folder / name, f"{inside}{name}/", seen)
+        elif is_video(name):
+            yield inside + name
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError as error:
+        what = f"folder {folder} cannot be read ({error.strerror})"
+        raise UserError(f"{what}; make it readable, or move it away") from None
 
 
 def plain_folder(folder: Path) -> list[Entry]:

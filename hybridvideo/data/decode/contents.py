@@ -1,0 +1,62 @@
+"""What a file is that no demuxer takes, in words for a person: most of them are downloads that went wrong."""
+
+from __future__ import annotations
+
+from hybridvideo.errors import VideoError
+
+PLAYLIST_STARTS = (b"#EXTM3U", b"ffconcat", b"<?xml", b"<MPD", b"v=0", b"[playlist]", b"#EXT")
+LOOKED_AT = 2**20  # bytes
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+TEXT = bytes({*range(0x20, 0x100), *b"\t\n\r\f\b\x1b"} - {0x7F})
+
+# What files begin with, and what they are then called. The first that fits.
+STARTS: tuple[tuple[bytes, str], ...] = (
+    (b"version https://git-lfs", "a Git LFS pointer; fetch the file itself (`git lfs pull`)"),
+    (b"<!doctype html", "a web page, so the download has failed"),
+    (b"<html", "a web page, so the download has failed"),
+    (b"{", "JSON text, so the download may have failed"),
+    (b"\x89png", "a PNG picture"),
+    (b"\xff\xd8\xff", "JPEG pictures"),
+    (b"riff", "a RIFF file cut off, or of another kind than AVI"),
+    (b"pk\x03\x04", "a ZIP archive; unpack it"),
+    (b"\x1f\x8b", "compressed with gzip; unpack it"),
+    (b"7z\xbc\xaf", "a 7z archive; unpack it"),
+    (b"rar!", "a RAR archive; unpack it"),
+    (b"%pdf", "a PDF document"),
+    (b"\x7felf", "a program"),
+    (b"yuv4mpeg2", "raw YUV4MPEG2 pictures, which are not read here; convert it with ffmpeg"),
+)
+MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip", b"styp", b"moof")
+
+
+def unknown_contents(path: str) -> VideoError:
+    """The error for a file no allowed demuxer takes: playlists are `refused`, encrypted files `unsupported`."""
+    with open(path, "rb") as file:
+        head = file.read(LOOKED_AT)
+    start = head.removeprefix(BYTE_ORDER_MARK).lstrip()
+    if start.startswith(PLAYLIST_STARTS):
+        return VideoError("refused", "a playlist or description of other files, not a video file")
+    if head[4:8] in MP4_BOXES and b"encv" in head:
+        return encrypted()
+    return VideoError("unreadable", _unreadable(head, start[:64].lower()))
+
+
+def encrypted() -> VideoError:
+    """The error for pictures that need a key."""
+    return VideoError("unsupported", "the video is encrypted; decrypt it first")
+
+
+def _unreadable(head: bytes, start: bytes) -> str:
+    if head[4:8] in MP4_BOXES:
+        return "an MP4 or MOV file whose index (moov) is missing or broken: cut off, or never finished"
+    what = _looks_like(head, start)
+    return "not a video container FFmpeg knows" + (f": it is {what}" if what else ", or its index is cut off")
+
+
+def _looks_like(head: bytes, start: bytes) -> str:
+    for beginning, what in STARTS:
+        if start.startswith(beginning):
+            return what
+    if not head.strip(b"\0"):
+        return "nothing but zeros"
+    return "text" if not head[:4096].translate(None, TEXT) else ""
