@@ -204,7 +204,7 @@ def consume(loader: Loader, work: Callable[[Any], None], device: torch.device, b
                 clips += len(batch["ok"])
             advance(1)
     total = waited + worked
-    rate = clips / worked if bench.model or bench.rate else None
+    rate = clips / worked if bench.model else bench.rate
     return Fed(clips / total, rate, waited / total)
 
 

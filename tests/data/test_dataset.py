@@ -15,6 +15,7 @@ from hybridvideo.data.dataset import PADDING, ClipDataset, ClipItem, sample_gene
 from hybridvideo.data.manifest import Manifest, Row
 from hybridvideo.data.transforms import TrainTransform
 from hybridvideo.errors import VideoError
+from tests.videos import blank, write_video
 
 FRAME = FrameConfig(32, 32)
 FPS = 10
@@ -121,6 +122,17 @@ def test_neighbouring_samples_draw_unrelated_numbers() -> None:
 
 
 # ---- damage and faults
+
+
+def test_a_clip_of_a_damaged_video_does_not_depend_on_what_was_read_before(tmp_path: Path) -> None:
+    path = blank(write_video(tmp_path / "a.mp4", 120, container_options={"movflags": "faststart"}), 0.5, 0.7)
+    manifest = Manifest((Row(str(path), 0, None),), ("one",), tmp_path)
+    going_on = clips(manifest)
+    shown = [going_on[(epoch, 0)] for epoch in range(12)]
+    assert {item["status"] for item in shown} == {"ok", "partial"}
+    for epoch, item in enumerate(shown):
+        alone = clips(manifest)[(epoch, 0)]
+        assert item["status"] == alone["status"] and torch.equal(item["clip"], alone["clip"])
 
 
 class Damaged:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 
@@ -99,9 +100,11 @@ def test_bulk_folder_gives_all_videos_below_it_and_nothing_else(tmp_path: Path) 
     (tmp_path / "a/loop").symlink_to(tmp_path)
     (tmp_path / "gone.mp4").symlink_to(tmp_path / "nowhere.mp4")
     (tmp_path / "folder.mp4").mkdir()
+    (tmp_path / "ring.mp4").symlink_to(tmp_path / "ring.mp4")
+    os.mkfifo(tmp_path / "pipe.mp4")
     manifest = read_manifest(tmp_path, labelled=False)
-    assert [row.path for row in manifest.rows] == ["a/ü c.mov", "b.mp4", "gone.mp4"]
-    assert manifest.missing() == ["gone.mp4"] and {row.label for row in manifest.rows} == {None}
+    assert [row.path for row in manifest.rows] == ["a/ü c.mov", "b.mp4", "gone.mp4", "pipe.mp4", "ring.mp4"]
+    assert manifest.missing() == ["gone.mp4", "ring.mp4"] and {row.label for row in manifest.rows} == {None}
 
 
 def test_bulk_list_takes_paths_with_spaces_and_ignores_labels(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from hybridvideo.engine.evaluate import evaluate
 from hybridvideo.engine.preemption import StopRequest
 from hybridvideo.tasks import bulk
 from tests.engine.runs import run, settings
+from tests.videos import write_video
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +65,22 @@ def test_every_input_is_a_row_with_its_class_or_its_reason(trained: Path, mixed:
     notes = json.loads(pq.read_schema(out).metadata[b"hybridvideo"])
     assert notes["model"] == "hybrid" and len(notes["weights_sha256"]) == 64 and notes["views"]["clips"] == 2
     assert (tmp_path / "out.report.html").exists() and not (tmp_path / "out.parquet.parts").exists()
+
+
+def test_any_name_and_shape_of_a_file_is_a_row(trained: Path, motion: Path, tmp_path: Path) -> None:
+    good = sorted((motion / "test").rglob("*.*"))[0]
+    (tmp_path / "odd").mkdir()
+    for name in (b"line\xe2\x80\xa8separator.mp4", b"new\nline\x0c.mp4", b"not utf8 \xff.mp4"):
+        shutil.copy(good, os.fsencode(tmp_path / "odd") + b"/" + name)
+    write_video(tmp_path / "odd" / "wide.mp4", 4, size=(4096, 2), b_frames=0)
+    for name in ("o.parquet", "o.csv", "o.jsonl"):
+        assert call("predict", trained, tmp_path / "odd", "--out", tmp_path / name, "--workers", 0) == 0
+    rows = {row["path"]: row for row in rows_of(tmp_path / "o.parquet")}
+    assert {path: row["status"] for path, row in rows.items()} == {
+        "line\u2028separator.mp4": "ok", "new\nline\x0c.mp4": "ok", r"not utf8 \udcff.mp4": "unsupported",
+        "wide.mp4": "refused",
+    }  # fmt: skip
+    assert "4096x2" in rows["wide.mp4"]["reason"]
 
 
 def test_csv_and_json_lines_say_the_same_as_parquet(trained: Path, mixed: Path, tmp_path: Path) -> None:

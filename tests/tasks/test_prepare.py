@@ -353,3 +353,15 @@ def test_kinetics_says_what_is_missing_to_begin(
     )
     official.write_text(official.read_text().replace("archery", "archerie"))
     assert "did you mean 'archery'" in fails(capsys, "kinetics400", *annotations, *videos)
+
+
+def test_names_without_room_and_shapes_that_cannot_be_scaled_stop_nothing(tmp_path: Path, quick: list[str]) -> None:
+    longest = "x" * 251 + ".mp4"
+    (tmp_path / "videos").mkdir()
+    write_video(tmp_path / "videos" / longest, 4)
+    write_video(tmp_path / "videos" / "wide.mkv", 2, codec="ffv1", size=(40000, 400), pixel_format="gray")
+    assert call(tmp_path / "videos", "--out", tmp_path / "out", "--workers", 0) == 0
+    assert {Path(row["path"]).name: row["status"] for row in table(tmp_path / "out")} == {
+        longest: "ok", "wide.mkv": "refused",
+    }  # fmt: skip
+    assert (tmp_path / "out" / longest).is_file()

@@ -34,7 +34,7 @@ def open_container(path: str, careful: bool) -> InputContainer:
         if isinstance(error, av.error.InvalidDataError | av.error.ArgumentError):
             raise unknown_contents(path) from None
         if isinstance(error, EOFError):
-            raise VideoError("unreadable", "the file ends before its first frame") from None
+            raise unknown_contents(path, "the file ends before its first frame") from None
         raise VideoError("unreadable", words(error)) from None
     except FAULTS as error:
         raise VideoError("unreadable", words(error)) from None

@@ -29,8 +29,14 @@ STARTS: tuple[tuple[bytes, str], ...] = (
 MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip", b"styp", b"moof")
 
 
-def unknown_contents(path: str) -> VideoError:
-    """The error for a file no allowed demuxer takes: playlists are `refused`, encrypted files `unsupported`."""
+UNKNOWN = "not a video container FFmpeg knows, or its index is cut off"
+
+
+def unknown_contents(path: str, otherwise: str = UNKNOWN) -> VideoError:
+    """The error for a file no allowed demuxer takes: playlists are `refused`, encrypted files `unsupported`.
+
+    otherwise: the reason where its content is nothing that is known here.
+    """
     with open(path, "rb") as file:
         head = file.read(LOOKED_AT)
     start = head.removeprefix(BYTE_ORDER_MARK).lstrip()
@@ -38,7 +44,7 @@ def unknown_contents(path: str) -> VideoError:
         return VideoError("refused", "a playlist or description of other files, not a video file")
     if head[4:8] in MP4_BOXES and b"encv" in head:
         return encrypted()
-    return VideoError("unreadable", _unreadable(head, start[:64].lower()))
+    return VideoError("unreadable", _unreadable(head, start[:64].lower(), otherwise))
 
 
 def encrypted() -> VideoError:
@@ -46,11 +52,11 @@ def encrypted() -> VideoError:
     return VideoError("unsupported", "the video is encrypted; decrypt it first")
 
 
-def _unreadable(head: bytes, start: bytes) -> str:
+def _unreadable(head: bytes, start: bytes, otherwise: str) -> str:
     if head[4:8] in MP4_BOXES:
         return "an MP4 or MOV file whose index (moov) is missing or broken: cut off, or never finished"
     what = _looks_like(head, start)
-    return "not a video container FFmpeg knows" + (f": it is {what}" if what else ", or its index is cut off")
+    return f"not a video container FFmpeg knows: it is {what}" if what else otherwise
 
 
 def _looks_like(head: bytes, start: bytes) -> str:

@@ -52,6 +52,36 @@ def test_a_cut_file_without_an_index_is_partial_by_its_duration(tmp_path: Path, 
         assert numbers(reader.frames_at(first).frames_TCHW) == first
 
 
+def test_a_cut_flash_video_is_partial_by_its_duration(tmp_path: Path) -> None:
+    with VideoReader(cut(write_video(tmp_path / "cut.flv", 90), 0.5)) as reader:
+        assert reader.status == "partial" and "s" in reader.reason.split()
+
+
+def test_an_avi_that_counts_more_pictures_than_it_holds_is_partial(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "few.avi", 40, codec="mjpeg", pixel_format="yuvj420p")
+    with VideoReader(blank(path, 0.4, 0.5)) as reader:
+        info = reader.check()
+        assert reader.status == "partial" and reader.reason.startswith(f"{info.frames} of 40 frames")
+
+
+def test_what_follows_long_junk_in_a_transport_stream_is_read(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "gap.ts", 40, b_frames=0)
+    data = path.read_bytes()
+    middle = len(data) // 2 // 188 * 188
+    path.write_bytes(data[:middle] + bytes(200_000) + data[middle:])
+    with VideoReader(path) as reader:
+        shown = numbers(reader.frames_at([0, reader.info.frames - 1]).frames_TCHW)
+    assert shown == [0, 39]
+
+
+def test_asking_for_facts_of_a_video_that_is_damaged_from_its_start_tells_what_is_left(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "late.mp4", 60, gop=10)
+    headless = blank(path, 0.0, 0.15)
+    with VideoReader(headless) as reader:
+        info = reader.info
+        assert reader.status == "partial" and info.frames == len(reader.times) < 60
+
+
 def test_damage_in_the_middle_is_noticed_when_it_is_met(tmp_path: Path) -> None:
     path = blank(write_video(tmp_path / "hole.mp4", 60, container_options=FAST), 0.6, 0.7)
     with VideoReader(path) as reader:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import struct
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 import pytest
+import torch
 
-from hybridvideo.data.decode import VideoReader
-from tests.videos import numbers, write_video
+from hybridvideo.data.decode import Framing, VideoReader
+from tests.videos import HEIGHT, WIDTH, numbers, write_video
 
 EVEN = [512 * number for number in range(30)]
 VIDEOS: dict[str, dict[str, Any]] = {
@@ -102,6 +105,59 @@ def test_a_stream_that_changes_size_keeps_the_size_of_its_first_frame(tmp_path: 
         clip = reader.frames_at(range(24))
     assert clip.frames_TCHW.shape == (24, 3, 32, 96)
     assert numbers(clip.frames_TCHW) == [*range(12), *range(12)]
+
+
+@pytest.mark.parametrize("indices", [[20], [30, 40], [5, 30]])
+def test_the_first_frame_gives_the_size_whichever_is_asked_for_first(tmp_path: Path, indices: list[int]) -> None:
+    path = sizes_change(tmp_path)
+    with VideoReader(path) as reader:
+        clip = reader.frames_at(indices)
+        assert clip.frames_TCHW.shape[2:] == (HEIGHT, WIDTH)
+        assert (reader.info.width, reader.info.height) == (WIDTH, HEIGHT)
+    with VideoReader(path) as reader:
+        assert torch.equal(reader.frames_at(range(48)).frames_TCHW[indices], clip.frames_TCHW)
+
+
+def sizes_change(folder: Path) -> Path:
+    """A Matroska file of 48 frames whose second half is larger."""
+    parts = [write_video(folder / f"{side}.h264", 24, size=(side, side // 3), b_frames=0) for side in (WIDTH, 192)]
+    (folder / "both.h264").write_bytes(b"".join(part.read_bytes() for part in parts))
+    with av.open(str(folder / "both.h264")) as raw, av.open(str(folder / "changes.mkv"), "w") as container:
+        stream = container.add_stream_from_template(raw.streams.video[0])
+        for number, packet in enumerate(packet for packet in raw.demux(video=0) if packet.size):
+            packet.pts = packet.dts = number * 40
+            packet.time_base, packet.stream = Fraction(1, 1000), stream
+            container.mux(packet)
+    return folder / "changes.mkv"
+
+
+def test_a_clock_that_starts_anew_on_the_way_takes_no_frame_for_another(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "twice.mkv", 30)
+    path.write_bytes(path.read_bytes() * 2)
+    with VideoReader(path) as reader:
+        assert numbers(reader.frames_at([3, 13, 47, 54]).frames_TCHW) == [3, 13, 17, 24]
+        assert numbers(reader.frames_at([24, 45]).frames_TCHW) == [24, 15]
+
+
+@pytest.mark.parametrize("turn", [(-1, 0, 0, 1), (1, 0, 0, -1), (0, 1, 1, 0), (0, -1, -1, 0), (0, 0, 0, 0)])
+def test_a_matrix_that_flips_is_applied_and_one_of_zeros_is_not(tmp_path: Path, turn: tuple[int, ...]) -> None:
+    path = write_video(tmp_path / "plain.mp4", 4)
+    with VideoReader(path) as reader:
+        plain_TCHW = reader.frames_at(range(4)).frames_TCHW
+    a, b, c, d = (65536 * number for number in turn)
+    data = bytearray(path.read_bytes())
+    struct.pack_into(">5i", data, data.index(b"tkhd") + 44, a, b, 0, c, d)
+    path.write_bytes(data)
+    with VideoReader(path) as reader:
+        shown_TCHW = reader.frames_at(range(4)).frames_TCHW
+        part_TCHW = reader.frames_at(range(4), Framing(box=(4, 8, 16, 20))).frames_TCHW
+    transposed_TCHW = plain_TCHW.transpose(2, 3)
+    expected_TCHW = {
+        (-1, 0, 0, 1): plain_TCHW.flip(3), (1, 0, 0, -1): plain_TCHW.flip(2), (0, 1, 1, 0): transposed_TCHW,
+        (0, -1, -1, 0): transposed_TCHW.flip(2, 3), (0, 0, 0, 0): plain_TCHW,
+    }[turn]  # fmt: skip
+    assert torch.equal(shown_TCHW, expected_TCHW)
+    assert torch.equal(part_TCHW, shown_TCHW[:, :, 4:20, 8:28])
 
 
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])

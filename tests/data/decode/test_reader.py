@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from hybridvideo.data.decode import BACKENDS, Clip, VideoReader, guard
+from hybridvideo.data.decode import BACKENDS, Clip, Framing, VideoReader, guard
 from hybridvideo.errors import EnvironmentFault, UserError, VideoError
 from tests.videos import cut, numbers, write_audio, write_video
 
@@ -112,6 +112,11 @@ def test_a_video_that_claims_to_last_for_weeks_takes_no_memory(tmp_path: Path) -
         assert len(reader.frames_at([0, 2])) == 2
         with pytest.raises(VideoError, match=r"refused: .* frames from 0 to"):
             reader.frames_between(0, 1e9, fps=1000)
+
+
+def test_a_shape_that_no_framing_fits_is_the_files_fault(video: Path) -> None:
+    with VideoReader(video) as reader, pytest.raises(VideoError, match="refused"):
+        reader.frames_at([0], lambda size: Framing(size=(16, 32768)))
 
 
 def test_a_closed_reader_says_so(video: Path) -> None:
