@@ -59,9 +59,9 @@ class VideoError(HybridVideoError):
 
     def __init__(self, status: str, reason: str) -> None:
         assert status in STATUSES, status
-        super().__init__(f"{status}: {reason}")
         self.status = status
         self.reason = " ".join(reason.split())
+        super().__init__(f"{status}: {self.reason}")
 
     def __reduce__(self) -> tuple[type[VideoError], tuple[str, str]]:
         return type(self), (self.status, self.reason)  # crosses a worker's queue whole

@@ -9,11 +9,12 @@ A decoding library is one file in this folder and one line in BACKENDS. The file
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import math
 import operator
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Self, SupportsIndex, cast
 
@@ -37,7 +38,7 @@ from hybridvideo.data.decode.frames import (
     shown_at,
 )
 from hybridvideo.data.decode.known import IndexCache, Known
-from hybridvideo.errors import EnvironmentFault, UserError, VideoError, nearest
+from hybridvideo.errors import EnvironmentFault, HybridVideoError, UserError, VideoError, nearest
 
 __all__ = ["AUTO", "BACKENDS", "WHOLE", "Clip", "Framing", "IndexCache", "VideoInfo", "VideoReader"]
 
@@ -73,7 +74,8 @@ class VideoReader:
         self.path = os.fspath(path)
         self._asked, open_backend = backend, _backend(backend)
         self._file, self._index = guard.regular_file(path), index
-        self._backend = open_backend(self._file, index.get(self._file) if index is not None else None)
+        with _typed():
+            self._backend = open_backend(self._file, index.get(self._file) if index is not None else None)
 
     @property
     def backend(self) -> str:
@@ -82,7 +84,8 @@ class VideoReader:
 
     @property
     def info(self) -> VideoInfo:
-        return self._backend.info
+        with _typed():
+            return self._backend.info
 
     @property
     def times(self) -> FloatArray:
@@ -133,7 +136,8 @@ class VideoReader:
             Shot(sorted(set(indices)), _checked(framing), exact)
             for indices, (_, framing) in zip(wanted, clips, strict=True)
         ]
-        arrays = self._backend.decode(shots)
+        with _typed():
+            arrays = self._backend.decode(shots)
         return [self._clip(*parts) for parts in zip(arrays, shots, wanted, strict=True)]
 
     def _clip(self, frames_UHWC: ByteArray, shot: Shot, wanted: list[int]) -> Clip:
@@ -169,7 +173,8 @@ class VideoReader:
 
         Raises VideoError `unreadable` where no frame comes.
         """
-        self._backend.check()
+        with _typed():
+            self._backend.check()
         return self.info
 
     def forget(self) -> None:
@@ -196,6 +201,22 @@ class VideoReader:
         if min(indices) < 0 or max(indices) > last:
             wrong = min(indices) if min(indices) < 0 else max(indices)
             raise UserError(f"{self.path}: frame {wrong} is outside 0..{last}")
+
+
+@contextlib.contextmanager
+def _typed() -> Iterator[None]:
+    """What a decoding library raises that nobody foresaw is a fault of the file too, and ends no job.
+
+    Out of memory is not: in a worker that is a strike, elsewhere the machine's.
+    """
+    try:
+        yield
+    except (HybridVideoError, MemoryError):
+        raise
+    except Exception as error:
+        if "can't allocate memory" in str(error):
+            raise  # torch says it so
+        raise VideoError("unreadable", f"the decoder failed: {type(error).__name__}: {error}") from error
 
 
 def _checked(framing: Framing | Framer) -> Framer:

@@ -16,11 +16,21 @@ from typing import Any
 
 import decord
 import numpy as np
+from decord._ffi.base import DECORDLimitReachedError
 
-from hybridvideo.data.decode.frames import ByteArray
-from hybridvideo.data.decode.indexed import IndexedBackend, Unfit, one_line
+from hybridvideo.data.decode.frames import ByteArray, Shot
+from hybridvideo.data.decode.indexed import MEAN_BOUND, IndexedBackend, Unfit, one_line
 
-FAULTS = (decord.DECORDError, RuntimeError, AssertionError, StopIteration, IndexError, ValueError, TypeError)
+FAULTS = (
+    decord.DECORDError,
+    DECORDLimitReachedError,
+    RuntimeError,
+    AssertionError,
+    StopIteration,
+    IndexError,
+    ValueError,
+    TypeError,
+)
 NO_SUBSTITUTES = 1e-9  # share of the frames that may be another frame in its place; 0 would mean any number
 SINGLE_PRECISION = 1e-6  # relative error of the times that decord tells
 
@@ -34,10 +44,15 @@ class DecordBackend(IndexedBackend):
         if self._cursor.container.streams.best("video") != self._cursor.stream:
             raise Unfit("decord reads another video stream of this file")
         self._reader = self._opened()
-        self._keys = self._safe_keys()
+        self._keys = [] if self._starts_late() else self._safe_keys()
 
     def _release(self) -> None:
         self._reader = None
+
+    def _starts_late(self) -> bool:
+        """Reordered frames, the first due after 0, as in FLV and fragmented MP4: of some decord loses the first."""
+        index = self._cursor.index
+        return int(index.ticks_N[0]) > 0 and index.packets_N != sorted(index.packets_N)
 
     def _opened(self) -> Any:
         try:
@@ -66,7 +81,15 @@ class DecordBackend(IndexedBackend):
             self._approach(index)
             while self._place <= index:
                 frame = self._next()
+                if self._place == 1 and self._starts_late():
+                    self._check_first(self._pixels(frame))
             yield self._pixels(frame)
+
+    def _check_first(self, image_HWC: ByteArray) -> None:
+        """Raise Unfit where decord's first frame is another than PyAV's."""
+        first_HWC = self._pyav.decode([Shot([0])])[0][0]
+        if first_HWC.shape != image_HWC.shape or np.abs(first_HWC.astype(int) - image_HWC).mean() > MEAN_BOUND:
+            raise Unfit("decord loses the first frames of this file")
 
     def _approach(self, index: int) -> None:
         """Stand at or before the frame: at the last key frame before it, if that saves anything."""

@@ -265,7 +265,7 @@ class PyAVBackend:
             text = f"{decoded} of {self._promised} frames decode"
         else:
             text = self.reason or f"{decoded} frames decode" + (f", not all: {complaint}" if complaint else "")
-        return f"{text}, {damaged} of them damaged" if damaged else text
+        return f"{text}, {damaged} of the frames damaged" if damaged else text
 
 
 class Film:

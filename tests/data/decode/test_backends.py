@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -123,6 +124,27 @@ def test_frames_of_another_size_are_scaled_to_that_of_the_first(tmp_path: Path) 
     assert frames_UHWC.shape == (2, 32, 96, 3)
     assert frames_UHWC[1].min() == frames_UHWC[1].max() == 2
     reader.close()
+
+
+@pytest.mark.parametrize(("name", "flags"), [("a.flv", {}), ("a.mp4", {"movflags": "frag_keyframe+empty_moov"})])
+def test_frames_due_after_zero_are_right_or_left_to_another_backend(
+    tmp_path: Path, other: str, name: str, flags: dict[str, str]
+) -> None:
+    path = write_video(tmp_path / name, 40, container_options=flags)
+    try:
+        with VideoReader(path, backend=other) as reader:
+            assert numbers(reader.frames_at([0, 1, 20, 39]).frames_TCHW) == [0, 1, 20, 39]
+    except VideoError as error:
+        assert (other, error.status) == ("decord", "unsupported")
+
+
+def test_mirrored_frames_are_left_to_pyav(tmp_path: Path, other: str) -> None:
+    path = write_video(tmp_path / "mirrored.mp4", 4)
+    data = bytearray(path.read_bytes())
+    struct.pack_into(">i", data, data.index(b"tkhd") + 44, -65536)
+    path.write_bytes(data)
+    with pytest.raises(VideoError, match="unsupported"), VideoReader(path, backend=other) as reader:
+        reader.frames_at([0])
 
 
 def test_a_cut_file_gives_right_frames_or_a_reason(tmp_path: Path, other: str) -> None:

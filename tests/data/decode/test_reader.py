@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from hybridvideo.data.decode import BACKENDS, Clip, Framing, VideoReader, guard
+from hybridvideo.data.decode.pyav import PyAVBackend
 from hybridvideo.errors import EnvironmentFault, UserError, VideoError
 from tests.videos import cut, numbers, write_audio, write_video
 
@@ -150,3 +152,21 @@ def test_a_clip_checks_what_it_is_made_of() -> None:
             Clip(wrong, (0.0, 0.1))
     with pytest.raises(ValueError, match="finite"):
         Clip(frames, (0.0, float("nan")))
+
+
+def test_what_nobody_foresaw_is_a_fault_of_the_file_and_out_of_memory_is_not(
+    video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(error: Exception) -> Any:
+        def decode(self: object, shots: object) -> None:
+            raise error
+
+        return decode
+
+    with VideoReader(video) as reader:
+        monkeypatch.setattr(PyAVBackend, "decode", failing(LookupError("no\nsuch stream")))
+        with pytest.raises(VideoError, match="unreadable: the decoder failed: LookupError: no such stream"):
+            reader.frames_at([0])
+        monkeypatch.setattr(PyAVBackend, "decode", failing(MemoryError()))
+        with pytest.raises(MemoryError):
+            reader.frames_at([0])
