@@ -50,7 +50,8 @@ class FrameConfig:
     """Short side before the crop in evaluation; default: the smaller of height and width."""
     scaling: Literal["decoder", "rgb"] = "decoder"
     """decoder: FFmpeg scales before it converts to RGB, and training clips go without the deblocking of H.264 frames
-    that nothing refers to; faster, and about one grey level off. rgb: torchvision scales exact RGB frames."""
+    that nothing refers to; faster, and about one grey level off. rgb: torchvision scales exact RGB frames, which is
+    what models want that see differences of frames."""
 
     def __post_init__(self) -> None:
         if self.height < 8 or self.width < 8:

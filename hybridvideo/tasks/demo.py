@@ -56,7 +56,7 @@ VIDEOS = {"train": 128, "val": 8, "test": 32}  # of each motion
 
 RUN = TrainRun(
     clip=ClipConfig(frames=8, interval=0.1),
-    frame=FrameConfig(height=32, width=32),
+    frame=FrameConfig(height=32, width=32, scaling="rgb"),
     augment=AugmentConfig(area=(0.7, 1.0), aspect=(0.9, 1.1), flip=0.0),  # a flip turns left into right
     model=ModelConfig("hybrid_micro"),
     optim=OptimConfig(lr=4e-3),
