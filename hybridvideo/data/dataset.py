@@ -9,7 +9,6 @@ C channels, T frames of a clip, H height, W width.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Literal, TypedDict
 
 import torch
@@ -30,10 +29,9 @@ Failures = Mapping[int, tuple[str, str]]  # index -> (status, reason) of videos 
 
 
 class ClipItem(TypedDict):
-    """A training item. `clip`: uint8 (C, T, H, W), in memory (T, H, W, C), zeros where not `ok`. `label`, `index`: -1
-    for none.
+    """A training item. `clip`: uint8 (C, T, H, W), in memory (T, H, W, C), zeros where not `ok`.
 
-    `contrast`: factor for the clip once it is normalised, on the device.
+    `label`, `index`: -1 for none. `contrast`: factor for the clip once it is normalised, on the device.
     """
 
     clip: torch.Tensor
@@ -124,7 +122,7 @@ class ClipDataset(Dataset[ClipItem | list[ClipItem]]):
         return items if repeats > 1 else items[0]
 
     def _decode(self, index: int, draws: list[Draws]) -> Decoded:
-        start = partial(STARTS[self.clip.train_start])
+        start = STARTS[self.clip.train_start]
         inside = self.transform.frame.scaling == "decoder"
         return decode_clips(
             listed_file(self.manifest, index),

@@ -77,10 +77,7 @@ class Parts:
         """The model whose weights count."""
         return self.average.module if self.average is not None else self.model
 
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *failure: object) -> None:
+    def close(self) -> None:
         """No decoding process outlives the loop."""
         for loader in (self.loader, self.val[1] if self.val is not None else None):
             if isinstance(loader, Loader):
@@ -103,7 +100,8 @@ def train(
     parts, state = assemble(accelerator, model, data, val, plan, folder, resume)
     total = plan.loop.epochs * parts.order.batches
     done = state.epoch * parts.order.batches + state.batch
-    with StopRequest() as stop, progress("training", total, accelerator.is_main_process, done) as advance, parts:
+    shown = accelerator.is_main_process
+    with StopRequest() as stop, contextlib.closing(parts), progress("training", total, shown, done) as advance:
         while state.epoch < plan.loop.epochs:
             for _ in steps_of_epoch(parts, state, plan, advance):
                 every = plan.loop.checkpoint_every

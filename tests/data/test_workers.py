@@ -285,9 +285,16 @@ def test_machines_that_kill_every_worker_are_one_clear_error() -> None:
 
 
 def test_a_forgotten_pool_ends_its_processes() -> None:
+    before = children()
     pool = Workers(Squares(), 2)
     next(pool.run(epoch(0)))
+    own = children() - before
+    assert len(own) == 2
     del pool
+    limit = time.monotonic() + 5
+    while children() & own and time.monotonic() < limit:
+        time.sleep(0.01)
+    assert not children() & own
 
 
 def test_a_batch_outlives_its_worker_and_may_be_written_to() -> None:
