@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from hybridvideo.data.manifest import kinetics400_labels
     from hybridvideo.engine.bulk import classify, extract
     from hybridvideo.models import create_model, list_models
-    from hybridvideo.weights.checkpoint import load_model
     from hybridvideo.weights.load import load_weights
+    from hybridvideo.weights.trained import load_model
 
 PUBLIC = {
     "Clip": "hybridvideo.data.decode",
@@ -28,7 +28,7 @@ PUBLIC = {
     "extract": "hybridvideo.engine.bulk",
     "kinetics400_labels": "hybridvideo.data.manifest",
     "list_models": "hybridvideo.models",
-    "load_model": "hybridvideo.weights.checkpoint",
+    "load_model": "hybridvideo.weights.trained",
     "load_weights": "hybridvideo.weights.load",
 }
 

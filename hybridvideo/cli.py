@@ -66,6 +66,34 @@ def train(run: TrainRun, out: str | None = None, resume: bool = False, name: str
     return task(run, out, resume, name or "train")
 
 
+def convert(
+    source: str,
+    out: str,
+    model: str | None = None,
+    changes: dict[str, Any] | None = None,
+    labels: str | None = None,
+    frames: int | None = None,
+    size: int | None = None,
+    overwrite: bool = False,
+) -> int:
+    """Turn published weights into a checkpoint folder, with their classes, normalisation, clips and views.
+
+    Args:
+        source: a file of weights, a Hugging Face folder, torchvision:NAME[.WEIGHTS] or hf:OWNER/REPO.
+        out: the checkpoint folder.
+        model: name of the model; default: the one that the tensors show.
+        changes: settings of the model that the tensors do not show, such as --changes.heads 8.
+        labels: names of the classes, a file or `kinetics400`; default: those of the source, or of Kinetics-400.
+        frames: of a clip, where another number than that of the weights is wanted, or they do not show it.
+        size: rows and columns of a frame, likewise.
+        overwrite: replace the checkpoint that is in the folder, if there is nothing else in it.
+    """
+    from hybridvideo.tasks.convert import convert as task
+    from hybridvideo.tasks.convert import wanted
+
+    return task(source, out, wanted(model, changes, labels, frames, size), overwrite)
+
+
 def evaluate(
     run: str,
     data: EvaluateData = EvaluateData(),  # noqa: B008
@@ -78,10 +106,11 @@ def evaluate(
     """Score a labelled list: multi-view top-1, top-5, mean-class accuracy, confusion matrix, scores of each video.
 
     Args:
-        run: a run folder or a checkpoint folder.
+        run: a run or checkpoint folder, or published weights, as `convert` takes them.
         data: the list.
         eval: views of each video; default: those of the run.
-        out: folder for results.json, scores.parquet and report.html; default: RUN/evaluation-LIST.
+        out: folder for results.json, scores.parquet and report.html; default: evaluation-LIST in RUN, or in
+            runs/foreign/NAME for published weights.
         checkpoint: of the run folder; default: the one its config keeps.
         device: auto, cpu, cuda or mps.
         precision: of the forward pass.
@@ -107,9 +136,9 @@ def predict(
     """Classify videos: the top classes of each, as a table here and in a file. Can be stopped and started again.
 
     Args:
-        run: a run folder or a checkpoint folder.
+        run: a run or checkpoint folder, or published weights, as `convert` takes them.
         source: a folder of videos, a list of paths (one per line), a CSV or Parquet with a path column, or a video.
-        out: .parquet, .csv or .jsonl file, or a folder; default: RUN/predictions.
+        out: .parquet, .csv or .jsonl file, or a folder; default: predictions in RUN, or in runs/foreign/NAME.
         top_k: classes per video.
         eval: views of each video; default: those of the run.
         workers: decoding processes; 0 decodes in the main process.
@@ -141,9 +170,9 @@ def extract(
     """Features of clips, one vector per clip, in a file. Can be stopped and started again.
 
     Args:
-        run: a run folder or a checkpoint folder.
+        run: a run or checkpoint folder, or published weights, as `convert` takes them.
         source: a folder of videos, a list of paths (one per line), a CSV or Parquet with a path column, or a video.
-        out: .parquet, .csv or .jsonl file, or a folder; default: RUN/features.
+        out: .parquet, .csv or .jsonl file, or a folder; default: features in RUN, or in runs/foreign/NAME.
         stage: head (the features before the classifier), or stem, stage1, ... (averaged over time and space).
         eval: clips of each video, evenly spread; default: those of the run.
         workers: decoding processes; 0 decodes in the main process.
@@ -269,6 +298,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "scan": scan,
     "prepare": prepare,
     "train": train,
+    "convert": convert,
     "evaluate": evaluate,
     "predict": predict,
     "extract": extract,
@@ -325,6 +355,7 @@ SPELLINGS = {
     "scan": Spelling(("source",)),
     "prepare": Spelling(("source",)),
     "train": Spelling(config_file=True),
+    "convert": Spelling(("source", "out")),
     "evaluate": Spelling(("run",)),
     "predict": Spelling(("run", "source")),
     "extract": Spelling(("run", "source")),

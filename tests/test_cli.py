@@ -20,7 +20,7 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) ->
 
 def test_the_commands_are_these() -> None:
     assert list(cli.COMMANDS) == [
-        "demo", "doctor", "models", "scan", "prepare", "train", "evaluate", "predict", "extract", "bench",
+        "demo", "doctor", "models", "scan", "prepare", "train", "convert", "evaluate", "predict", "extract", "bench",
     ]  # fmt: skip
 
 

@@ -7,11 +7,26 @@ from fnmatch import fnmatch
 from typing import Any
 
 from hybridvideo.errors import UserError, nearest
+from hybridvideo.models.baselines_pytorchvideo import PYTORCHVIDEO
+from hybridvideo.models.baselines_torchvision import TORCHVISION_VIDEO
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.models.hybrid import HYBRIDS
+from hybridvideo.models.timesformer import TIMESFORMERS
+from hybridvideo.models.uniformer import UNIFORMERS
+from hybridvideo.models.video_swin import VIDEO_SWINS
+from hybridvideo.models.videomae import VIDEOMAES
+from hybridvideo.models.videomae_pretraining import PRETRAINING, VideoMAEPretraining
 
 # name -> builder(num_classes, **changes): the whole registry
-MODELS: dict[str, Callable[..., VideoModel]] = {**HYBRIDS}
+MODELS: dict[str, Callable[..., VideoModel]] = {
+    **HYBRIDS,
+    **TIMESFORMERS,
+    **UNIFORMERS,
+    **VIDEO_SWINS,
+    **VIDEOMAES,
+    **PYTORCHVIDEO,
+    **TORCHVISION_VIDEO,
+}
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -25,8 +40,9 @@ def create_model(name: str, num_classes: int = 400, **changes: Any) -> VideoMode
     Args:
         name: one of `list_models()`.
         num_classes: classes of the last layer, 1 or more.
-        changes: settings that differ from the named variant; for hybrids the fields of `HybridConfig`
-            (nested parts as mappings are merged into the variant's), such as `drop_path=0.2` or `time=False`.
+        changes: settings that differ from the named variant, the fields of its config (for hybrids `HybridConfig`,
+            nested parts as mappings are merged into the variant's), such as `drop_path=0.2` or `time=False`. Every
+            model takes `num_frames=T`, `image_size=S` or `(H, W)`, and `grad_checkpointing=True`.
 
     Raises:
         UserError: for an unknown name or setting, naming the nearest.
@@ -35,4 +51,37 @@ def create_model(name: str, num_classes: int = 400, **changes: Any) -> VideoMode
         raise UserError(f"no model {name!r}{nearest(name, MODELS)}; `hybridvideo models` lists them")
     if num_classes < 1:
         raise UserError(f"num_classes is {num_classes}; give 1 or more")
-    return MODELS[name](num_classes, **changes)
+    grad_checkpointing = changes.pop("grad_checkpointing", False)
+    model = MODELS[name](num_classes, **input_size(changes))
+    model.set_grad_checkpointing(grad_checkpointing)
+    return model
+
+
+def create_pretraining(name: str, **changes: Any) -> VideoMAEPretraining:
+    """A masked autoencoder by the name of the model it pretrains, with fresh weights.
+
+    Args:
+        name: one of PRETRAINING.
+        changes: as for `create_model`: fields of its config, `num_frames`, `image_size`, `grad_checkpointing`.
+
+    Raises:
+        UserError: for an unknown name or setting, naming the nearest.
+    """
+    if name not in PRETRAINING:
+        raise UserError(f"no pretraining of {name!r}{nearest(name, PRETRAINING)}; give one of {', '.join(PRETRAINING)}")
+    grad_checkpointing = changes.pop("grad_checkpointing", False)
+    model = PRETRAINING[name](**input_size(changes))
+    model.set_grad_checkpointing(grad_checkpointing)
+    return model
+
+
+def input_size(changes: dict[str, Any]) -> dict[str, Any]:
+    """`num_frames` and `image_size` under the names that configs have: frames, height, width."""
+    changes = dict(changes)
+    if "num_frames" in changes:
+        changes["frames"] = changes.pop("num_frames")
+    if "image_size" in changes:
+        size = changes.pop("image_size")
+        height, width = (size, size) if isinstance(size, int) else size
+        changes |= {"height": height, "width": width}
+    return changes

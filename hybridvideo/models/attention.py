@@ -10,8 +10,8 @@ Sources: divided attention, Bertasius et al. 2021 (TimeSformer); 3-D shifted win
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +19,20 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from hybridvideo.errors import UserError
-
-Size = tuple[int, int, int]  # frames, rows, columns
+from hybridvideo.models.windows import (
+    Gathered,
+    Part,
+    Scattered,
+    Size,
+    WindowLayout,
+    Windows,
+    constant,
+    positions_in,
+    relative_index,
+    shift_mask,
+    true_parts,
+    window_layout,
+)
 
 
 class GroupedAttention(nn.Module):
@@ -70,117 +82,154 @@ class WindowAttention3d(GroupedAttention):
     """Windows of (frames, rows, columns), shifted by half a window where `shifted`, with relative position bias.
 
     A grid that does not divide by the window is padded with zeros at its end; a window larger than the grid is
-    clipped to it and not shifted. Bias and shift mask make one additive mask for the fused kernel: the index
-    tables and the shift mask are computed once per grid size, the sum once per change of the bias in evaluation.
-    In a clipped window the bias still follows the true offsets.
+    clipped to it and not shifted. What positions look at is that of Swin; how it is computed depends on the device:
+
+        eager CPU    attention within the true parts of shifted windows (`windows.Cut`): less work, no mask
+        else         Swin's roll, with bias and shift mask as one additive mask of the fused kernel
+
+    `clipped_bias` says what a clipped window takes from the bias table: the entries of the true offsets, or, as the
+    published Video Swin does, of the `first` positions of a whole window (the same where only time is clipped).
     """
 
-    def __init__(self, dim: int, heads: int, window: Size, shifted: bool) -> None:
+    def __init__(
+        self, dim: int, heads: int, window: Size, shifted: bool, clipped_bias: Literal["offsets", "first"] = "offsets"
+    ) -> None:
         super().__init__(dim, heads)
-        self.window = window
-        self.shifted = shifted
-        offsets = [2 * side - 1 for side in window]
-        self.bias_table = nn.Parameter(torch.zeros(offsets[0] * offsets[1] * offsets[2], heads))
-        self._mask_key: object = None
-        self._mask: Tensor | None = None
+        self.window, self.shifted, self.clipped_bias = window, shifted, clipped_bias
+        t, h, w = (2 * side - 1 for side in window)
+        self.bias_table = nn.Parameter(torch.zeros(t, h, w, heads))
+        self._biases_key: object = None
+        self._biases: list[Tensor] = []
 
     def forward(self, x_BTHWC: Tensor) -> Tensor:
-        B, T, H, W, _ = x_BTHWC.shape
+        # A length is a number where torch.compile would make a size of the grid a symbol: each has windows of its own.
+        T, H, W = (len(range(side)) for side in x_BTHWC.shape[1:4])
         layout = window_layout((T, H, W), self.window, self.shifted)
+        return self.by_parts(x_BTHWC, layout) if parts_are_faster(x_BTHWC) else self.masked(x_BTHWC, layout)
+
+    def masked(self, x_BTHWC: Tensor, layout: WindowLayout) -> Tensor:
+        """All windows at once, those of the border with a mask."""
+        B = x_BTHWC.shape[0]
         x_GNC = layout.split(x_BTHWC)
         q, k, v = rearrange(self.qkv(x_GNC), "(B G) N (three h d) -> three B (G h) N d", B=B, three=3, h=self.heads)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask(layout, q))
+        (mask,) = self.biases(("mask", layout, q.dtype, q.device), lambda: [self._mask(layout, q)])
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         out_GNC = self.proj(rearrange(out, "B (G h) N d -> (B G) N (h d)", h=self.heads))
         return layout.join(out_GNC, B)
 
-    def mask(self, layout: WindowLayout, like: Tensor) -> Tensor:
-        """Bias plus shift mask, (1, G * h, N, N)."""
-        if torch.is_grad_enabled() and self.bias_table.requires_grad:
-            return self._make_mask(layout, like)
-        # An in-place change of the table (optimizer, load_state_dict) raises its version; a move changes its address.
-        table = self.bias_table
-        key = (layout, like.dtype, like.device, table.data_ptr(), table._version)
-        if self._mask is None or key != self._mask_key:
-            with torch.inference_mode(False), torch.no_grad():  # an ordinary tensor serves every later caller
-                self._mask, self._mask_key = self._make_mask(layout, like), key
-        return self._mask
+    def by_parts(self, x_BTHWC: Tensor, layout: WindowLayout) -> Tensor:
+        """The true parts, one after another."""
+        B, cut = x_BTHWC.shape[0], true_parts(layout)
+        x_RC: Tensor = Gathered.apply(layout.pad(x_BTHWC), cut)
+        biases = dict(zip(cut.parts, self.part_biases(layout, x_RC), strict=True))
+        (everything,) = cut.portions(B, most=x_RC.shape[0])
+        out_RC = self.attend_portion(x_RC, everything, biases)
+        return layout.crop(Scattered.apply(out_RC, cut, B))
 
-    def _make_mask(self, layout: WindowLayout, like: Tensor) -> Tensor:
-        index_NN = relative_index(layout.window, self.window, like.device)
-        bias_hNN = self.bias_table[index_NN].permute(2, 0, 1)
-        mask_GhNN = bias_hNN[None].expand(layout.windows, -1, -1, -1)
+    def attend_portion(self, x_RC: Tensor, portion: Sequence[Windows], biases: dict[Part, Tensor]) -> Tensor:
+        """Attention of neighbouring rows in their windows, with its projections; rows in, rows out."""
+        outs = []
+        pieces = self.qkv(x_RC).split([stop - start for _, start, stop in portion])
+        for (part, _, _), piece in zip(portion, pieces, strict=True):
+            qkv_GNthd = piece.view(-1, part.tokens, 3, self.heads, piece.shape[1] // (3 * self.heads))
+            outs.append(attend_biased(qkv_GNthd, biases[part].to(piece.dtype)).flatten(0, 1).flatten(1))
+        out: Tensor = self.proj(torch.cat(outs) if len(outs) > 1 else outs[0])
+        return out
+
+    def part_biases(self, layout: WindowLayout, like: Tensor) -> list[Tensor]:
+        """Bias (1, h, N, N) of each part."""
+        parts = true_parts(layout).parts
+        make = lambda: [self._bias(layout, part, like) for part in parts]  # noqa: E731
+        return self.biases(("parts", layout, like.dtype, like.device), make)
+
+    def biases(self, key: tuple[Any, ...], make: Callable[[], list[Tensor]]) -> list[Tensor]:
+        """What `make` gives: each time in training and in a compiled graph, else once per change of the table."""
+        if torch.compiler.is_compiling() or (torch.is_grad_enabled() and self.bias_table.requires_grad):
+            return make()
+        # An in-place change of the table (optimizer, load_state_dict) raises its version; a move changes its address.
+        key = (*key, self.bias_table.data_ptr(), self.bias_table._version)
+        if key != self._biases_key:
+            with torch.inference_mode(False), torch.no_grad():  # ordinary tensors serve every later caller
+                self._biases, self._biases_key = make(), key
+        return self._biases
+
+    def _bias(self, layout: WindowLayout, part: Part | None, like: Tensor) -> Tensor:
+        index_NN = bias_index(layout.window, self.window, self.clipped_bias, part, like.device)
+        return self.bias_table.flatten(0, 2)[index_NN].permute(2, 0, 1)[None].to(like.dtype)
+
+    def _mask(self, layout: WindowLayout, like: Tensor) -> Tensor:
+        mask_GhNN = self._bias(layout, None, like).expand(layout.windows, -1, -1, -1)
         if any(layout.shift):
-            mask_GhNN = mask_GhNN + shift_mask(layout, like.device)[:, None]
-        return mask_GhNN.flatten(0, 1)[None].to(like.dtype)
+            apart_GNN = shift_mask(layout.padded, layout.window, layout.shift, like.device)
+            mask_GhNN = mask_GhNN + apart_GNN[:, None].to(like.dtype)
+        return mask_GhNN.flatten(0, 1)[None]
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_mask": None, "_mask_key": None}  # a cache is not state: copies start without it
+        return {**self.__dict__, "_biases": [], "_biases_key": None}  # a cache is not state: copies start without it
 
 
-class WindowLayout(NamedTuple):
-    """How a grid is cut into windows: all sizes are (frames, rows, columns)."""
-
-    grid: Size
-    window: Size
-    shift: Size
-    padded: Size
-
-    @property
-    def windows(self) -> int:
-        """Windows in one grid."""
-        T, H, W = (side // step for side, step in zip(self.padded, self.window, strict=True))
-        return T * H * W
-
-    def split(self, x_BTHWC: Tensor) -> Tensor:
-        """(B, T, H, W, C) -> (B * G, N, C)."""
-        if self.padded != self.grid:
-            (T, H, W), (t, h, w) = self.padded, self.grid
-            x_BTHWC = F.pad(x_BTHWC, (0, 0, 0, W - w, 0, H - h, 0, T - t))
-        if any(self.shift):
-            x_BTHWC = x_BTHWC.roll([-step for step in self.shift], (1, 2, 3))
-        t, h, w = self.window
-        return rearrange(x_BTHWC, "B (T t) (H h) (W w) C -> (B T H W) (t h w) C", t=t, h=h, w=w)
-
-    def join(self, x_GNC: Tensor, batch: int) -> Tensor:
-        """(B * G, N, C) -> (B, T, H, W, C)."""
-        T, H, W = (side // step for side, step in zip(self.padded, self.window, strict=True))
-        t, h, w = self.window
-        pattern = "(B T H W) (t h w) C -> B (T t) (H h) (W w) C"
-        x = rearrange(x_GNC, pattern, B=batch, T=T, H=H, W=W, t=t, h=h, w=w)
-        if any(self.shift):
-            x = x.roll(self.shift, (1, 2, 3))
-        return x[:, : self.grid[0], : self.grid[1], : self.grid[2]]
+def parts_are_faster(x: Tensor) -> bool:
+    """Many small kernels cost little on a CPU; a GPU and a compiler want few large ones."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
-@lru_cache(maxsize=256)
-def window_layout(grid: Size, window: Size, shifted: bool) -> WindowLayout:
-    """Windows clipped to the grid; a side of one window is not shifted."""
-    sides = tuple(min(side, step) for side, step in zip(grid, window, strict=True))
-    shift = tuple(step // 2 if shifted and side > step else 0 for side, step in zip(grid, window, strict=True))
-    padded = tuple(-(-side // step) * step for side, step in zip(grid, sides, strict=True))
-    return WindowLayout(grid, sides, shift, padded)  # type: ignore[arg-type]
+@constant
+def bias_index(window: Size, table_window: Size, clipped: str, part: Part | None, device: torch.device) -> Tensor:
+    """(N, N) rows of the flat bias table for windows of a part; None: whole windows."""
+    count = window[0] * window[1] * window[2]
+    if clipped == "first":
+        index_NN = relative_index(table_window, table_window, device)[:count, :count]
+    else:
+        index_NN = relative_index(window, table_window, device)
+    if part is None or part.window == window:
+        return index_NN
+    places = torch.tensor(positions_in(part, window), device=device)
+    return index_NN[places[:, None], places]
 
 
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)
-def relative_index(window: Size, table_window: Size, device: torch.device) -> Tensor:
-    """(N, N) rows of the bias table: the offset between two positions of `window`, counted in `table_window`."""
-    axes = [torch.arange(side, device=device) for side in window]
-    place_N3 = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, 2)
-    offset_NN3 = place_N3[:, None] - place_N3[None] + torch.tensor(table_window, device=device) - 1
-    _, rows, columns = (2 * side - 1 for side in table_window)
-    index: Tensor = (offset_NN3[..., 0] * rows + offset_NN3[..., 1]) * columns + offset_NN3[..., 2]
-    return index
+def attend_biased(qkv_GNthd: Tensor, bias_1hNN: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(d) + bias) v, (G, N, h, d), where t is one of query, key, value."""
+    if torch.is_grad_enabled() and bias_1hNN.requires_grad:
+        out: Tensor = BiasedAttention.apply(qkv_GNthd, bias_1hNN)
+        return out
+    q, k, v = qkv_GNthd.permute(2, 0, 3, 1, 4)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias_1hNN).transpose(1, 2)
 
 
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)
-def shift_mask(layout: WindowLayout, device: torch.device) -> Tensor:
-    """(G, N, N): 0 where two positions of a window were neighbours before the shift, else -100 as in Swin."""
-    region = torch.zeros(1, *layout.padded, 1, device=device)
-    for axis, (side, step, shift) in enumerate(zip(layout.padded, layout.window, layout.shift, strict=True)):
-        place = torch.arange(side, device=device)
-        part = (place >= side - step).long() + (place >= side - shift).long() if shift else place * 0
-        region = region * 3 + part.view([-1 if i == axis + 1 else 1 for i in range(5)])
-    region_GN = layout._replace(shift=(0, 0, 0), grid=layout.padded).split(region)[..., 0]
-    return (region_GN[:, :, None] != region_GN[:, None]).float() * -100.0
+class BiasedAttention(torch.autograd.Function):
+    """Attention with a learned bias that keeps no scores: backward computes them again, some windows at a time.
+
+    torch's fused CPU kernel gives no gradient of its mask; with one wanted it falls back to keeping every score.
+    """
+
+    SCORES = 2**20  # of one step backward: they stay in the caches
+
+    @staticmethod
+    def forward(qkv_GNthd: Tensor, bias_1hNN: Tensor) -> Tensor:
+        with torch.no_grad():
+            return attend_biased(qkv_GNthd, bias_1hNN.detach())
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad_GNhd: Tensor) -> tuple[Tensor, Tensor]:
+        qkv_GNthd, bias = ctx.saved_tensors
+        G, N, _, h, d = qkv_GNthd.shape
+        q, k, v = qkv_GNthd.permute(2, 0, 3, 1, 4)
+        grad_out, grad_qkv = grad_GNhd.transpose(1, 2), torch.empty_like(qkv_GNthd)
+        grad_q, grad_k, grad_v = grad_qkv.permute(2, 0, 3, 1, 4)
+        grad_bias = torch.zeros(bias.shape, dtype=torch.float32)
+        step = max(1, BiasedAttention.SCORES // (h * N * N))
+        for at in range(0, G, step):
+            some = slice(at, at + step)
+            q_s, k_s = q[some] * d**-0.5, k[some]
+            weights = torch.matmul(q_s, k_s.transpose(2, 3)).add_(bias).softmax(-1)
+            grad_v[some] = torch.matmul(weights.transpose(2, 3), grad_out[some])
+            grad_weights = torch.matmul(grad_out[some], v[some].transpose(2, 3))
+            grad_scores = torch.ops.aten._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
+            grad_q[some] = torch.matmul(grad_scores, k_s).mul_(d**-0.5)
+            grad_k[some] = torch.matmul(grad_scores.transpose(2, 3), q_s)
+            grad_bias += grad_scores.sum(0, keepdim=True)
+        return grad_qkv, grad_bias.to(bias.dtype)

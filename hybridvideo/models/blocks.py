@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from timm.layers import DropPath, Mlp
+from timm.layers import DropPath
 from torch import Tensor, nn
 
 from hybridvideo.config import StageConfig
 from hybridvideo.models.attention import JointAttention, SpatialAttention, TemporalAttention, WindowAttention3d
 from hybridvideo.models.convolution import DepthwiseConv
+from hybridvideo.models.mlp import Mlp
 from hybridvideo.models.positions import ConvPosition
 
 Mixers = list[nn.Module]

@@ -6,11 +6,14 @@ x_BCTHW  float clip, normalised          grid_BTHWC  features, channels last    
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 
 from hybridvideo.config import Normalisation, Preprocessing
 from hybridvideo.errors import UserError, nearest
@@ -31,6 +34,7 @@ class VideoModel(nn.Module, ABC):
     labels: tuple[str, ...] | None = None  # names of the classes, where weights brought them
     preprocessing: Preprocessing | None = None  # of a video, where weights brought it
     card: Any = None  # weights.checkpoint.ModelCard of a loaded checkpoint
+    grad_checkpointing: bool = False  # see set_grad_checkpointing
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
         """Logits (B, K)."""
@@ -87,6 +91,19 @@ class VideoModel(nn.Module, ABC):
     def settings(self) -> dict[str, Any]:
         """Plain data from which `create_model(name, num_classes, **settings)` builds this architecture."""
 
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """In training keep no activations inside blocks, compute them again backward: less memory, a forward more."""
+        self.grad_checkpointing = enable
+
+    def run_block(self, block: Callable[..., Any], *inputs: Any) -> Any:
+        """`block(*inputs)`, checkpointed where that was asked for: what `forward_stages` calls its blocks with."""
+        if self.grad_checkpointing and self.training and torch.is_grad_enabled():
+            if torch.compiler.is_compiling():  # a compiled graph updates statistics once by itself
+                return checkpoint(block, *inputs, use_reentrant=False)
+            contexts = lambda: (nullcontext(), kept_statistics(self))  # noqa: E731
+            return checkpoint(block, *inputs, use_reentrant=False, context_fn=contexts)
+        return block(*inputs)
+
     def has_frozen_part(self) -> bool:
         """Whether `forward_frozen` computes something that training leaves as it is."""
         return False
@@ -116,13 +133,30 @@ class AfterFrozen(nn.Module):
         return self.model.forward_rest(frozen)
 
 
+@contextmanager
+def kept_statistics(model: nn.Module) -> Iterator[None]:
+    """BatchNorm in training computes as before, but does not count the batch in its running statistics."""
+    norms = (layer for layer in model.modules() if isinstance(layer, _BatchNorm))
+    kept = [(layer, layer.momentum, layer.num_batches_tracked) for layer in norms if layer.training]
+    for layer, *_ in kept:
+        layer.momentum, layer.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for layer, momentum, batches in kept:
+            layer.momentum, layer.num_batches_tracked = momentum, batches
+
+
 def count_parameters(model: nn.Module) -> int:
     """Number of parameters, frozen ones included."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def count_gmacs(model: VideoModel, input_shape: tuple[int, int, int, int] | None = None) -> float:
-    """Billions of multiply-adds of one forward pass of one view; what papers of this field call GFLOPs."""
+    """Billions of multiply-adds of one forward pass of one view; what papers of this field call GFLOPs.
+
+    Those of the device that the model is on: shifted windows take fewer on a CPU. On `meta` they are the papers'.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
     shape = input_shape or model.input_shape

@@ -85,9 +85,12 @@ class Stage(nn.Module):
         self.dim = 2 * dim if config.merge else dim
         self.blocks = nn.Sequential(*(make_block(self.dim, config, i, rate, time) for i, rate in enumerate(drop_paths)))
 
-    def forward(self, x_BTHWC: Tensor) -> Tensor:
-        out: Tensor = self.blocks(self.merge(x_BTHWC))
-        return out
+    def forward(self, x_BTHWC: Tensor, run: Callable[..., Tensor]) -> Tensor:
+        """`run(block, x)` calls a block."""
+        x: Tensor = self.merge(x_BTHWC)
+        for block in self.blocks:
+            x = run(block, x)
+        return x
 
 
 class Hybrid(VideoModel):
@@ -127,7 +130,7 @@ class Hybrid(VideoModel):
         keep["stem"] = grid_BTHWC
         x = self.position(self.project(grid_BTHWC))
         for name, stage in zip(self.stage_names[1:], self.stages, strict=True):
-            x = keep[name] = stage(x)
+            x = keep[name] = stage(x, self.run_block)
         return self.norm(x)
 
     def forward_head(self, grid_BTHWC: Tensor, pre_logits: bool = False) -> Tensor:

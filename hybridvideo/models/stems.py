@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from hybridvideo.config import Normalisation, StemConfig
 from hybridvideo.errors import EnvironmentFault, UserError, nearest
+from hybridvideo.models.state_files import read_state_dict
 
 
 class SmallStem(nn.Module):
@@ -155,25 +155,6 @@ def load_trunk(model: nn.Module, source: str, name: str) -> None:
         first = (missing + unexpected + wrong)[0]
         raise UserError(f"{source} does not fit {name}: {what} (first: {first}); give the weights of that very model")
     model.load_state_dict({key: value for key, value in state.items() if key not in head}, strict=False)
-
-
-def read_state_dict(source: str) -> dict[str, Tensor]:
-    """Tensors of a .safetensors file, or of a .pth file read with `weights_only=True`."""
-    if not Path(source).is_file():
-        raise UserError(f"no weights file {source}; give a path to a .safetensors or .pth state dict")
-    try:
-        if source.endswith(".safetensors"):
-            from safetensors.torch import load_file
-
-            return load_file(source)
-        state = torch.load(source, map_location="cpu", weights_only=True)
-    except Exception as error:  # a foreign file: each library has its own exceptions for a bad one
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{source} cannot be read as weights: {first_line[:200]}") from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{source} is not a state dict (name -> tensor)")
-    return cast(dict[str, Tensor], state)
 
 
 def pad_like_tensorflow(model: nn.Module) -> None:

@@ -26,10 +26,11 @@ from hybridvideo.engine.multiview import Precision
 from hybridvideo.engine.preemption import StopRequest
 from hybridvideo.engine.progress import progress
 from hybridvideo.errors import USABLE, Preempted, TooMuchBadData, UserError
+from hybridvideo.models.contract import VideoModel
 from hybridvideo.report.environment import environment_facts
 from hybridvideo.tasks.folders import write_json, write_text
+from hybridvideo.tasks.given import results_folder, weights_digest, weights_said
 from hybridvideo.tasks.tables import Rows, check_format, printable, write_batches
-from hybridvideo.weights.folders import WEIGHTS, find_checkpoint
 
 ROWS_PER_PART = 256  # rows between two writes: what a crash can cost
 ROWS_PER_GROUP = 4096  # rows of a Parquet row group
@@ -65,8 +66,8 @@ class Finished:
 
 
 def output_table(out: str | None, run: str, name: str) -> Path:
-    """The table's path: `out`, or NAME.parquet in a folder (`out` without extension, or RUN/NAME)."""
-    path = Path(out) if out else Path(run) / name
+    """The table's path: `out`, or NAME.parquet in a folder (`out` without extension, or NAME beside the weights)."""
+    path = Path(out) if out else results_folder(run) / name
     if path.suffix and not path.is_dir():
         check_format(path)
         return path
@@ -86,12 +87,10 @@ def read_inputs(source: str) -> Manifest:
     return manifest
 
 
-def provenance(run: str, source: str, settings: dict[str, Any]) -> dict[str, Any]:
+def provenance(run: str, model: VideoModel, source: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Where the rows of a table come from."""
-    checkpoint = find_checkpoint(run)
-    digest = hashlib.sha256((checkpoint / WEIGHTS).read_bytes()).hexdigest()
-    return {"checkpoint": str(checkpoint), "weights_sha256": digest, "source": source, **settings,
-            "environment": environment_facts()}  # fmt: skip
+    return {"checkpoint": weights_said(run), "weights_sha256": weights_digest(run, model), "source": source,
+            **settings, "environment": environment_facts()}  # fmt: skip
 
 
 def run_job(

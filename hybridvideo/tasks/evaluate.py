@@ -18,11 +18,10 @@ from hybridvideo.errors import TooMuchBadData, UserError
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.tasks.device import pick_device
 from hybridvideo.tasks.folders import config_text, read_run_config, write_json
+from hybridvideo.tasks.given import open_given, results_folder, weights_said
 from hybridvideo.tasks.pages import write_evaluation_page
 from hybridvideo.tasks.processes import honour_launcher
 from hybridvideo.tasks.tables import write_table
-from hybridvideo.weights.checkpoint import load_model
-from hybridvideo.weights.folders import find_checkpoint
 
 
 def evaluate(
@@ -31,7 +30,7 @@ def evaluate(
 ) -> int:  # fmt: skip
     """The command; several processes of `accelerate launch` share the videos."""
     honour_launcher()
-    model = load_model(run, checkpoint)
+    model = open_given(run, checkpoint)
     manifest, name = read_list(run, data, model)
     accelerator = Accelerator(cpu=pick_device(device).type == "cpu")
     views = eval.over(model.card.eval)
@@ -40,8 +39,8 @@ def evaluate(
         deadline=data.deadline, quarantine=data.quarantine,
     )  # fmt: skip
     if accelerator.is_main_process:
-        folder = Path(out) if out else Path(run) / f"evaluation-{name}"
-        facts = {"model": model.card.name, "checkpoint": str(find_checkpoint(run, checkpoint)), "list": data.manifest}
+        folder = Path(out) if out else results_folder(run) / f"evaluation-{name}"
+        facts = {"model": model.card.name, "checkpoint": weights_said(run, checkpoint), "list": data.manifest}
         page = report_evaluation(folder, model, evaluation, manifest, facts, config_text(run))
         say(evaluation.results, views, page)
     results = evaluation.results

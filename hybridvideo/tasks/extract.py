@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import torch
+from torch import Tensor, nn
+from torch.func import functional_call
 
 from hybridvideo.config import Views
 from hybridvideo.engine.bulk import extract as extract_rows
@@ -15,14 +17,14 @@ from hybridvideo.parsing import plain
 from hybridvideo.tasks.bulk import Job, failures, output_table, page_beside, provenance, read_inputs, run_job
 from hybridvideo.tasks.device import pick_device
 from hybridvideo.tasks.folders import config_text
+from hybridvideo.tasks.given import open_given
 from hybridvideo.tasks.pages import write_extraction_page
-from hybridvideo.weights.checkpoint import load_model
 
 
 def extract(run: str, source: str, out: str | None, stage: str, eval: Views, job: Job) -> int:
     """The command."""
     table = output_table(out, run, "features")
-    model = load_model(run)
+    model = open_given(run)
     device = pick_device(job.device)
     width = feature_width(model, stage)
     manifest = read_inputs(source)
@@ -34,7 +36,7 @@ def extract(run: str, source: str, out: str | None, stage: str, eval: Views, job
         lambda part: extract_rows(model, part, stage=stage, views=views, workers=job.workers,
                               deadline=job.deadline, quarantine=job.quarantine, device=device,
                                   precision=job.precision),
-        feature_schema(width), provenance(run, source, settings), job.max_bad, "extracting",
+        feature_schema(width), provenance(run, model, source, settings), job.max_bad, "extracting",
     )  # fmt: skip
     clips = sum(row["feature"] is not None for row in finished.rows)
     print(f"{clips} clips of {len(manifest) - finished.failed} videos, {width} numbers each, from {stage}; "
@@ -56,8 +58,20 @@ def feature_schema(width: int) -> pa.Schema:
     )  # fmt: skip
 
 
+class Features(nn.Module):
+    """A model up to a stage, as a module."""
+
+    def __init__(self, model: VideoModel, stage: str) -> None:
+        super().__init__()
+        self.model, self.compute = model, feature_function(model, stage)
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        return self.compute(x_BCTHW)
+
+
 @torch.no_grad()
 def feature_width(model: VideoModel, stage: str) -> int:
-    """Length of a stage's vectors; UserError for an unknown stage, before any video is read."""
-    C, T, H, W = model.input_shape
-    return int(feature_function(model, stage)(torch.zeros(1, C, min(T, 2), H, W)).shape[1])
+    """Length of a stage's vectors, from shapes alone; UserError for an unknown stage, before any video is read."""
+    features = Features(model, stage)
+    shapes = {name: value.to("meta") for name, value in [*features.named_parameters(), *features.named_buffers()]}
+    return int(functional_call(features, shapes, (torch.zeros(1, *model.input_shape, device="meta"),)).shape[1])

@@ -17,8 +17,8 @@ from hybridvideo.parsing import plain
 from hybridvideo.tasks.bulk import Finished, Job, output_table, page_beside, provenance, read_inputs, run_job
 from hybridvideo.tasks.device import pick_device
 from hybridvideo.tasks.folders import config_text
+from hybridvideo.tasks.given import open_given
 from hybridvideo.tasks.pages import write_prediction_page
-from hybridvideo.weights.checkpoint import load_model
 
 MOST_LINES = 40  # of the table on the terminal
 
@@ -33,7 +33,7 @@ SCHEMA = pa.schema(
 def predict(run: str, source: str, out: str | None, top_k: int, eval: Views, job: Job) -> int:
     """The command."""
     table = output_table(out, run, "predictions")
-    model = load_model(run)
+    model = open_given(run)
     device = pick_device(job.device)
     manifest = read_inputs(source)
     views = eval.over(model.card.eval)
@@ -45,7 +45,7 @@ def predict(run: str, source: str, out: str | None, top_k: int, eval: Views, job
         lambda part: classify(model, part, views=views, top_k=top_k, workers=job.workers,
                               deadline=job.deadline, quarantine=job.quarantine, device=device,
                               precision=job.precision),
-        SCHEMA, provenance(run, source, settings), job.max_bad, "classifying",
+        SCHEMA, provenance(run, model, source, settings), job.max_bad, "classifying",
     )  # fmt: skip
     show(finished)
     page = write_prediction_page(page_beside(table, table != Path(out or "")), finished, manifest, config_text(run))

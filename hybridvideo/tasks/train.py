@@ -44,9 +44,10 @@ from hybridvideo.tasks.folders import (
 )
 from hybridvideo.tasks.pages import write_training_page
 from hybridvideo.tasks.processes import honour_launcher
-from hybridvideo.weights.checkpoint import ModelCard, load_model
+from hybridvideo.weights.checkpoint import ModelCard
 from hybridvideo.weights.folders import find_checkpoint, settle
 from hybridvideo.weights.load import load_weights
+from hybridvideo.weights.trained import load_model
 
 # What may differ between a run and its resumption without making it another run.
 FREE_TO_CHANGE = {
@@ -214,7 +215,7 @@ def build_model(run: TrainRun, labels: tuple[str, ...], shown: bool = False) -> 
     model = create_model(run.model.name, len(labels), **{**size, **run.model.changes})
     if run.model.weights:
         report = load_weights(model, run.model.weights, head=run.model.head)
-        say(shown, f"{run.model.weights}: {report}")
+        say(shown, "\n".join([f"{run.model.weights}: {report}", *report.notes]))
     return model
 
 

@@ -16,12 +16,22 @@ from torch import Tensor
 
 from hybridvideo.config import EvalConfig, Preprocessing
 from hybridvideo.errors import UserError
-from hybridvideo.models import create_model
-from hybridvideo.models.contract import VideoModel
-from hybridvideo.models.stems import read_state_dict
 from hybridvideo.parsing import parsed
-from hybridvideo.weights.folders import CARD, WEIGHTS, find_checkpoint
-from hybridvideo.weights.load import load_weights
+from hybridvideo.weights.folders import CARD, WEIGHTS
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where converted weights came from."""
+
+    source: str
+    """Path, `torchvision:NAME` or `hf:REPO`."""
+    layout: str
+    """Whose names the tensors had."""
+    sha256: str
+    """Of the file; empty where there was none."""
+    notes: tuple[str, ...] = ()
+    """What was taken, and what had to be assumed."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,8 @@ class ModelCard:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     eval: EvalConfig = field(default_factory=EvalConfig)
     """Views the model is evaluated with unless asked otherwise."""
+    origin: Origin | None = None
+    """Where the weights came from, if they were not trained here."""
 
 
 def write_checkpoint(folder: Path, state: dict[str, Tensor], card: ModelCard) -> None:
@@ -51,22 +63,3 @@ def read_card(folder: Path) -> ModelCard:
         return parsed(ModelCard, json.loads((folder / CARD).read_text()), f"{folder / CARD}")
     except (OSError, json.JSONDecodeError) as error:
         raise UserError(f"{folder / CARD} cannot be read: {error}; the checkpoint is damaged") from error
-
-
-def load_model(path: str | Path, which: str | None = None) -> VideoModel:
-    """A trained model in evaluation mode, with its `labels`, `preprocessing` and `card`.
-
-    Args:
-        path: a run folder or a checkpoint folder.
-        which: "last" or "best" of a run folder; default: the one its config keeps.
-
-    Raises:
-        UserError: nothing there to load, or damaged.
-    """
-    folder = find_checkpoint(path, which)
-    card = read_card(folder)
-    model = create_model(card.name, len(card.labels), **card.settings)
-    load_weights(model, read_state_dict(str(folder / WEIGHTS)))
-    model.labels, model.preprocessing, model.card = card.labels, card.preprocessing, card
-    model.normalisation = card.preprocessing.normalisation
-    return model.eval()

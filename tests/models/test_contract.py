@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -16,6 +17,33 @@ SMALL_INPUT = (2, 3, 4, 64, 64)
 FEWER: dict[str, dict[str, Any]] = {
     "hybrid_small": {"stages": [{"block": "window3d", "depth": 1, "heads": 8}]},
     "hybrid_base": {"stages": [{"block": "divided", "depth": 1, "heads": 12}]},
+    "video_swin_tiny": {"dim": 12, "depths": (2, 1, 2, 1)},
+    "video_swin_small": {"dim": 12, "depths": (1, 2, 1, 1), "window": (2, 7, 7)},
+    "video_swin_base": {"dim": 16, "depths": (2, 1, 1, 1)},
+    "video_swin_large": {"dim": 24, "depths": (2, 1, 1, 1), "heads": (1, 2, 2, 2)},
+    "uniformer_small": {"dims": (16, 16, 32, 32), "depths": (1, 1, 1, 1), "head_dim": 16},
+    "uniformer_base": {"dims": (8, 16, 16, 32), "depths": (2, 1, 2, 1), "head_dim": 16},
+    "timesformer_base": {"depth": 2, "dim": 48, "heads": 3},
+    "timesformer_hr": {"depth": 1, "dim": 32, "heads": 2, "attention": "joint"},
+    "timesformer_large": {"depth": 2, "dim": 32, "heads": 2, "attention": "space"},
+    "videomae_small": {"depth": 2, "dim": 48},
+    "videomae_base": {"depth": 1, "dim": 48},
+    "videomae_large": {"depth": 1, "dim": 32},
+    "videomae_huge": {"depth": 1, "dim": 80, "patch": (2, 32, 32)},
+    "slow_r50": {"channels": 8},
+    "c2d_r50": {"channels": 8},
+    "i3d_r50": {"channels": 8},
+    "csn_r101": {"channels": 8, "depth": 50},
+    "r2plus1d_r50": {"channels": 8},
+    "slowfast_r50": {"channels": 16, "depth": 18},
+    "slowfast_r101": {"channels": 16, "depth": 18},
+    **{f"x3d_{size}": {"width_factor": 0.5, "depth_factor": 0.2} for size in ("xs", "s", "m", "l")},
+    **{f"mvit_base_{clip}": {"depths": (1, 1, 1), "channels": 16} for clip in ("16x4", "32x3")},
+    "r3d_18": {"depths": (1, 1, 1, 1)},
+    "mc3_18": {"depths": (1, 1, 1, 1)},
+    "r2plus1d_18": {"depths": (1, 1, 1, 1)},
+    "mvit_v1_b": {"depths": (1, 1, 1), "channels": 16},
+    "mvit_v2_s": {"depths": (1, 1, 1), "channels": 16},
 }
 
 
@@ -65,6 +93,27 @@ def test_every_trained_parameter_gets_a_gradient(model: VideoModel) -> None:
         name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None
     ]
     assert not without
+
+
+def test_a_training_step_is_the_same_with_activations_computed_again(model: VideoModel) -> None:
+    x = torch.randn(SMALL_INPUT)
+    plain, plain_kept = training_step(copy.deepcopy(model), x)
+    model.set_grad_checkpointing()
+    again, again_kept = training_step(model, x)
+    assert again_kept < plain_kept or model.stage_names == ["stem"]  # `hybrid` has no blocks
+    for name, value in plain.items():
+        assert torch.allclose(value, again[name], atol=1e-6, rtol=1e-5), name
+
+
+def training_step(model: VideoModel, x: torch.Tensor) -> tuple[dict[str, torch.Tensor], int]:
+    """Logits, gradients and buffers after a step forward and back; how many activations it kept between the two."""
+    torch.manual_seed(1)
+    kept: list[torch.Size] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda saved: kept.append(saved.shape) or saved, lambda saved: saved):
+        logits = model.train()(x)
+    logits.square().sum().backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    return {"logits": logits.detach(), **gradients, **dict(model.named_buffers())}, len(kept)
 
 
 def test_layer_groups_hold_each_parameter_once(model: VideoModel) -> None:

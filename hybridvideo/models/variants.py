@@ -1,0 +1,55 @@
+"""A named variant of a network: its settings, and what was published of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from hybridvideo.config import ClipConfig, EvalConfig, Normalisation
+from hybridvideo.models.contract import VideoModel
+from hybridvideo.parsing import changed
+
+Config = TypeVar("Config")
+
+IMAGENET = Normalisation()
+HALF = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+KINETICS = Normalisation((0.45, 0.45, 0.45), (0.225, 0.225, 0.225))  # PySlowFast and all that grew out of it
+
+
+@dataclass(frozen=True)
+class Published:
+    """A figure on Kinetics-400, how it was got, and where its weights are. Defaults: those of most."""
+
+    top1: float
+    """Per cent, of the validation set."""
+    clip: ClipConfig
+    views: EvalConfig
+    pretrained: str
+    """What the weights were trained on before: "ImageNet-1k", "ImageNet-21k", "none" ..."""
+    weights: str
+    """Where a user gets them: `torchvision:NAME` or `hf:REPO` where `load_weights` downloads, else the repository."""
+    paper: str
+    short_side: int | None = None
+    """Short side before the crop, where it is not the crop's."""
+    normalisation: Normalisation = field(default_factory=Normalisation)
+
+    def protocol(self) -> str:
+        """Views of a video and frames of a view, such as "4 x 3 views, 32 frames, stride 2"."""
+        step = f"stride {self.clip.stride}" if self.clip.stride else f"every {self.clip.interval:.3g} s"
+        return f"{self.views.clips} x {self.views.crops} views, {self.clip.frames} frames, {step}"
+
+
+@dataclass(frozen=True)
+class Variant(Generic[Config]):
+    """The builder of a named variant: `variant(num_classes, **changes)`, changes of the config's fields."""
+
+    network: Callable[[Config, int], VideoModel]
+    config: Config
+    published: Published | None = None
+
+    def __call__(self, num_classes: int, **changes: Any) -> VideoModel:
+        model = self.network(changed(self.config, changes) if changes else self.config, num_classes)
+        if self.published is not None:
+            model.normalisation = self.published.normalisation
+        return model

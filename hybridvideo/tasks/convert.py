@@ -1,0 +1,71 @@
+"""`hybridvideo convert`: published weights -> a checkpoint folder of ours, with all that belongs to them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hybridvideo.data.manifest.names import label_names
+from hybridvideo.errors import UserError
+from hybridvideo.models.contract import count_parameters
+from hybridvideo.parsing import plain
+from hybridvideo.weights.checkpoint import ModelCard, write_checkpoint
+from hybridvideo.weights.folders import CARD, COMPLETE, WEIGHTS, find_checkpoint, replacing
+from hybridvideo.weights.foreign import Wanted, load_foreign
+from hybridvideo.weights.sources import is_ours
+
+
+def convert(source: str, out: str, wanted: Wanted, overwrite: bool) -> int:
+    """The command."""
+    folder = Path(out)
+    check_free(folder, overwrite)
+    if Path(source).exists() and is_ours(source):
+        raise UserError(f"{find_checkpoint(source)} is a checkpoint of this project already; use it as it is")
+    model, card, report = load_foreign(source, wanted)
+    with replacing(folder) as new:
+        write_checkpoint(new, model.state_dict(), card)
+    print(f"weights     {report}")
+    for line in report.details().splitlines():
+        print(f"            {line}")
+    print(f"model       {card.name}, {count_parameters(model) / 1e6:.2f} M parameters")
+    print("\n".join(lines_of(card)))
+    print(f"checkpoint  {folder}")
+    return 0
+
+
+def wanted(
+    model: str | None, changes: dict[str, Any] | None, labels: str | None, frames: int | None, size: int | None
+) -> Wanted:
+    """What the options say. UserError for a list of labels that cannot be read."""
+    return Wanted(model, changes or {}, None if labels is None else label_names(labels), frames, size)
+
+
+def check_free(folder: Path, overwrite: bool) -> None:
+    """UserError where the folder holds something that is not to be replaced."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not (folder / CARD).is_file():
+        raise UserError(f"{folder} holds something that is no checkpoint; give another folder")
+    if not overwrite:
+        raise UserError(f"{folder} holds a checkpoint already; add --overwrite to replace it, or give another folder")
+    if others := sorted({path.name for path in folder.iterdir()} - {CARD, WEIGHTS, COMPLETE}):
+        raise UserError(
+            f"{folder} holds {', '.join(others[:3])} beside its checkpoint; move that, or give another folder"
+        )
+
+
+def lines_of(card: ModelCard) -> list[str]:
+    """What travels with the weights, for a person."""
+    clip, frame, normalisation = card.preprocessing.clip, card.preprocessing.frame, card.preprocessing.normalisation
+    step = f"{clip.interval:.4g} s apart" if clip.interval else f"stride {clip.stride or 1}"
+    side = frame.short_side or min(frame.height, frame.width)
+    settings = ", ".join(f"{name} {value}" for name, value in plain(card.settings).items())
+    average = "probabilities" if card.eval.average == "softmax" else "logits"
+    return [
+        f"settings    {settings}",
+        f"classes     {len(card.labels)}: {', '.join(card.labels[:3])}{', ...' if len(card.labels) > 3 else ''}",
+        f"clip        {clip.frames} frames, {step}",
+        f"frame       short side {side}, crop {frame.height} x {frame.width}",
+        f"normalised  mean {normalisation.mean}, std {normalisation.std}",
+        f"views       {card.eval.clips} x {card.eval.crops} (clips x crops), their {average} averaged",
+    ]

@@ -1,0 +1,96 @@
+"""What a Hugging Face folder says of its weights: config.json and the processor's file.
+
+Where a field is not there nothing is assumed: the defaults of transformers' classes are not those of the weights
+(TimeSformer's processor has ImageNet's statistics, its weights those of Kinetics).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hybridvideo.config import Normalisation
+from hybridvideo.errors import UserError
+from hybridvideo.weights.sources import HF_CONFIG, Facts
+
+PROCESSORS = ("preprocessor_config.json", "video_preprocessor_config.json")
+GENERIC = "LABEL_"  # the start of the names that classes have where nobody named them
+# Settings that tensors do not tell, by their names there and here.
+SETTINGS = {"num_frames": "frames", "num_attention_heads": "heads"}
+
+
+def facts_of(folder: Path) -> Facts:
+    """Classes, normalisation and sizes, where the folder says them. UserError for a file that is no JSON object."""
+    config = read_json(folder / HF_CONFIG)
+    processor = next((read_json(folder / name) for name in PROCESSORS if (folder / name).is_file()), {})
+    try:
+        return Facts(
+            labels=labels_of(config),
+            normalisation=normalisation_of(processor) or normalisation_of(timm_statistics(config)),
+            size=size_of(processor.get("crop_size")),
+            short_side=short_side_of(processor),
+            changes=changes_of(config),
+        )
+    except (TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
+        raise UserError(f"{folder}: {HF_CONFIG} or {PROCESSORS[0]} is unusual ({error}); correct it") from error
+
+
+def labels_of(config: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Names of the classes; None where they are only numbered."""
+    names = {int(number): str(name) for number, name in (config.get("id2label") or {}).items()}
+    labels = tuple(names[i] for i in range(len(names)))
+    generic = all(name.startswith(GENERIC) for name in labels)
+    return None if generic or len(set(labels)) < len(labels) else labels
+
+
+def changes_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Frames, size and heads, under the names that models here have for them."""
+    changes = {ours: config[theirs] for theirs, ours in SETTINGS.items() if isinstance(config.get(theirs), int)}
+    if size := size_of(config.get("image_size")):
+        changes |= {"height": size[0], "width": size[1]}
+    return changes
+
+
+def normalisation_of(processor: Mapping[str, Any]) -> Normalisation | None:
+    """Its statistics, where it says them."""
+    if processor.get("do_normalize") is False:
+        return Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    if "image_mean" not in processor or "image_std" not in processor:
+        return None
+    (r, g, b), (sr, sg, sb) = processor["image_mean"], processor["image_std"]
+    return Normalisation((r, g, b), (sr, sg, sb))
+
+
+def timm_statistics(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that timm writes into its config.json, under the names of a processor's."""
+    timm = config.get("pretrained_cfg") or {}
+    return {ours: timm[theirs] for ours, theirs in (("image_mean", "mean"), ("image_std", "std")) if theirs in timm}
+
+
+def size_of(value: Any) -> tuple[int, int] | None:
+    """Rows and columns of 224, [224, 224] or {"height": 224, "width": 224}."""
+    if isinstance(value, Mapping):
+        value = [value["height"], value["width"]] if "height" in value else None
+    if isinstance(value, int):
+        return value, value
+    return (int(value[0]), int(value[1])) if value else None
+
+
+def short_side_of(processor: Mapping[str, Any]) -> int | None:
+    """Of frames before the crop."""
+    size = processor.get("size")
+    side = size.get("shortest_edge") if isinstance(size, Mapping) else size
+    return side if isinstance(side, int) else None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is no JSON ({error}); download it again") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is no JSON object; download it again")
+    return content

@@ -1,0 +1,32 @@
+"""The foreign layouts, one file a code base; `LAYOUTS` is the whole list, asked from top to bottom."""
+
+from __future__ import annotations
+
+from hybridvideo.weights.layouts.image_resnet import IMAGE_RESNET_LAYOUTS
+from hybridvideo.weights.layouts.image_swin import IMAGE_SWIN, IMAGE_SWIN_TIMM, IMAGE_SWIN_TORCHVISION
+from hybridvideo.weights.layouts.image_vit import IMAGE_VITS
+from hybridvideo.weights.layouts.layout import Layout
+from hybridvideo.weights.layouts.pytorchvideo import PYTORCHVIDEO_LAYOUTS
+from hybridvideo.weights.layouts.timesformer import TIMESFORMER, TIMESFORMER_HUGGING_FACE
+from hybridvideo.weights.layouts.torchvision_video import TORCHVISION_LAYOUTS
+from hybridvideo.weights.layouts.uniformer import MMACTION_UNIFORMER, UNIFORMER
+from hybridvideo.weights.layouts.video_swin import MMACTION_0, MMACTION_1, TORCHVISION_SWIN3D
+from hybridvideo.weights.layouts.videomae import VIDEOMAE_LAYOUTS
+
+LAYOUTS: tuple[Layout, ...] = (
+    TORCHVISION_SWIN3D,
+    MMACTION_0,
+    MMACTION_1,
+    IMAGE_SWIN_TIMM,
+    IMAGE_SWIN,
+    IMAGE_SWIN_TORCHVISION,
+    UNIFORMER,
+    MMACTION_UNIFORMER,
+    *VIDEOMAE_LAYOUTS,
+    *PYTORCHVIDEO_LAYOUTS,
+    *TORCHVISION_LAYOUTS,
+    *IMAGE_RESNET_LAYOUTS,
+    TIMESFORMER,
+    TIMESFORMER_HUGGING_FACE,
+    *IMAGE_VITS,  # last: authors of video models took timm's names too
+)

@@ -1,0 +1,49 @@
+"""A trained model with all that belongs to it: from a run, a checkpoint, or a foreign source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hybridvideo.errors import UserError
+from hybridvideo.models import create_model
+from hybridvideo.models.contract import VideoModel
+from hybridvideo.weights.checkpoint import ModelCard, read_card
+from hybridvideo.weights.folders import CARD, WEIGHTS, find_checkpoint
+from hybridvideo.weights.foreign import load_foreign
+from hybridvideo.weights.load import load_weights
+from hybridvideo.weights.sources import is_ours
+
+
+def load_model(path: str | Path, which: str | None = None) -> VideoModel:
+    """A trained model in evaluation mode, with its `labels`, `preprocessing` and `card`.
+
+    Args:
+        path: a run folder, a checkpoint folder, or foreign weights of a known layout: a file, a Hugging Face folder,
+            `torchvision:NAME[.WEIGHTS]`, `hf:OWNER/REPO`. Of foreign ones the model is told by the tensors, and what
+            else belongs to them is taken from the source, else from what their authors published.
+        which: "last" or "best" of a run folder; default: the one its config keeps.
+
+    Raises:
+        UserError: nothing there to load, damaged, of no known layout, or without a classifier.
+        EnvironmentFault: it must be downloaded and cannot be.
+    """
+    file = Path(path)
+    if file.name == WEIGHTS and file.is_file() and (file.parent / CARD).is_file():
+        path = file.parent
+    if not is_ours(path):
+        if which is not None:
+            raise UserError(f"{path} is no run folder, so there is no {which!r} checkpoint in it; leave that out")
+        model, card, _ = load_foreign(path)
+        return with_card(model, card)
+    folder = find_checkpoint(path, which)
+    card = read_card(folder)
+    model = create_model(card.name, len(card.labels), **card.settings)
+    load_weights(model, folder)
+    return with_card(model, card)
+
+
+def with_card(model: VideoModel, card: ModelCard) -> VideoModel:
+    """The model in evaluation mode, with what its card says."""
+    model.labels, model.preprocessing, model.card = card.labels, card.preprocessing, card
+    model.normalisation = card.preprocessing.normalisation
+    return model.eval()

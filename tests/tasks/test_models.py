@@ -1,0 +1,96 @@
+"""`hybridvideo models`: every model has its row, at the cost that was published; one name has its card."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hybridvideo.errors import UserError
+from hybridvideo.models import create_model, list_models
+from hybridvideo.models.contract import count_gmacs
+from hybridvideo.tasks.models import models, published, row_of, short
+
+# Billions of multiply-adds of a view at the standard input, as the papers and model zoos print them.
+PUBLISHED_GMACS = {
+    "timesformer_base": 195.8,
+    "timesformer_hr": 1702.7,
+    "timesformer_large": 2379.9,
+    "uniformer_small": 41.7,
+    "uniformer_base": 96.6,
+    "video_swin_tiny": 87.8,
+    "video_swin_small": 165.7,
+    "video_swin_base": 281.3,
+    "video_swin_large": 604.0,
+    "videomae_small": 56.9,
+    "videomae_base": 180.0,
+    "videomae_large": 596.8,
+    "videomae_huge": 1191.0,
+    "slowfast_r50": 65.7,
+    "mvit_v1_b": 70.6,
+    "mvit_v2_s": 64.2,
+    "r3d_18": 40.7,
+    "r2plus1d_18": 40.5,
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED_GMACS)
+def test_the_cost_is_the_published_one(name: str) -> None:
+    with torch.device("meta"):
+        model = create_model(name)
+    assert count_gmacs(model) == pytest.approx(PUBLISHED_GMACS[name], rel=0.005)
+
+
+def test_attention_is_counted_without_memory_as_with_it() -> None:
+    changes = {"num_frames": 4, "image_size": 64, "dims": (8, 16, 16, 32), "depths": (1, 1, 1, 1), "head_dim": 16}
+    real = count_gmacs(create_model("uniformer_small", **changes))
+    with torch.device("meta"):
+        assert count_gmacs(create_model("uniformer_small", **changes)) == real
+
+
+def test_every_model_has_a_row_of_at_most_120_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    assert models("*") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 120
+    first_words = {line.split()[0] for line in lines if line.strip()}
+    assert set(list_models()) - {"hybrid"} <= first_words
+
+
+def test_a_row_shows_size_cost_figure_and_source(capsys: pytest.CaptureFixture[str]) -> None:
+    models("uniformer_*")
+    out = capsys.readouterr().out
+    row = next(line for line in out.splitlines() if line.startswith("uniformer_small"))
+    assert row.split()[1:] == ["21.40", "41.66", "16x224x224", "80.8", "4x1", "4", "github.com/Sense-X/UniFormer"]
+    assert "hybrid_tiny" not in out
+
+
+def test_a_model_without_published_weights_says_so() -> None:
+    with torch.device("meta"):
+        model = create_model("hybrid_micro", 400)
+    assert published("hybrid_micro") is None
+    assert row_of("hybrid_micro", model)[3:] == ["8x32x32", "-", "-", "-", "-"]
+
+
+def test_one_name_shows_a_card(capsys: pytest.CaptureFixture[str]) -> None:
+    models("uniformer_base")
+    out = capsys.readouterr().out
+    for text in (
+        "16 frames of 224x224", "0.225", "49.81 million", "96.55 GMACs", "stem, stage1, stage2, stage3, stage4",
+        "82 % on Kinetics-400: 4 x 1 views, 16 frames, stride 4, logits averaged", "ImageNet-1k", "Li et al. 2022",
+        "depths: [5, 8, 20, 7]",
+    ):  # fmt: skip
+        assert text in out
+
+
+def test_the_open_hybrid_has_a_card_but_no_row(capsys: pytest.CaptureFixture[str]) -> None:
+    models("hybrid")
+    assert "stages: []" in capsys.readouterr().out
+
+
+def test_a_pattern_of_nothing_names_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"'uniformer_smal'.*did you mean 'uniformer_small'"):
+        models("uniformer_smal")
+
+
+def test_long_addresses_are_shortened_in_the_table() -> None:
+    assert short("https://files.host.org/a/b/c/X3D_M.pyth") == "host.org/.../X3D_M.pyth"
+    assert short("hf:owner/repo") == "hf:owner/repo"
