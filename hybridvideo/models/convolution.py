@@ -5,17 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-
-def conv3d(conv: nn.Conv3d, x_BCTHW: Tensor) -> Tensor:
-    """`conv(x)`, in fp32 where torch's bf16 kernel is wrong.
-
-    torch 2.15 on CPU: the bf16 weight gradient is garbage where 1 < T < kernel depth.
-    """
-    device = x_BCTHW.device.type
-    if x_BCTHW.shape[2] >= conv.kernel_size[0] or not torch.is_autocast_enabled(device):
-        return conv(x_BCTHW)
-    with torch.autocast(device, enabled=False):
-        return conv(x_BCTHW.float())
+from hybridvideo.models.depthwise import on_grid
 
 
 class DepthwiseConv(nn.Module):
@@ -29,8 +19,7 @@ class DepthwiseConv(nn.Module):
         self.after = nn.Linear(dim, dim)
 
     def forward(self, x_BTHWC: Tensor) -> Tensor:
-        x_BCTHW = conv3d(self.conv, self.before(x_BTHWC).permute(0, 4, 1, 2, 3))
-        out: Tensor = self.after(x_BCTHW.permute(0, 2, 3, 4, 1))
+        out: Tensor = self.after(on_grid(self.conv, self.before(x_BTHWC)))
         return out
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybridvideo.models.convolution import conv3d
+from hybridvideo.models.depthwise import on_grid
 
 
 class AbsolutePosition(nn.Module):
@@ -54,5 +54,4 @@ class ConvPosition(nn.Module):
         self.conv = nn.Conv3d(dim, dim, kernel, padding=padding, groups=dim)
 
     def forward(self, x_BTHWC: Tensor) -> Tensor:
-        out_BCTHW = conv3d(self.conv, x_BTHWC.permute(0, 4, 1, 2, 3))
-        return x_BTHWC + out_BCTHW.permute(0, 2, 3, 4, 1)
+        return x_BTHWC + on_grid(self.conv, x_BTHWC)

@@ -198,7 +198,7 @@ class VideoSwin(VideoModel):
 
 # --- named variants: Kinetics-400, the authors' figures; torchvision's ports of the first three are re-tested there ---
 
-AUTHORS = "github.com/SwinTransformer/Video-Swin-Transformer"
+AUTHORS = "github.com/SwinTransformer"  # /Video-Swin-Transformer
 
 
 def published(top1: float, pretrained: str, weights: str) -> Published:
@@ -213,11 +213,13 @@ def variant(config: VideoSwinConfig, figure: Published) -> Variant[VideoSwinConf
 
 
 VIDEO_SWINS: dict[str, Callable[..., VideoModel]] = {
-    "video_swin_tiny": variant(VideoSwinConfig(), published(78.8, "ImageNet-1k", AUTHORS)),
-    "video_swin_small": variant(VideoSwinConfig(depths=(2, 2, 18, 2)), published(80.6, "ImageNet-1k", AUTHORS)),
+    "video_swin_tiny": variant(VideoSwinConfig(), published(78.8, "ImageNet-1k", f"torchvision:swin3d_t, {AUTHORS}")),
+    "video_swin_small": variant(
+        VideoSwinConfig(depths=(2, 2, 18, 2)), published(80.6, "ImageNet-1k", f"torchvision:swin3d_s, {AUTHORS}")
+    ),
     "video_swin_base": variant(
         VideoSwinConfig(dim=128, depths=(2, 2, 18, 2), heads=(4, 8, 16, 32), drop_path=0.3),
-        published(82.7, "ImageNet-22k", AUTHORS),
+        published(82.7, "ImageNet-22k", f"torchvision:swin3d_b, {AUTHORS}"),
     ),
     "video_swin_large": variant(
         VideoSwinConfig(dim=192, depths=(2, 2, 18, 2), heads=(6, 12, 24, 48), drop_path=0.3),

@@ -1,1 +1,1 @@
-"""Weights on disk: this project's checkpoint folders, and loading into a model (strict unless asked otherwise)."""
+"""Weights: this project's checkpoint folders, and those of others by layout; strict unless asked otherwise."""

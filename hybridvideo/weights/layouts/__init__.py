@@ -15,8 +15,8 @@ from hybridvideo.weights.layouts.videomae import VIDEOMAE_LAYOUTS
 
 LAYOUTS: tuple[Layout, ...] = (
     TORCHVISION_SWIN3D,
-    MMACTION_0,
     MMACTION_1,
+    MMACTION_0,
     IMAGE_SWIN_TIMM,
     IMAGE_SWIN,
     IMAGE_SWIN_TORCHVISION,

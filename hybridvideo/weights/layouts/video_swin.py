@@ -173,16 +173,20 @@ TORCHVISION_SWIN3D = Layout(
     published=torchvision_published,
 )
 
-MMACTION_0, MMACTION_1 = (
-    Layout(
+
+def of_mmaction(software: str, norm: str, signature: tuple[str, ...]) -> Layout:
+    """A layout of mmaction; what tells 1.x is the name of its last norm."""
+    return Layout(
         name=f"Video Swin ({software})",
         family="VideoSwin",
-        signature=(f"backbone.{BLOCK}", f"backbone.{norm}.weight"),
+        signature=signature,
         renames=mmaction(norm),
         architecture=mmaction_architecture,
         computed=("data_preprocessor.{p}",),
         fix=fix,
         unfix=unfix,
     )
-    for software, norm in (("its authors, mmaction 0.x", "norm"), ("mmaction2 1.x", "norm3"))
-)
+
+
+MMACTION_1 = of_mmaction("mmaction2 1.x", "norm3", (f"backbone.{BLOCK}", "backbone.norm3.{p}"))
+MMACTION_0 = of_mmaction("its authors, mmaction 0.x", "norm", (f"backbone.{BLOCK}",))

@@ -1,0 +1,48 @@
+"""With the frames of a clip memory grows in proportion: window and divided models make no tensor of frames x frames."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tests.models.test_contract import small
+
+
+class Largest(TorchDispatchMode):
+    """The most numbers in any tensor that an operation made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else [out]:
+            if isinstance(tensor, Tensor) and not tensor._is_view():
+                self.numbers = max(self.numbers, tensor.numel())
+        return out
+
+
+def largest_tensor(name: str, frames: int, training: bool) -> int:
+    model, x = small(name).train(training), torch.randn(1, 3, frames, 64, 64)
+    with torch.set_grad_enabled(training), Largest() as largest:
+        out = model(x)
+        if training:
+            out.sum().backward()
+    return largest.numbers
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", ["video_swin_tiny", "timesformer_base", "hybrid_tiny"])
+def test_the_largest_tensor_grows_with_the_frames_not_with_their_square(name: str, training: bool) -> None:
+    assert largest_tensor(name, 128, training) <= 4.4 * largest_tensor(name, 32, training)
+
+
+def test_attention_among_all_tokens_is_computed_without_its_scores_too() -> None:
+    assert largest_tensor("videomae_base", 128, training=False) <= 4.4 * largest_tensor(
+        "videomae_base", 32, training=False
+    )
