@@ -19,6 +19,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from hybridvideo.errors import UserError
+from hybridvideo.models.linear import Linear
 from hybridvideo.models.windows import (
     Gathered,
     Part,
@@ -43,8 +44,8 @@ class GroupedAttention(nn.Module):
         if dim % heads:
             raise UserError(f"{dim} channels do not divide into {heads} heads; change heads or dim")
         self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
 
     def attend(self, x_GNC: Tensor) -> Tensor:
         """Every token of a group to every other."""

@@ -28,6 +28,7 @@ from hybridvideo.config import ClipConfig, EvalConfig
 from hybridvideo.errors import UserError
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.models.cpu_attention import attend
+from hybridvideo.models.linear import Linear
 from hybridvideo.models.mlp import Mlp
 from hybridvideo.models.patches import PatchEmbed
 from hybridvideo.models.positions import AbsolutePosition
@@ -82,8 +83,8 @@ class TemporalAttention(nn.Module):
         super().__init__()
         self.head_dim = dim // heads
         self.norm = nn.LayerNorm(dim, eps=1e-6)
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
         self.linear = nn.Linear(dim, dim)
         self.drop = DropRows(drop_path)
         self._joined_key: object = None
@@ -100,7 +101,7 @@ class TemporalAttention(nn.Module):
         """Places are further heads, so that nothing is copied into another order."""
         B, T, N, C = x_BTNC.shape
         d = self.head_dim
-        weights, biases = self.qkv.weight.chunk(3), self.qkv.bias.chunk(3)
+        weights, biases = (part.chunk(3) for part in self.qkv.parameters_for(x_BTNC))
         qkv = (F.linear(x_BTNC, weight, bias) for weight, bias in zip(weights, biases, strict=True))
         q, k, v = (part.view(B, T, N * C // d, d).transpose(1, 2) for part in qkv)
         return attend(q, k, v).transpose(1, 2).reshape(B, T, N, C)
@@ -144,8 +145,8 @@ class Attention(nn.Module):
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
 
     def forward(self, x_BNC: Tensor) -> Tensor:
         q, k, v = self.qkv(x_BNC).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from hybridvideo.config import ClipConfig, EvalConfig
 from hybridvideo.errors import UserError
 from hybridvideo.models.contract import VideoModel
+from hybridvideo.models.linear import Linear
 from hybridvideo.models.mlp import Mlp
 from hybridvideo.models.patches import Patch, PatchEmbed
 from hybridvideo.models.variants import Published, Variant
@@ -117,8 +118,8 @@ class TokenAttention(nn.Module):
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
 
     def forward(self, x_BNC: Tensor) -> Tensor:
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.projections(x_BNC))
@@ -132,7 +133,7 @@ class TokenAttention(nn.Module):
         """Queries, keys and values (B, N, C). On a CPU each by itself: the kernel's reads lie closer together."""
         if x_BNC.device.type != "cpu":
             return self.qkv(x_BNC).chunk(3, -1)
-        weights, biases = self.qkv.weight.chunk(3), self.qkv.bias.chunk(3)
+        weights, biases = (part.chunk(3) for part in self.qkv.parameters_for(x_BNC))
         return (F.linear(x_BNC, weight, bias) for weight, bias in zip(weights, biases, strict=True))
 
 
