@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from hybridvideo.models.linear import Linear
 
-# Without gradients a CPU takes the rows in portions of so many hidden numbers: beyond 32 MiB malloc maps fresh pages
-# for every tensor, and touching those costs more than the arithmetic (50,176 rows of 96: 47 ms, all at once 116 ms).
-PORTION = 2**22
+# Without gradients a CPU takes more hidden numbers than these in portions: beyond 32 MiB malloc maps fresh pages for
+# every tensor, and touching those costs more than the arithmetic (50,176 rows of 96: 47 ms, all at once 116 ms).
+PORTION = 2**23
 
 
 class Mlp(nn.Module):

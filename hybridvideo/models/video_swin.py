@@ -90,7 +90,7 @@ class SwinBlock(nn.Module):
         x_RC = cut.gather(layout.pad(x_BTHWC))
         inside = None if layout.padded == layout.grid else inside_rows(layout, cut, B)
         biases = dict(zip(cut.parts, self.attention.part_biases(layout, x_RC), strict=True))
-        for portion in cut.portions(B, most=PORTION // self.mlp.fc1.out_features):
+        for portion in cut.portions(B, most=PORTION // 2 // self.mlp.fc1.out_features):
             rows = slice(portion[0].start, portion[-1].stop)
             x = x_RC[rows]
             normed = self.norm1(x) if inside is None else self.norm1(x) * inside[rows]
