@@ -141,6 +141,8 @@ def time_pair(pair: Pair, x: Tensor, mode: str, arguments: argparse.Namespace) -
         network.train("training" in mode)
     rounds = []
     for index in range(arguments.rounds + 1):  # the first warms up
+        for network in (pair.peer, pair.ours):
+            network.zero_grad()  # as before every step: gradients are written, not added up
         peer, ours = (clock(partial(one_pass, call, x, mode), x.device) for call in calls)
         rate = matrix_rate(x.device, torch.bfloat16 if "bf16" in mode else torch.float32)
         rounds += [(peer, ours, rate)] if index else []

@@ -42,3 +42,11 @@ class Linear(nn.Linear):
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_lowered": None, "_key": None}  # a cache is not state: copies start without it
+
+
+def lowered(x: Tensor) -> Tensor:
+    """In the precision that linear layers take under autocast: once, before all that copies or reads it."""
+    device = x.device.type
+    if x.is_meta or not torch.is_autocast_enabled(device):
+        return x
+    return x.to(torch.get_autocast_dtype(device))

@@ -35,10 +35,14 @@ class Mlp(nn.Module):
             weight, bias = self.fc2.weight.to(hidden.dtype), self.fc2.bias.to(hidden.dtype)
             out = LinearOfGelu.apply(hidden, weight, bias)
         elif x.device.type == "cpu" and x[..., 0].numel() > rows:
-            parts = x.flatten(0, -2).split(rows)
-            out = torch.cat([self.fc2(F.gelu(self.fc1(part))) for part in parts]).view(x.shape)
+            out = torch.cat([self.untrained(part) for part in x.flatten(0, -2).split(rows)]).view(x.shape)
         else:
-            out = self.fc2(F.gelu(self.fc1(x)))
+            out = self.untrained(x)
+        return out
+
+    def untrained(self, x: Tensor) -> Tensor:
+        """Without gradients: the GELU overwrites its input."""
+        out: Tensor = self.fc2(torch.ops.aten.gelu_(self.fc1(x)))
         return out
 
 
@@ -58,5 +62,9 @@ class LinearOfGelu(torch.autograd.Function):
         hidden, weight = ctx.saved_tensors
         grad_RC = grad.flatten(0, -2)
         grad_weight = grad_RC.t() @ F.gelu(hidden).flatten(0, -2)
-        grad_hidden = torch.ops.aten.gelu_backward(grad @ weight, hidden)
+        grad_hidden = grad @ weight
+        if torch.is_grad_enabled():  # with create_graph
+            grad_hidden = torch.ops.aten.gelu_backward(grad_hidden, hidden)
+        else:
+            torch.ops.aten.gelu_backward.grad_input(grad_hidden, hidden, grad_input=grad_hidden)
         return grad_hidden, grad_weight, grad_RC.sum(0)

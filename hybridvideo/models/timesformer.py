@@ -28,7 +28,7 @@ from hybridvideo.config import ClipConfig, EvalConfig
 from hybridvideo.errors import UserError
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.models.cpu_attention import attend
-from hybridvideo.models.linear import Linear
+from hybridvideo.models.linear import Linear, lowered
 from hybridvideo.models.mlp import Mlp
 from hybridvideo.models.patches import PatchEmbed
 from hybridvideo.models.positions import AbsolutePosition
@@ -201,14 +201,6 @@ class Block(nn.Module):
         tokens = torch.cat([lowered(self.mlp_norm(part)).flatten(1, 2) for part in (class_R11C, x)], 1)
         class_out, x_out = self.drop(self.mlp(tokens), 0).split((1, G * N), 1)
         return x + x_out.view(R, G, N, -1), class_R11C + class_out[:, None]
-
-
-def lowered(x: Tensor) -> Tensor:
-    """In the precision that linear layers take under autocast: once, before all that copies or reads it."""
-    device = x.device.type
-    if x.is_meta or not torch.is_autocast_enabled(device):
-        return x
-    return x.to(torch.get_autocast_dtype(device))
 
 
 class TimeSformer(VideoModel):

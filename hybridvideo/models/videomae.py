@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from hybridvideo.config import ClipConfig, EvalConfig
 from hybridvideo.errors import UserError
 from hybridvideo.models.contract import VideoModel
-from hybridvideo.models.linear import Linear
+from hybridvideo.models.cpu_attention import attend
+from hybridvideo.models.linear import Linear, lowered
 from hybridvideo.models.mlp import Mlp
 from hybridvideo.models.patches import Patch, PatchEmbed
 from hybridvideo.models.variants import Published, Variant
@@ -125,16 +126,19 @@ class TokenAttention(nn.Module):
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.projections(x_BNC))
         if x_BNC.device.type == "cpu" and k.dtype == torch.float32:
             k, v = k.contiguous(), v.contiguous()  # read again for every few queries: a copy pays
-        out_BhNd = F.scaled_dot_product_attention(q, k, v)
+        out_BhNd = attend(q, k, v)
         out: Tensor = self.proj(out_BhNd.transpose(1, 2).flatten(2))
         return out
 
     def projections(self, x_BNC: Tensor) -> Iterable[Tensor]:
-        """Queries, keys and values (B, N, C). On a CPU each by itself: the kernel's reads lie closer together."""
+        """Queries, keys and values (B, N, C). On a CPU each by itself: the kernel's reads lie closer together.
+
+        And without the keys' bias, which changes nothing.
+        """
         if x_BNC.device.type != "cpu":
             return self.qkv(x_BNC).chunk(3, -1)
         weights, biases = (part.chunk(3) for part in self.qkv.parameters_for(x_BNC))
-        return (F.linear(x_BNC, weight, bias) for weight, bias in zip(weights, biases, strict=True))
+        return (F.linear(x_BNC, *layer) for layer in zip(weights, (biases[0], None, biases[2]), strict=True))
 
 
 class TokenBlock(nn.Module):
@@ -149,8 +153,8 @@ class TokenBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x_BNC: Tensor) -> Tensor:
-        x = x_BNC + self.drop_path(self.attention(self.attention_norm(x_BNC)))
-        out: Tensor = x + self.drop_path(self.mlp(self.mlp_norm(x)))
+        x = x_BNC + self.drop_path(self.attention(lowered(self.attention_norm(x_BNC))))
+        out: Tensor = x + self.drop_path(self.mlp(lowered(self.mlp_norm(x))))
         return out
 
 

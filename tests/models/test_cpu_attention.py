@@ -5,12 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
+from hybridvideo.models import cpu_attention
 from hybridvideo.models.cpu_attention import attend
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("keys", [5, 40])
-def test_attention_on_cpu_has_the_fused_kernels_values_and_gradients(dtype: torch.dtype, keys: int) -> None:
+@pytest.mark.parametrize("heads_at_once", [1, 2])
+def test_attention_on_cpu_has_the_fused_kernels_values_and_gradients(
+    dtype: torch.dtype, keys: int, heads_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu_attention, "SCORES", heads_at_once * keys**2)
     inputs = [torch.randn(3, 2, keys, 16, dtype=dtype, requires_grad=True) for _ in range(3)]
     weight = torch.randn(3, 2, keys, 16)
     out = attend(*inputs)

@@ -22,6 +22,7 @@ def test_portions_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_gradients_are_those_of_the_definition() -> None:
     inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in ((2, 3, 8), (4, 8), (4,))]
     assert torch.autograd.gradcheck(LinearOfGelu.apply, inputs)
+    assert torch.autograd.gradgradcheck(LinearOfGelu.apply, inputs)
 
 
 def test_what_is_kept_for_backward_has_one_tensor_of_the_hidden_width() -> None:
