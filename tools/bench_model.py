@@ -113,7 +113,7 @@ def bench_pair(name: str, arguments: argparse.Namespace) -> list[str]:
                 missed.append(f"{name} {mode} {statistics.median(ratios):.2f} < {bar}")
             if mode == "training" and bars.memory and memory[1] / memory[0] > bars.memory:
                 missed.append(f"{name} memory of a training step {memory[1] / memory[0]:.2f} > {bars.memory}")
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
     (again,) = in_fresh_process("ours, activations computed again", name, "training", device)
     print(f"training with grad_checkpointing=True: {again:.0f} MB")
     return missed
@@ -250,7 +250,7 @@ def growth(arguments: argparse.Namespace) -> None:
                 name, str(frames), f"{seconds:.3f} s", f"{memory / 1e6:.0f} MB", f"{numbers / 1e6:.2f} M", *exponents
             )
             before = measured
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
 @torch.no_grad()

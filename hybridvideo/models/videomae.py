@@ -125,7 +125,7 @@ class TokenAttention(nn.Module):
     def forward(self, x_BNC: Tensor) -> Tensor:
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.projections(x_BNC))
         if x_BNC.device.type == "cpu" and k.dtype == torch.float32:
-            k, v = k.contiguous(), v.contiguous()  # read again for every few queries: a copy pays
+            q, k, v = q.contiguous(), k.contiguous(), v.contiguous()  # read more than once: copies pay
         out_BhNd = attend(q, k, v)
         out: Tensor = self.proj(out_BhNd.transpose(1, 2).flatten(2))
         return out
