@@ -241,11 +241,12 @@ def growth(arguments: argparse.Namespace) -> None:
     """Time, memory and the largest tensor against the frames of a clip, at 112 x 112."""
     table = Table("model", "frames", "forward", "memory", "largest tensor", "exponent of T: time", "memory", "largest")
     for name in GROWTH:
-        before: list[float] = []
+        before: list[float] | None = None
         for frames in FRAMES:
             measured = in_fresh_process("growth", name, str(frames), arguments.device)
             seconds, memory, numbers = measured
-            exponents = [f"{math.log2(now / then):.2f}" for now, then in zip(measured, before, strict=False)]
+            pairs = zip(measured, before, strict=True) if before else ()
+            exponents = [f"{math.log2(now / then):.2f}" for now, then in pairs]
             table.add_row(
                 name, str(frames), f"{seconds:.3f} s", f"{memory / 1e6:.0f} MB", f"{numbers / 1e6:.2f} M", *exponents
             )

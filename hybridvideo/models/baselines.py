@@ -24,9 +24,7 @@ from torch import Tensor, nn
 
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.models.depthwise import on_grid
-from hybridvideo.models.heads import init_classifier
 from hybridvideo.models.positions import AbsolutePosition
-from hybridvideo.parsing import plain
 
 # --- parts of the libraries, mended -----------------------------------------------------------------------------------
 
@@ -140,6 +138,7 @@ class Baseline(VideoModel):
     """
 
     net: Any
+    config: Any
 
     def __init__(self, net: nn.Module, config: Any, num_classes: int, classifier: str) -> None:
         super().__init__()
@@ -200,14 +199,11 @@ class Baseline(VideoModel):
         return F.linear(F.dropout(features_BC, self.config.dropout, self.training), layer.weight.flatten(1), layer.bias)
 
     def reset_classifier(self, num_classes: int) -> None:
-        parent, _, name = self.classifier_name.rpartition(".")
-        old = self.classifier()
-        new: Any = nn.Linear(self.num_features, num_classes, device=old.weight.device, dtype=old.weight.dtype)
-        init_classifier(new)
-        if old.weight.ndim == 5:
-            new.weight = nn.Parameter(new.weight.detach()[:, :, None, None, None])
-        setattr(self.get_submodule(parent), name, new)
-        self.num_classes = num_classes
+        pointwise = self.classifier().weight.ndim == 5
+        super().reset_classifier(num_classes)
+        if pointwise:
+            layer = self.classifier()
+            layer.weight = nn.Parameter(layer.weight.detach()[:, :, None, None, None])
 
     def no_weight_decay(self) -> set[str]:
         return set()
@@ -218,10 +214,6 @@ class Baseline(VideoModel):
             groups += [(f"{name}.{i}", parameters([block])) for i, block in enumerate(blocks)]
         groups.append(("head", parameters(self.head_parts())))
         return [(name, group) for name, group in groups if group]
-
-    def settings(self) -> dict[str, Any]:
-        settings: dict[str, Any] = plain(self.config)
-        return settings
 
 
 def parameters(parts: Iterable[nn.Module]) -> list[nn.Parameter]:

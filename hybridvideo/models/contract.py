@@ -17,15 +17,17 @@ from torch.utils.checkpoint import checkpoint
 
 from hybridvideo.config import Normalisation, Preprocessing
 from hybridvideo.errors import UserError, nearest
+from hybridvideo.parsing import plain
 
 
 class VideoModel(nn.Module, ABC):
     """Base of all models: `model(x_BCTHW) -> logits_BK`, always logits, in both modes.
 
-    A subclass sets `num_classes`, `num_features`, `input_shape` and `normalisation`, and defines the abstract
-    methods; the rest follows from them.
+    A subclass sets `config`, `num_classes`, `num_features`, `input_shape`, `normalisation` and `classifier_name`, and
+    defines the abstract methods; the rest follows from them.
     """
 
+    config: object  # a dataclass, all that the architecture depends on
     num_classes: int
     num_features: int  # channels of forward_head(..., pre_logits=True)
     input_shape: tuple[int, int, int, int]  # (C, T, H, W) of the standard input
@@ -76,10 +78,6 @@ class VideoModel(nn.Module, ABC):
         """Logits (B, K), or with `pre_logits` the pooled features (B, num_features) before the classifier."""
 
     @abstractmethod
-    def reset_classifier(self, num_classes: int) -> None:
-        """A new classifier of so many classes."""
-
-    @abstractmethod
     def no_weight_decay(self) -> set[str]:
         """Names of parameters that must not decay, beyond all vectors and scalars."""
 
@@ -87,9 +85,24 @@ class VideoModel(nn.Module, ABC):
     def layer_groups(self) -> list[tuple[str, list[nn.Parameter]]]:
         """All parameters from the input to the classifier, in groups that may be unfrozen or scaled together."""
 
-    @abstractmethod
     def settings(self) -> dict[str, Any]:
         """Plain data from which `create_model(name, num_classes, **settings)` builds this architecture."""
+        settings: dict[str, Any] = plain(self.config)
+        return settings
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """A new classifier of so many classes."""
+        parent, _, name = self.classifier_name.rpartition(".")
+        old: Any = self.get_submodule(self.classifier_name)
+        new = nn.Linear(self.num_features, num_classes, device=old.weight.device, dtype=old.weight.dtype)
+        self.init_classifier(new)
+        setattr(self.get_submodule(parent), name, new)
+        self.num_classes = num_classes
+
+    def init_classifier(self, layer: nn.Linear) -> None:
+        """Small normal weights, so that the first predictions are even; zero bias."""
+        nn.init.normal_(layer.weight, std=0.01)
+        nn.init.zeros_(layer.bias)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """In training keep no activations inside blocks, compute them again backward: less memory, a forward more."""

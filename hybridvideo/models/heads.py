@@ -52,15 +52,3 @@ class PoolHead(nn.Module):
         """Logits (B, K), or the features before the classifier."""
         features_BC: Tensor = self.hidden(self.norm(pooled_BC))
         return features_BC if pre_logits else self.classifier(self.dropout(features_BC))
-
-    def reset_classifier(self, num_classes: int) -> None:
-        """A new last layer, small, so that the first predictions are even."""
-        old = self.classifier
-        self.classifier = nn.Linear(self.num_features, num_classes, device=old.weight.device, dtype=old.weight.dtype)
-        init_classifier(self.classifier)
-
-
-def init_classifier(layer: nn.Linear) -> None:
-    """Small normal weights, zero bias."""
-    nn.init.normal_(layer.weight, std=0.01)
-    nn.init.zeros_(layer.bias)

@@ -22,7 +22,7 @@ from hybridvideo.errors import UserError, nearest
 from hybridvideo.models.blocks import MIXERS, make_block
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.models.convolution import PatchMerging
-from hybridvideo.models.heads import PoolHead, init_classifier
+from hybridvideo.models.heads import PoolHead
 from hybridvideo.models.inputs import ClipInput, widen_first_convolution
 from hybridvideo.models.positions import AbsolutePosition
 from hybridvideo.models.stems import open_stem
@@ -96,6 +96,7 @@ class Stage(nn.Module):
 class Hybrid(VideoModel):
     """The network of a `HybridConfig`."""
 
+    config: HybridConfig
     classifier_name = "head.classifier"
 
     def __init__(self, config: HybridConfig, num_classes: int) -> None:
@@ -164,10 +165,6 @@ class Hybrid(VideoModel):
         config = self.config
         return config.stem.frozen and not config.stages and config.dim is None and config.position == "none"
 
-    def reset_classifier(self, num_classes: int) -> None:
-        self.num_classes = num_classes
-        self.head.reset_classifier(num_classes)
-
     def no_weight_decay(self) -> set[str]:
         tables = ("bias_table", "space_CHW", "time_CT")
         return {name for name, _ in self.named_parameters() if name.endswith(tables)}
@@ -192,7 +189,7 @@ class Hybrid(VideoModel):
     def _init_weights(self) -> None:
         for part in (self.project, self.stages, self.head):
             part.apply(init_by_kind)
-        init_classifier(self.head.classifier)
+        self.init_classifier(self.head.classifier)
 
 
 def init_by_kind(layer: nn.Module) -> None:

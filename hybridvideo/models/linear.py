@@ -50,3 +50,10 @@ def lowered(x: Tensor) -> Tensor:
     if x.is_meta or not torch.is_autocast_enabled(device):
         return x
     return x.to(torch.get_autocast_dtype(device))
+
+
+def init_linear(layer: nn.Module) -> None:
+    """Truncated normal weights of 0.02 and zero bias, as in the first ViT; what is not linear stays as it is."""
+    if isinstance(layer, nn.Linear):
+        nn.init.trunc_normal_(layer.weight, std=0.02)
+        nn.init.zeros_(layer.bias)

@@ -50,7 +50,7 @@ class Inert:
         return object.__new__(cls)
 
     def __setstate__(self, _state: object) -> None:
-        pass
+        """What the file holds of it is dropped; without this, it would become attributes."""
 
 
 def plain_dict(*_arguments: object) -> OrderedDict[Any, Any]:

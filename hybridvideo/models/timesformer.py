@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -28,12 +28,11 @@ from hybridvideo.config import ClipConfig, EvalConfig
 from hybridvideo.errors import UserError
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.models.cpu_attention import attend
-from hybridvideo.models.linear import Linear, lowered
+from hybridvideo.models.linear import Linear, init_linear, lowered
 from hybridvideo.models.mlp import Mlp
 from hybridvideo.models.patches import PatchEmbed
 from hybridvideo.models.positions import AbsolutePosition
 from hybridvideo.models.variants import KINETICS, Published, Variant
-from hybridvideo.parsing import plain
 
 
 @dataclass(frozen=True)
@@ -211,6 +210,7 @@ class TimeSformer(VideoModel):
     """
 
     normalisation = KINETICS
+    config: TimeSformerConfig
     classifier_name = "classifier"
 
     def __init__(self, config: TimeSformerConfig, num_classes: int) -> None:
@@ -263,15 +263,8 @@ class TimeSformer(VideoModel):
     def stage_names(self) -> list[str]:
         return ["stem", *(f"block{i + 1}" for i in range(self.config.depth))]
 
-    def settings(self) -> dict[str, Any]:
-        settings: dict[str, Any] = plain(self.config)
-        return settings
-
-    def reset_classifier(self, num_classes: int) -> None:
-        old = self.classifier
-        self.num_classes = num_classes
-        self.classifier = nn.Linear(old.in_features, num_classes, device=old.weight.device, dtype=old.weight.dtype)
-        init_linear(self.classifier)
+    def init_classifier(self, layer: nn.Linear) -> None:
+        init_linear(layer)
 
     def no_weight_decay(self) -> set[str]:
         tables = {name for name, _ in self.named_parameters() if name.startswith("position.")}
@@ -292,13 +285,6 @@ class TimeSformer(VideoModel):
         for name, parameter in self.blocks.named_parameters():
             if ".temporal.linear." in name and not name.startswith("0."):
                 nn.init.zeros_(parameter)
-
-
-def init_linear(layer: nn.Module) -> None:
-    """Normal weights, zero bias."""
-    if isinstance(layer, nn.Linear):
-        nn.init.trunc_normal_(layer.weight, std=0.02)
-        nn.init.zeros_(layer.bias)
 
 
 def check(config: TimeSformerConfig) -> None:

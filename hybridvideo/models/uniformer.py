@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,9 +28,9 @@ from hybridvideo.errors import UserError
 from hybridvideo.models.attention import JointAttention
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.models.depthwise import depthwise_conv, on_grid
+from hybridvideo.models.linear import init_linear
 from hybridvideo.models.patches import PatchEmbed
 from hybridvideo.models.variants import KINETICS, Published, Variant
-from hybridvideo.parsing import plain
 
 STRIDE = 32  # pixels per position of the last grid
 
@@ -165,7 +164,7 @@ class AttentionBlock(nn.Module):
         self.mlp_norm = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = Mlp(dim, int(dim * config.mlp_ratio), drop=config.dropout)
         self.drop_path = DropPath(drop_path)
-        self.apply(init_linear)
+        self.apply(init_linear)  # as the authors; convolutions keep torch's own
 
     def forward(self, x_BTHWC: Tensor) -> Tensor:
         x = x_BTHWC + on_grid(self.position, x_BTHWC)
@@ -180,19 +179,13 @@ def cropped(x_BCTHW: Tensor, step: int) -> Tensor:
     return x_BCTHW[..., :H, :W]
 
 
-def init_linear(layer: nn.Module) -> None:
-    """As the authors: those of attention blocks and of the classifier; convolutions keep torch's own."""
-    if isinstance(layer, nn.Linear):
-        nn.init.trunc_normal_(layer.weight, std=0.02)
-        nn.init.zeros_(layer.bias)
-
-
 # --- the network ----------------------------------------------------------------------------------------------------
 
 
 class UniFormer(VideoModel):
     """The network of a `UniFormerConfig`."""
 
+    config: UniFormerConfig
     classifier_name = "head"
 
     def __init__(self, config: UniFormerConfig, num_classes: int) -> None:
@@ -208,7 +201,7 @@ class UniFormer(VideoModel):
         self.stages = nn.ModuleList(make_stages(config))
         self.norm = GridBatchNorm(dims[-1])
         self.head = nn.Linear(dims[-1], num_classes)
-        init_linear(self.head)
+        self.init_classifier(self.head)
 
     def forward_stem(self, x_BCTHW: Tensor) -> Tensor:
         H, W = x_BCTHW.shape[3:]
@@ -236,14 +229,8 @@ class UniFormer(VideoModel):
     def stage_names(self) -> list[str]:
         return ["stem", *(f"stage{i + 1}" for i in range(len(self.stages)))]
 
-    def settings(self) -> dict[str, Any]:
-        return plain(self.config)
-
-    def reset_classifier(self, num_classes: int) -> None:
-        old = self.head
-        self.num_classes = num_classes
-        self.head = nn.Linear(self.num_features, num_classes, device=old.weight.device, dtype=old.weight.dtype)
-        init_linear(self.head)
+    def init_classifier(self, layer: nn.Linear) -> None:
+        init_linear(layer)
 
     def no_weight_decay(self) -> set[str]:
         return set()

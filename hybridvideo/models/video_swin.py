@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from timm.layers import DropPath
@@ -23,12 +22,10 @@ from hybridvideo.errors import UserError
 from hybridvideo.models.attention import WindowAttention3d, parts_are_faster
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.models.convolution import PatchMerging
-from hybridvideo.models.heads import init_classifier
 from hybridvideo.models.mlp import PORTION, Mlp
 from hybridvideo.models.patches import PatchEmbed
 from hybridvideo.models.variants import Published, Variant
 from hybridvideo.models.windows import Cut, Size, WindowLayout, constant, true_parts, window_layout
-from hybridvideo.parsing import plain
 
 
 @dataclass(frozen=True)
@@ -90,6 +87,7 @@ class SwinBlock(nn.Module):
         x_RC = cut.gather(layout.pad(x_BTHWC))
         inside = None if layout.padded == layout.grid else inside_rows(layout, cut, B)
         biases = dict(zip(cut.parts, self.attention.part_biases(layout, x_RC), strict=True))
+        # Half of what an MLP takes at once: a portion here holds queries, keys and values beside the hidden numbers.
         for portion in cut.portions(B, most=PORTION // 2 // self.mlp.fc1.out_features):
             rows = slice(portion[0].start, portion[-1].stop)
             x = x_RC[rows]
@@ -127,6 +125,7 @@ class Stage(nn.Module):
 class VideoSwin(VideoModel):
     """The network of a `VideoSwinConfig`."""
 
+    config: VideoSwinConfig
     classifier_name = "classifier"
 
     def __init__(self, config: VideoSwinConfig, num_classes: int) -> None:
@@ -166,15 +165,6 @@ class VideoSwin(VideoModel):
     def stage_names(self) -> list[str]:
         return ["stem", *(f"stage{i + 1}" for i in range(len(self.stages)))]
 
-    def settings(self) -> dict[str, Any]:
-        settings: dict[str, Any] = plain(self.config)
-        return settings
-
-    def reset_classifier(self, num_classes: int) -> None:
-        old, self.num_classes = self.classifier.weight, num_classes
-        self.classifier = nn.Linear(self.num_features, num_classes, device=old.device, dtype=old.dtype)
-        init_classifier(self.classifier)
-
     def no_weight_decay(self) -> set[str]:
         return {name for name, _ in self.named_parameters() if name.endswith("bias_table")}
 
@@ -193,7 +183,7 @@ class VideoSwin(VideoModel):
                 nn.init.trunc_normal_(parameter, std=0.02)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
-        init_classifier(self.classifier)
+        self.init_classifier(self.classifier)
 
 
 # --- named variants: Kinetics-400, the authors' figures; torchvision's ports of the first three are re-tested there ---

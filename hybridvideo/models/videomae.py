@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +26,6 @@ from hybridvideo.models.linear import Linear, lowered
 from hybridvideo.models.mlp import Mlp
 from hybridvideo.models.patches import Patch, PatchEmbed
 from hybridvideo.models.variants import Published, Variant
-from hybridvideo.parsing import plain
 
 EPS = 1e-6  # of all norms
 
@@ -167,6 +165,7 @@ def token_blocks(dim: int, heads: int, depth: int, mlp_ratio: float, drop_path: 
 class VideoMAE(VideoModel):
     """The network of a `VideoMAEConfig`."""
 
+    config: VideoMAEConfig
     classifier_name = "classifier"
 
     def __init__(self, config: VideoMAEConfig, num_classes: int) -> None:
@@ -201,15 +200,6 @@ class VideoMAE(VideoModel):
     def stage_names(self) -> list[str]:
         return ["stem", *(f"block{i + 1}" for i in range(len(self.blocks)))]
 
-    def settings(self) -> dict[str, Any]:
-        settings: dict[str, Any] = plain(self.config)
-        return settings
-
-    def reset_classifier(self, num_classes: int) -> None:
-        old, self.num_classes = self.classifier.weight, num_classes
-        self.classifier = nn.Linear(self.num_features, num_classes, device=old.device, dtype=old.dtype)
-        self._init_classifier()
-
     def no_weight_decay(self) -> set[str]:
         return set()  # positions are not learned
 
@@ -223,12 +213,12 @@ class VideoMAE(VideoModel):
             if isinstance(layer, nn.Linear):
                 nn.init.trunc_normal_(layer.weight, std=0.02)
                 nn.init.zeros_(layer.bias)
-        self._init_classifier()
+        self.init_classifier(self.classifier)
 
-    def _init_classifier(self) -> None:
+    def init_classifier(self, layer: nn.Linear) -> None:
         """A thousandth of the others, so that fine-tuning starts from even predictions."""
-        nn.init.trunc_normal_(self.classifier.weight, std=0.02 * 0.001)
-        nn.init.zeros_(self.classifier.bias)
+        nn.init.trunc_normal_(layer.weight, std=0.02 * 0.001)
+        nn.init.zeros_(layer.bias)
 
 
 # --- named variants: Kinetics-400, pretrained on its videos for 1600 epochs without labels, then fine-tuned ---
