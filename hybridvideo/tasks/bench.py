@@ -30,11 +30,11 @@ from hybridvideo.data.transforms import TrainTransform
 from hybridvideo.data.worker import keep_memory
 from hybridvideo.engine.progress import progress
 from hybridvideo.errors import TooMuchBadData, UserError
+from hybridvideo.files import write_json
 from hybridvideo.models import create_model
 from hybridvideo.report.environment import cpu_cores, cpu_name
 from hybridvideo.tasks.bulk import read_inputs
 from hybridvideo.tasks.device import pick_device
-from hybridvideo.tasks.folders import write_json
 
 # stage -> the functions whose own time it is, without that of the stages they call
 STAGES: dict[str, tuple[tuple[type, str], ...]] = {

@@ -26,9 +26,9 @@ from hybridvideo.engine.multiview import Precision
 from hybridvideo.engine.preemption import StopRequest
 from hybridvideo.engine.progress import progress
 from hybridvideo.errors import USABLE, Preempted, TooMuchBadData, UserError
+from hybridvideo.files import write_json, write_text
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.report.environment import environment_facts
-from hybridvideo.tasks.folders import write_json, write_text
 from hybridvideo.tasks.given import results_folder, weights_digest, weights_said
 from hybridvideo.tasks.tables import Rows, check_format, printable, write_batches
 

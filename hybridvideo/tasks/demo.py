@@ -40,6 +40,7 @@ from hybridvideo.config import (
 from hybridvideo.data.manifest import read_manifest
 from hybridvideo.data.synthetic import render_dataset
 from hybridvideo.engine.progress import progress
+from hybridvideo.files import write_json
 from hybridvideo.report.demo import Arm
 from hybridvideo.report.environment import environment_facts
 from hybridvideo.report.history import read_metrics
@@ -47,7 +48,7 @@ from hybridvideo.report.results import demo_page
 from hybridvideo.tasks.bulk import Job
 from hybridvideo.tasks.evaluate import evaluate
 from hybridvideo.tasks.extract import extract
-from hybridvideo.tasks.folders import CONFIG, read_run_config, write_json
+from hybridvideo.tasks.folders import CONFIG, read_run_config
 from hybridvideo.tasks.pages import evaluation_samples
 from hybridvideo.tasks.predict import predict
 from hybridvideo.tasks.train import train

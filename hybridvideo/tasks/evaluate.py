@@ -15,9 +15,10 @@ from hybridvideo.engine.evaluate import Evaluation
 from hybridvideo.engine.evaluate import evaluate as run_evaluation
 from hybridvideo.engine.multiview import Precision
 from hybridvideo.errors import TooMuchBadData, UserError
+from hybridvideo.files import write_json
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.tasks.device import pick_device
-from hybridvideo.tasks.folders import config_text, read_run_config, write_json
+from hybridvideo.tasks.folders import config_text, read_run_config
 from hybridvideo.tasks.given import open_given, results_folder, weights_said
 from hybridvideo.tasks.pages import write_evaluation_page
 from hybridvideo.tasks.processes import honour_launcher

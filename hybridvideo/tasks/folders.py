@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from hybridvideo.config import TrainRun
 from hybridvideo.errors import UserError
+from hybridvideo.files import write_text
 from hybridvideo.parsing import parsed, plain
 
 CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
@@ -62,16 +60,3 @@ def config_text(folder: str | Path) -> str | None:
 def write_run_config(folder: Path, run: TrainRun) -> None:
     """The resolved settings."""
     write_text(folder / CONFIG, yaml.safe_dump(plain(run), sort_keys=False, allow_unicode=True))
-
-
-def write_json(path: Path, value: Any) -> None:
-    """A JSON file, complete or as it was before."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False))
-
-
-def write_text(path: Path, text: str) -> None:
-    """A text file, complete or as it was before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".new")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)

@@ -10,7 +10,7 @@ from hybridvideo.data.manifest.check import check_files, shortened
 from hybridvideo.data.manifest.kinetics import Matched, match_files, official_clips
 from hybridvideo.data.manifest.lists import read_text
 from hybridvideo.errors import TooMuchBadData, UserError
-from hybridvideo.tasks.folders import write_text
+from hybridvideo.files import write_text
 
 
 def prepare_kinetics(annotations: str, videos: str, out: str | None, max_bad: float = 1.0) -> int:

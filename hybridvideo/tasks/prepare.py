@@ -40,8 +40,8 @@ from hybridvideo.data.reading import listed_file
 from hybridvideo.data.workers import Lost, each
 from hybridvideo.engine.progress import progress
 from hybridvideo.errors import Preempted, TooMuchBadData, UserError, VideoError
+from hybridvideo.files import write_json, write_text
 from hybridvideo.report.environment import environment_facts
-from hybridvideo.tasks.folders import write_json, write_text
 from hybridvideo.tasks.kinetics import prepare_kinetics
 from hybridvideo.tasks.tables import write_table
 

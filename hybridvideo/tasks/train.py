@@ -27,6 +27,7 @@ from hybridvideo.engine.frozen import can_be_kept, compute_frozen
 from hybridvideo.engine.train import Data, Plan
 from hybridvideo.engine.train import train as train_loop
 from hybridvideo.errors import EnvironmentFault, HybridVideoError, Preempted, TooMuchBadData, UserError
+from hybridvideo.files import write_json
 from hybridvideo.models import create_model
 from hybridvideo.models.contract import VideoModel, count_parameters
 from hybridvideo.parsing import plain
@@ -39,7 +40,6 @@ from hybridvideo.tasks.folders import (
     new_run_folder,
     read_run_config,
     run_to_resume,
-    write_json,
     write_run_config,
 )
 from hybridvideo.tasks.pages import write_training_page

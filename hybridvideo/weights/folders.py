@@ -7,7 +7,6 @@ A folder is written aside, flushed to disk, renamed:
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from pathlib import Path
 import yaml
 
 from hybridvideo.errors import UserError
+from hybridvideo.files import flush
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
 COMPLETE = ".complete"
@@ -51,15 +51,6 @@ def settle(folder: Path) -> None:
             old.rename(folder)
     if folder.exists():
         shutil.rmtree(old, ignore_errors=True)
-
-
-def flush(path: Path) -> None:
-    """Force a file or a folder's entries to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def find_checkpoint(path: str | Path, which: str | None = None) -> Path:

@@ -1,0 +1,147 @@
+"""What jobs write: files that are whole or absent, and locks that death releases.
+
+    with replacing_file(path) as aside: ...    aside is filled, flushed to disk, renamed; or path stays as it was
+    with locked(path, "predict"): ...          one process at a time; the second is told who holds it
+
+A full disk or a folder that cannot be written is one line (EnvironmentFault, exit code 4), never a traceback.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hybridvideo.errors import EnvironmentFault, UserError
+
+# What the system says, and what a person does about it.
+ADVICE = {
+    errno.ENOSPC: "free some space, then give the same command again",
+    errno.EDQUOT: "your quota is used up: free some space, then give the same command again",
+    errno.EROFS: "give an output elsewhere",
+    errno.EACCES: "give an output elsewhere, or change its permissions",
+    errno.EPERM: "give an output elsewhere, or change its permissions",
+}
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # file systems without locks
+
+
+# --- whole or absent --------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def replacing_file(path: Path) -> Iterator[Path]:
+    """Yields a path beside `path` to write; when the block ends well it takes its place, complete on disk.
+
+    Raises EnvironmentFault where the system lets nothing be written; `path` is then as it was.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.new")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield aside
+            flush(aside)
+            os.replace(aside, path)
+            flush(path.parent)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """A UTF-8 text file, whole or as it was before."""
+    with replacing_file(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """A JSON file, whole or as it was before; ValueError for what JSON cannot hold, NaN included."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """EnvironmentFault, with what to do about it, for an OSError of the block, which does nothing but write."""
+    try:
+        yield
+    except OSError as error:
+        advice = ADVICE.get(error.errno or 0, "see that it can be written, then give the same command again")
+        raise EnvironmentFault(f"cannot write {path}: {error.strerror or error}; {advice}") from error
+
+
+def flush(path: Path) -> None:
+    """Force a file or a folder's entries to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# --- one at a time ----------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def locked(path: Path, work: str) -> Iterator[None]:
+    """Hold `path`, a file of no other use, until the block ends or the process dies; then it is gone.
+
+    Raises UserError where another process holds it, and says which.
+    """
+    descriptor = acquire(path, work)
+    if descriptor is None:
+        raise UserError(f"{holder(path)} is at work on {path.parent}; wait until it ends, or give another --out")
+    try:
+        yield
+    finally:
+        release(path, descriptor)
+
+
+def acquire(path: Path, work: str) -> int | None:
+    """The descriptor of the lock, now held; None where another process holds it."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+                return None
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
+                print(f"{path.parent}: its file system has no locks; nothing keeps two jobs apart", file=sys.stderr)
+            if is_file_of(descriptor, path):
+                break
+            os.close(descriptor)  # the one before removed it between our opening and locking it
+        os.truncate(descriptor, 0)
+        os.write(descriptor, f"{work}, process {os.getpid()} on {socket.gethostname()}".encode())
+    return descriptor
+
+
+def release(path: Path, descriptor: int) -> None:
+    """Give the lock back and remove its file."""
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+    os.close(descriptor)
+
+
+def is_file_of(descriptor: int, path: Path) -> bool:
+    """Whether the path still leads to the file that is open."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def holder(path: Path) -> str:
+    """Who wrote itself into a lock: `predict, process 4711 on host`."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace") or "another job"
+    except OSError:
+        return "another job"
