@@ -1,7 +1,7 @@
 """Every setting, one small dataclass per component; no component sees another's.
 
 A run file is `TrainRun` as YAML, complete, without inheritance. `hybridvideo train --config F --section.key value`
-parses it with jsonargparse; an unknown key is refused with the nearest name.
+is read as plain data (`parsing`); an unknown key is refused with the nearest name.
 """
 
 from __future__ import annotations
@@ -94,6 +94,10 @@ class Normalisation:
 
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        if not all(spread > 0 for spread in self.std):
+            raise UserError(f"the std of a normalisation is {self.std}; give numbers above 0")
 
 
 @dataclass(frozen=True)

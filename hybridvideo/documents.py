@@ -80,9 +80,9 @@ def load_json(text: str | bytes, where: str, advice: str) -> Any:
     try:
         content = json.loads(text, object_pairs_hook=without_twins, parse_constant=refuse_constant)
     except ValueError as error:
-        raise UserError(f"{where} is not JSON: {shown(one_line(error))}; {advice}") from None
+        raise UserError(f"{where} is no JSON: {shown(one_line(error))}; {advice}") from None
     except RecursionError:
-        raise UserError(f"{where} is not JSON that is read: it nests too deeply; {advice}") from None
+        raise UserError(f"{where} is no JSON that is read: it nests too deeply; {advice}") from None
     return checked(content, where)
 
 

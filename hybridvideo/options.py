@@ -23,7 +23,7 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 from hybridvideo.config import TrainRun
 from hybridvideo.documents import load_scalar, load_yaml, read_yaml
 from hybridvideo.errors import UserError, nearest
-from hybridvideo.parsing import alternatives, converted, field_types, merged, parsed, plain, said
+from hybridvideo.parsing import alternatives, converted, field_types, is_mapping, merged, parsed, plain, said
 
 Command: TypeAlias = Callable[..., int]
 Types: TypeAlias = dict[str, Any]  # of options without a dot in them, by name
@@ -88,9 +88,7 @@ def type_at(types: Types, option: str) -> Any:
     first, *keys = option.removeprefix("--").split(".")
     found = types.get(first)
     for key in keys:
-        mapping: Any = next(
-            (kind for kind in alternatives(found) if is_dataclass(kind) or get_origin(kind) is dict), None
-        )
+        mapping = next(filter(is_mapping, alternatives(found)), None)
         if get_origin(mapping) is dict:
             found = get_args(mapping)[1]
         elif found is not Any:
@@ -102,7 +100,7 @@ def names_of(types: Types, prefix: str = "--") -> Iterator[str]:
     """All options, sections and their settings."""
     for name, kind in types.items():
         yield prefix + name
-        if is_dataclass(kind):
+        if isinstance(kind, type) and is_dataclass(kind):
             yield from names_of(field_types(kind), f"{prefix}{name}.")
 
 
@@ -165,7 +163,7 @@ def read_value(kind: Any, option: str, text: str) -> Any:
     choices = [choice for part in kinds if get_origin(part) is Literal for choice in get_args(part)]
     if choices:
         return next((choice for choice in choices if str(choice) == text), text)
-    holds_more = any(is_dataclass(part) or get_origin(part) in (list, tuple, dict) for part in kinds)
+    holds_more = any(is_mapping(part) or get_origin(part) in (list, tuple) for part in kinds)
     if str in kinds and not (holds_more and text.startswith("[")):
         return text
     if holds_more or text[:1] in ("[", "{", '"', "'"):

@@ -120,7 +120,7 @@ def has_shape(hint: Any, value: Any) -> bool:
         return any(type(value) is type(choice) and value == choice for choice in get_args(hint))
     if origin in (list, tuple):
         return isinstance(value, list | tuple)
-    if origin is dict or is_dataclass(hint):
+    if is_mapping(hint):
         return isinstance(value, Mapping)
     if isinstance(value, bool):
         return hint is bool
@@ -129,9 +129,19 @@ def has_shape(hint: Any, value: Any) -> bool:
     return isinstance(value, hint)
 
 
+def is_mapping(hint: Any) -> bool:
+    """Whether the values of a type are written as mappings: a dataclass or a dict."""
+    return is_dataclass(hint) or get_origin(hint) is dict
+
+
 def alternatives(hint: Any) -> tuple[Any, ...]:
     """The types of which a value may be any one."""
     return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value is an integer; true and false are none."""
+    return has_shape(int, value)
 
 
 @cache
