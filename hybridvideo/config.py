@@ -11,6 +11,10 @@ from typing import Any, Literal
 
 from hybridvideo.errors import UserError
 
+Tracker = Literal[
+    "all", "aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb"
+]  # of Accelerate
+
 
 @dataclass(frozen=True)
 class ClipConfig:
@@ -294,7 +298,7 @@ class TrainConfig:
     """Which checkpoint the run folder stands for in evaluate, predict and extract."""
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
-    trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
+    trackers: list[Tracker] = field(default_factory=lambda: ["tensorboard"])
     """Accelerate trackers: tensorboard, wandb, mlflow ..."""
     max_skipped_steps: int = 10
     """Consecutive steps with a non-finite loss or gradient before the run stops."""

@@ -32,14 +32,14 @@ def read_yaml(path: str | Path, advice: str) -> Any:
     return load_yaml(read_text(path, advice, LARGEST_YAML), str(path), advice)
 
 
-def read_json(path: str | Path, advice: str, largest: int = LARGEST_JSON) -> Any:
-    """The content of a JSON file of at most `largest` bytes. UserError, which ends with `advice`, as above."""
-    return load_json(read_text(path, advice, largest), str(path), advice)
+def read_json(path: str | Path, advice: str, *, largest: int = LARGEST_JSON, any_name: bool = False) -> Any:
+    """The content of a JSON file of at most `largest` bytes; otherwise as above. any_name: as for `load_json`."""
+    return load_json(read_text(path, advice, largest), str(path), advice, any_name=any_name)
 
 
-def read_json_object(path: str | Path, advice: str, largest: int = LARGEST_JSON) -> dict[str, Any]:
+def read_json_object(path: str | Path, advice: str) -> dict[str, Any]:
     """The content of a JSON file that holds a mapping."""
-    content = read_json(path, advice, largest)
+    content = read_json(path, advice)
     if not isinstance(content, dict):
         raise UserError(f"{path} holds {said(content)}, not a JSON object; {advice}")
     return content
@@ -54,11 +54,14 @@ def read_text(path: str | Path, advice: str, largest: int) -> str:
         if status.st_size > largest:
             raise UserError(f"{path} has {status.st_size} bytes, more than the {largest} that are read; {advice}")
         with open(path, encoding="utf-8-sig") as file:
-            return file.read()
+            text = file.read()
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not text: byte {error.start} is not UTF-8; {advice}") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}; {advice}") from None
+    if "\0" in text:
+        raise UserError(f"{path} is not text: there are NUL characters in it; {advice}")
+    return text
 
 
 # --- texts ------------------------------------------------------------------------------------------------------------
@@ -75,15 +78,15 @@ def load_yaml(text: str, where: str, advice: str) -> Any:
     return checked(content, where)
 
 
-def load_json(text: str | bytes, where: str, advice: str) -> Any:
-    """The plain data of a JSON text."""
+def load_json(text: str | bytes, where: str, advice: str, *, any_name: bool = False) -> Any:
+    """The plain data of a JSON text. any_name: of files, too, whose names are no UTF-8, which Python holds as such."""
     try:
         content = json.loads(text, object_pairs_hook=without_twins, parse_constant=refuse_constant)
     except ValueError as error:
         raise UserError(f"{where} is no JSON: {shown(one_line(error))}; {advice}") from None
     except RecursionError:
         raise UserError(f"{where} is no JSON that is read: it nests too deeply; {advice}") from None
-    return checked(content, where)
+    return checked(content, where, any_name)
 
 
 def load_scalar(text: str) -> Any:
@@ -93,11 +96,11 @@ def load_scalar(text: str) -> Any:
     return loader.construct_object(yaml.ScalarNode(tag, text))
 
 
-def checked(content: Any, where: str) -> Any:
+def checked(content: Any, where: str, any_name: bool = False) -> Any:
     """The content, if it is plain data."""
     try:
         check_plain(content)
-        json.dumps(content, ensure_ascii=False).encode()
+        json.dumps(content, ensure_ascii=False).encode(errors="surrogateescape" if any_name else "strict")
     except UnicodeEncodeError:
         raise UserError(f"{where}: half a character (a lone surrogate) in a text; remove it") from None
     except UserError as error:

@@ -38,9 +38,11 @@ from hybridvideo.data.decode.known import SUFFIX
 from hybridvideo.data.manifest import Manifest, read_manifest, write_manifest
 from hybridvideo.data.reading import listed_file
 from hybridvideo.data.workers import Lost, each
+from hybridvideo.documents import load_json, read_json_object
 from hybridvideo.engine.progress import progress
 from hybridvideo.errors import Preempted, TooMuchBadData, UserError, VideoError
 from hybridvideo.files import write_json, write_text
+from hybridvideo.parsing import parsed, said
 from hybridvideo.report.environment import environment_facts
 from hybridvideo.tasks.kinetics import prepare_kinetics
 from hybridvideo.tasks.tables import write_table
@@ -51,6 +53,7 @@ KEPT = ("ok", "partial")
 TRY_AGAIN = ("timeout", "crashed", "missing")  # may be otherwise the next time
 MEASURED_VIDEOS, MEASURED_SECONDS = 8, 60.0
 SHOWN = 10  # reasons on the terminal
+AGAIN = "remove that file, or give another --out"
 
 SCHEMA = pa.schema(
     [("path", pa.string()), ("source", pa.string()), ("copy", pa.string()), ("status", pa.string()),
@@ -200,9 +203,9 @@ def open_folder(out: Path, recipe: Recipe, overwrite: bool) -> Iterator[Path]:
     with (notes / "lock").open("w") as lock:
         _lock(lock, out)
         before, now = notes / "recipe.json", json.loads(json.dumps(asdict(recipe)))
-        if before.exists() and (then := json.loads(before.read_text())) != now:
+        if before.exists() and (then := read_json_object(before, AGAIN)) != now:
             changes = ", ".join(
-                f"{key} {then.get(key)} there, {now[key]} now" for key in now if then.get(key) != now[key]
+                f"{key} {said(then.get(key))} there, {said(now[key])} now" for key in now if then.get(key) != now[key]
             )
             if not overwrite:
                 raise UserError(f"{out} holds copies of another recipe ({changes}); give another --out or --overwrite")
@@ -278,8 +281,13 @@ def read_done(ledger: Path) -> dict[str, Done]:
     lines = ledger.read_bytes().split(b"\n")
     if lines.pop():
         write_text(ledger, b"".join(line + b"\n" for line in lines).decode())
-    rows = [json.loads(line) for line in lines]
-    return {row["source"]: Done(**{**row, "made": Made(**row["made"])}) for row in rows}
+    done = (read_line(line, f"{ledger}, line {number}") for number, line in enumerate(lines, start=1))
+    return {item.source: item for item in done}
+
+
+def read_line(line: bytes, where: str) -> Done:
+    """What was done with one original. UserError where the line says something else."""
+    return parsed(Done, load_json(line, where, AGAIN, any_name=True), f"{where} of what was done before")
 
 
 @contextlib.contextmanager

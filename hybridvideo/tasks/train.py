@@ -28,7 +28,6 @@ from hybridvideo.engine.train import Data, Plan
 from hybridvideo.engine.train import train as train_loop
 from hybridvideo.errors import EnvironmentFault, HybridVideoError, Preempted, TooMuchBadData, UserError
 from hybridvideo.files import write_json
-from hybridvideo.models import create_model
 from hybridvideo.models.contract import VideoModel, count_parameters
 from hybridvideo.parsing import plain
 from hybridvideo.report.environment import environment_facts
@@ -45,6 +44,7 @@ from hybridvideo.tasks.folders import (
 from hybridvideo.tasks.pages import write_training_page
 from hybridvideo.tasks.processes import honour_launcher
 from hybridvideo.weights.checkpoint import ModelCard
+from hybridvideo.weights.described import described_model
 from hybridvideo.weights.folders import find_checkpoint, settle
 from hybridvideo.weights.load import load_weights
 from hybridvideo.weights.trained import load_model
@@ -212,7 +212,7 @@ def build_model(run: TrainRun, labels: tuple[str, ...], shown: bool = False) -> 
     """The model at the run's input size, with its starting weights; the same in every process."""
     torch.manual_seed(hash_seed(run.seed))
     size = {"frames": run.clip.frames, "height": run.frame.height, "width": run.frame.width}
-    model = create_model(run.model.name, len(labels), **{**size, **run.model.changes})
+    model = described_model(run.model.name, len(labels), {**size, **run.model.changes}, "model")
     if run.model.weights:
         report = load_weights(model, run.model.weights, head=run.model.head)
         say(shown, "\n".join([f"{run.model.weights}: {report}", *report.notes]))

@@ -16,10 +16,11 @@ from typing import Any
 
 from hybridvideo.config import ClipConfig, EvalConfig, FrameConfig, Preprocessing
 from hybridvideo.errors import UserError
-from hybridvideo.models import MODELS, create_model
+from hybridvideo.models import MODELS
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.models.variants import Published, Variant
 from hybridvideo.weights.checkpoint import ModelCard, Origin
+from hybridvideo.weights.described import described_model
 from hybridvideo.weights.layouts.layout import State
 from hybridvideo.weights.load import LoadReport, load_opened
 from hybridvideo.weights.recognise import Recognised, architecture_of, layouts_of, recognise, unknown, unprefixed
@@ -59,7 +60,7 @@ def load_foreign(source: From, wanted: Wanted | None = None) -> tuple[VideoModel
     """
     wanted, opened = wanted or Wanted(), open_source(source)
     name, changes, state = architecture(opened, wanted)
-    model = create_model(name, 1, **changes)
+    model = described_model(name, 1, changes, opened.where)
     known = recognise(state, model, opened.where)
     model.reset_classifier(classes(model, known, opened.where))
     report = load_opened(model, opened, known)

@@ -75,6 +75,8 @@ def read_manifest(
     source = Path(source)
     if not os.path.exists(source):
         raise UserError(f"{source} does not exist; give a folder, a list (CSV, Parquet, text) or a video")
+    if not (source.is_dir() or source.is_file()):
+        raise UserError(f"{source} is no ordinary file; give a folder, a list (CSV, Parquet, text) or a video")
     if format is not None and format not in FORMATS:
         raise UserError(f"no list format {format!r}; give {', '.join(FORMATS)}")
     single = not source.is_dir() and is_video(source)

@@ -28,7 +28,9 @@ Lines = list[tuple[str, str]]  # (place, line)
 def read_text(source: Path) -> str:
     """The text of a list. UserError where it is none."""
     try:
-        text = source.read_text(encoding="utf-8-sig")
+        with source.open("rb") as file:
+            binary = b"\0" in file.read(2**16)  # a list is read whole; what is none may be far larger
+        text = "\0" if binary else source.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         reason = f"byte {error.start} is not UTF-8"
     except OSError as error:
