@@ -48,20 +48,26 @@ def read_json_object(path: str | Path, advice: str) -> dict[str, Any]:
 def read_text(path: str | Path, advice: str, largest: int) -> str:
     """The text of an ordinary file of at most `largest` bytes, in UTF-8."""
     try:
+        text = read_bytes(path, advice, largest).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not text: byte {error.start} is not UTF-8; {advice}") from None
+    if "\0" in text:
+        raise UserError(f"{path} is not text: there are NUL characters in it; {advice}")
+    return text
+
+
+def read_bytes(path: str | Path, advice: str, largest: int) -> bytes:
+    """The content of an ordinary file of at most `largest` bytes."""
+    try:
         status = os.stat(path)  # before it is opened: a pipe that nobody writes to would be waited for
         if not stat.S_ISREG(status.st_mode):
             raise UserError(f"{path} is {'a folder' if stat.S_ISDIR(status.st_mode) else 'no ordinary file'}; {advice}")
         if status.st_size > largest:
             raise UserError(f"{path} has {status.st_size} bytes, more than the {largest} that are read; {advice}")
-        with open(path, encoding="utf-8-sig") as file:
-            text = file.read()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not text: byte {error.start} is not UTF-8; {advice}") from None
+        with open(path, "rb") as file:
+            return file.read()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}; {advice}") from None
-    if "\0" in text:
-        raise UserError(f"{path} is not text: there are NUL characters in it; {advice}")
-    return text
 
 
 # --- texts ------------------------------------------------------------------------------------------------------------

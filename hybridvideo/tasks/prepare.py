@@ -38,7 +38,7 @@ from hybridvideo.data.decode.known import SUFFIX
 from hybridvideo.data.manifest import Manifest, read_manifest, write_manifest
 from hybridvideo.data.reading import listed_file
 from hybridvideo.data.workers import Lost, each
-from hybridvideo.documents import load_json, read_json_object
+from hybridvideo.documents import load_json, read_bytes, read_json_object
 from hybridvideo.engine.progress import progress
 from hybridvideo.errors import Preempted, TooMuchBadData, UserError, VideoError
 from hybridvideo.files import write_json, write_text
@@ -53,6 +53,7 @@ KEPT = ("ok", "partial")
 TRY_AGAIN = ("timeout", "crashed", "missing")  # may be otherwise the next time
 MEASURED_VIDEOS, MEASURED_SECONDS = 8, 60.0
 SHOWN = 10  # reasons on the terminal
+LARGEST_LEDGER = 2**29  # bytes, of about 300 a video
 AGAIN = "remove that file, or give another --out"
 
 SCHEMA = pa.schema(
@@ -278,7 +279,7 @@ def read_done(ledger: Path) -> dict[str, Done]:
     """What was done, by original, the last word of each; a line that a crash has cut is dropped from the file."""
     if not ledger.exists():
         return {}
-    lines = ledger.read_bytes().split(b"\n")
+    lines = read_bytes(ledger, AGAIN, LARGEST_LEDGER).split(b"\n")
     if lines.pop():
         write_text(ledger, b"".join(line + b"\n" for line in lines).decode())
     done = (read_line(line, f"{ledger}, line {number}") for number, line in enumerate(lines, start=1))
