@@ -96,7 +96,7 @@ def load_json(text: str | bytes, where: str, advice: str, *, any_name: bool = Fa
 
 
 def load_scalar(text: str) -> Any:
-    """What a text without brackets and quotes is in YAML: null, true, 3, 1e-4, or the text itself, whole."""
+    """What a text without brackets and quotes is in YAML: null, true, 3, 0.5, or the text itself, whole."""
     loader = PlainLoader("")
     tag = loader.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
     return loader.construct_object(yaml.ScalarNode(tag, text))
@@ -136,7 +136,10 @@ TAG = "tag:yaml.org,2002:"
 
 
 class PlainLoader(yaml.SafeLoader):
-    """YAML's null, booleans, numbers, text, lists and mappings, and nothing else; `1e-4` is a number."""
+    """YAML's null, booleans, numbers, text, lists and mappings, and nothing else.
+
+    All that it takes for a number its writer puts in quotes where it is text, so that what was written comes back.
+    """
 
     yaml_constructors: ClassVar = {
         tag: yaml.SafeLoader.yaml_constructors[tag]
@@ -163,6 +166,6 @@ for _kind, _pattern, _first in (
     ("null", r"(~|null|Null|NULL|)$", ["~", "n", "N", ""]),
     ("bool", r"(yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF)$", list("yYnNtTfFoO")),
     ("int", r"[-+]?(0|[1-9][0-9_]{0,30}|0x[0-9a-fA-F]{1,16})$", NUMBER),
-    ("float", r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*|[0-9][0-9_]*(?=[eE]))([eE][-+]?[0-9]+)?$", NUMBER),
+    ("float", r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+][0-9]+)?$", NUMBER),
 ):
     PlainLoader.add_implicit_resolver(TAG + _kind, re.compile(_pattern), _first)

@@ -27,7 +27,7 @@ from hybridvideo.parsing import alternatives, converted, field_types, is_mapping
 
 Command: TypeAlias = Callable[..., int]
 Types: TypeAlias = dict[str, Any]  # of options without a dot in them, by name
-Written: TypeAlias = list[tuple[str, str]]  # options, "--clip.frames", and their values, "8"
+Written: TypeAlias = list[tuple[str, str | None]]  # options, "--clip.frames", and their values, "8"
 
 CONFIG, PRINT = "--config", "--print_config"
 
@@ -47,15 +47,17 @@ def parse_options(program: str, command: Command, spelling: Spelling, arguments:
         raise SystemExit(0)
     words, options = split(arguments, flags_of(command, spelling))
     ours = (CONFIG, PRINT) if spelling.config_file else ()
-    configs = [text for option, text in options if option == CONFIG and option in ours]
     types = types_of(command, spelling)
     check_names([option for option, _ in options if option not in ours], types, ours, program)
+    if bare := [option for option, text in options if text is None]:
+        raise UserError(f"option {bare[0]} needs a value; give {bare[0]} VALUE")
+    configs = [str(text) for option, text in options if option == CONFIG and option in ours]
     given = positional_values(words, spelling.positional, program)
     for path in configs:
         given = merged(given, read_config(path))
     for option, text in sorted(options, key=lambda written: written[0].count(".")):
         if option not in ours:
-            given = merged(given, nested(option, read_value(type_at(types, option), option, text)))
+            given = merged(given, nested(option, read_value(type_at(types, option), option, str(text))))
     if spelling.config_file:
         given = as_run(given, configs)
     values = arguments_of(program, command, given)
@@ -128,11 +130,8 @@ def split(arguments: list[str], flags: set[str]) -> tuple[list[str], Written]:
         else:
             name, equals, text = argument.partition("=")
             option = "--" + name[2:].replace("-", "_") if name.startswith("--") else name
-            if not equals:
-                text = "true" if option in flags else next(rest, "--")
-            if not equals and text.startswith("--"):
-                raise UserError(f"option {option} needs a value; give {option} VALUE")
-            options.append((option, text))
+            after = text if equals else "true" if option in flags else next(rest, None)
+            options.append((option, None if after is None or (not equals and after.startswith("--")) else after))
     return words, options
 
 

@@ -10,6 +10,7 @@ checked against the type of its field, and nothing that a value names is importe
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from functools import cache
@@ -22,6 +23,7 @@ from hybridvideo.text import shown
 T = TypeVar("T")
 
 NOT_DATA = ("class_path", "init_args")  # how other programs ask for a class to be made from a file
+EXPONENT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]{1,5}")  # 1e-4, which YAML takes for text
 DEEPEST = 32  # mappings and lists inside one another
 LARGEST = 2**63  # integers beyond it fit no tensor and no file
 MOST = 1e300  # of a number
@@ -33,9 +35,8 @@ def parsed(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:
     """A dataclass from nested plain data. UserError, which begins with `where`, for the first thing that is wrong."""
     try:
         result: T = converted(kind, plain(values))
-    except (UserError, RecursionError) as error:
-        reason = error if isinstance(error, UserError) else "its settings nest too deeply"
-        raise UserError(f"{where}: {reason}" if where else str(reason)) from None
+    except UserError as error:
+        raise UserError(f"{where}: {error}" if where else str(error)) from None
     return result
 
 
@@ -53,13 +54,15 @@ def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     return both
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any, depth: int = 0) -> Any:
     """Dataclasses as dicts and tuples as lists, all the way down: what YAML and JSON can hold."""
+    if depth > 2 * DEEPEST:
+        raise UserError(f"the settings nest too deeply; at most {DEEPEST} levels are read")
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
     if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: plain(item, depth + 1) for key, item in value.items()}
+    return [plain(item, depth + 1) for item in value] if isinstance(value, list | tuple) else value
 
 
 # --- a value for a type -----------------------------------------------------------------------------------------------
@@ -125,6 +128,8 @@ def has_shape(hint: Any, value: Any) -> bool:
     if isinstance(value, bool):
         return hint is bool
     if hint is float:
+        if isinstance(value, str) and EXPONENT.fullmatch(value):
+            value = float(value)
         return isinstance(value, int | float) and abs(value) < MOST  # not of NaN
     return isinstance(value, hint)
 

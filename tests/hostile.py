@@ -87,10 +87,9 @@ def place(name: str, folder: Path) -> Place:
     if name in ("run resumed", "run predicted"):
         run = folder / "run"
         checkpoint(run / "checkpoints" / "last")
-        attempt = command("predict", run, listed, "--device", "cpu")
-        return Place(
-            run / "config.yaml", (lambda: read_run_config(run) is None) if "resumed" in name else attempt, config
-        )
+        predict = command("predict", run, listed, "--device", "cpu", "--workers", 0)
+        resume = lambda: read_run_config(run) is None  # noqa: E731
+        return Place(run / "config.yaml", resume if name == "run resumed" else predict, config)
     if name == "quarantine":
         table = folder / "scan.parquet"
         attempt = command("predict", model, listed, "--out", out / "x.csv", "--quarantine", table, "--device", "cpu")

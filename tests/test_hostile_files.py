@@ -27,13 +27,19 @@ UNREADABLE = {
     "deep mappings": b'{"a":' * 10_000,
     "deep, and closed": b'{"a":' * 500 + b"1" + b"}" * 500,
     "a key twice": b'{"a": 1, "a": 1}',
-    "a number of 5,000 digits": b'{"a": 0x' + b"9" * 5000 + b"}",
     "a class": b'{"a": {"class_path": "os.system", "init_args": {"command": "touch owned"}}}',
     "a class in a list": b'{"a": [[1, {"class_path": "os.system"}]]}',
     "arguments of a class": b'{"a": {"b": {"init_args": {}}}}',
     "cut short": b'{"a": [1,',
 }
 NO_SETTINGS = {"empty": b"", "a list": b"[1, 2]", "a number": b"3", "deep lists": b"[" * 10_000}
+JSON_ONLY = {
+    "no number": b'{"a": NaN}',
+    "beyond numbers": b'{"a": [-Infinity]}',
+    "beyond floats": b'{"a": 1e999}',
+    "beyond 64 bits": b'{"a": 18446744073709551616}',
+    "a number of 5,000 digits": b'{"a": ' + b"9" * 5000 + b"}",
+}
 YAML_ONLY = {
     "laughs": LAUGHS,
     "a loop": b"a: &a [*a]",
@@ -63,8 +69,9 @@ def canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.mark.parametrize("name", PLACES)
 def test_what_cannot_be_read_is_one_line(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     at = place(name, tmp_path / "here")
-    contents = UNREADABLE | ({} if name in ("labels", "order", "run predicted", "ledger") else NO_SETTINGS)
-    for what, content in (contents | (YAML_ONLY if at.file.suffix == ".yaml" else {})).items():
+    more = {} if name in ("labels", "order", "run predicted", "ledger", "data set") else NO_SETTINGS
+    more = more | (YAML_ONLY if at.file.suffix == ".yaml" else JSON_ONLY)
+    for what, content in (UNREADABLE | more).items():
         at.write(at.file, content + (b"\n" if name == "ledger" else b""))
         assert at.file.name in refusal(at.attempt, capsys), what
     assert not list(tmp_path.rglob("owned"))
@@ -75,7 +82,8 @@ def test_what_cannot_be_read_is_one_line(name: str, tmp_path: Path, capsys: pyte
 def test_what_is_no_file_is_one_line(name: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     at = place(name, tmp_path / "here")
     no_file(kind, at.file)
-    assert at.file.name in refusal(at.attempt, capsys)
+    text = refusal(at.attempt, capsys)
+    assert at.file.name in text or name == "hugging face"  # without its configuration the folder is none of theirs
 
 
 @pytest.mark.parametrize("name", ["card", "config", "run resumed", "hugging face"])
@@ -88,9 +96,7 @@ def test_a_class_is_made_nowhere_in_a_document(
         assert "class_path" in refusal(at.attempt, capsys), way
 
 
-@pytest.mark.parametrize(
-    "text", ["canary.Canary", "canary:Canary", "canary", "!!python/name:canary.Canary", "canary.py"]
-)
+@pytest.mark.parametrize("text", ["canary.Canary", "canary:Canary", "canary", "!!python/name:canary.Canary"])
 def test_no_text_of_a_card_is_imported(text: str, tmp_path: Path, canary: Path) -> None:
     at = place("card", tmp_path / "here")
     for way in leaves(at.content):
