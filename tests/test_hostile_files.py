@@ -63,7 +63,7 @@ def canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "canary.py").write_text(f"open({str(trace)!r}, 'w')\nclass Canary: pass\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     yield trace
-    assert not trace.exists() and "canary" not in sys.modules
+    assert not trace.exists() and sys.modules.pop("canary", None) is None
 
 
 @pytest.mark.parametrize("name", PLACES)

@@ -148,7 +148,12 @@ def test_help_names_every_setting_and_promises_nothing_else(capsys: pytest.Captu
     with pytest.raises(SystemExit):
         cli.main(["train", "--help"])
     text = " ".join(capsys.readouterr().out.split())
-    for setting in ("--clip.frames FRAMES Frames in a clip. (type: int, default: 16)", "--clip.pad {last,loop}",
-                    "--model.changes CHANGES Changed settings of the variant", "--config FILE", "a later one on"):  # fmt: skip
+    settings = (
+        "--clip.frames FRAMES Frames in a clip. (type: int, default: 16)",
+        "--clip.pad {last,loop}",
+        "--model.changes CHANGES Changed settings of the variant",
+        "--config FILE YAML file with the settings of a run; of several, a later one on top",
+    )
+    for setting in settings:
         assert setting in text
     assert "configuration file" not in text and "--data.labels+" not in text
