@@ -1,19 +1,22 @@
 """The building blocks of a page, and the one HTML file they are written to.
 
 `Html` is markup; a plain `str` is text. Every block escapes the text it is given, so nothing from a file name, a label
-or a config can become markup. A page holds its style and its pictures itself: no script, no link to anything outside.
+or a config can become markup, turn the direction of writing or hide. A page holds its style and its pictures itself: no
+script, no link to anything outside.
 """
 
 from __future__ import annotations
 
 import html
 import math
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NewType, TypeGuard
+
+from hybridvideo.files import write_text
+from hybridvideo.text import shown
 
 Html = NewType("Html", str)
 Cell = str | int | float | None
@@ -142,7 +145,9 @@ def readable(value: object) -> str:
     if isinstance(value, int):
         return f"{value:,}".replace(",", " ")
     if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) < 10_000 else f"{value:,.0f}".replace(",", " ")
+        if not math.isfinite(value):
+            return "–"
+        return f"{value:.4g}" if abs(value) < 9_999.5 else f"{value:,.0f}".replace(",", " ")
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {readable(item)}" for key, item in value.items())
     if isinstance(value, (list, tuple)):
@@ -154,8 +159,8 @@ def readable(value: object) -> str:
 
 
 def text(words: str) -> Html:
-    """`words` with everything that could be markup escaped."""
-    return Html(html.escape(words, quote=True))
+    """`words` on one line, with everything that could be markup or would not be seen escaped."""
+    return Html(html.escape(shown(words), quote=True))
 
 
 def join(blocks: Iterable[Html]) -> Html:
@@ -234,7 +239,8 @@ def facts(pairs: Mapping[str, object]) -> Html:
 
 def preformatted(words: str) -> Html:
     """Text as it stands, such as a YAML file; wide lines scroll."""
-    return Html(f"<pre>{text(words)}</pre>")
+    lines = "\n".join(text(line) for line in words.split("\n"))
+    return Html(f"<pre>{lines}</pre>")
 
 
 def folded(summary: str, *blocks: Html) -> Html:
@@ -259,11 +265,11 @@ class Section:
 
 def page(title: str, lead: str, sections: Sequence[Section]) -> Html:
     """The whole document. Sections without blocks are left out."""
-    shown = [section for section in sections if section.blocks]
-    links = join(Html(f'<a href="#{section.anchor}">{text(section.title)}</a>') for section in shown)
+    filled = [section for section in sections if section.blocks]
+    links = join(Html(f'<a href="#{section.anchor}">{text(section.title)}</a>') for section in filled)
     body = join(
         Html(f'<section id="{section.anchor}"><h2>{text(section.title)}</h2>\n{join(section.blocks)}</section>')
-        for section in shown
+        for section in filled
     )
     return Html(
         f"""<!doctype html>
@@ -283,11 +289,6 @@ def page(title: str, lead: str, sections: Sequence[Section]) -> Html:
 
 
 def write_page(path: str | Path, document: Html) -> Path:
-    """Write the document whole or not at all; folders that are missing are made."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name}.{os.getpid()}")
-    # A file name may hold bytes that are no UTF-8 (surrogates in a str): they are shown as question marks.
-    aside.write_bytes(document.encode("utf-8", "replace"))
-    aside.replace(target)
-    return target
+    """Write the document whole or not at all; folders that are missing are made. Raises EnvironmentFault."""
+    write_text(Path(path), document)
+    return Path(path)

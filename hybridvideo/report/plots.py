@@ -17,9 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from hybridvideo.report.page import THEME, Html, duration, known, text
+from hybridvideo.text import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.collections import PathCollection
     from matplotlib.figure import Figure
 
 INK, SOFT, LINE = (THEME[name][0] for name in ("ink", "soft", "line"))
@@ -103,12 +105,18 @@ def _svg(drawing: Figure, says: str) -> Html:
         drawing.savefig(target, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     body = target.getvalue()
     body = re.sub(r"<metadata>.*?</metadata>", "", body[body.index("<svg") :], flags=re.DOTALL)
-    body = re.sub(r'\sxmlns(:xlink)?="[^"]*"', "", body).replace("xlink:href", "href")
-    for name, (light, _) in THEME.items():
-        body = body.replace(light, f"var(--{name})")
+    body = re.sub(r"<[^>]*>", lambda tag: _for_a_page(tag[0]), body)
     widest = drawing.get_figwidth() * PIXELS_PER_INCH
     opening = f'<svg role="img" aria-label="{text(says)}" style="--natural:{widest:.0f}px;max-width:{widest:.0f}px"'
     return Html(body.replace("<svg", opening, 1).strip())
+
+
+def _for_a_page(tag: str) -> str:
+    """An SVG tag as HTML has it, with the page's colours; what stands between tags is text and stays."""
+    tag = re.sub(r'\sxmlns(:xlink)?="[^"]*"', "", tag).replace("xlink:href", "href")
+    for name, (light, _) in THEME.items():
+        tag = tag.replace(light, f"var(--{name})")
+    return tag
 
 
 def _styled() -> Any:
@@ -118,8 +126,8 @@ def _styled() -> Any:
 
 
 def shortened(label: str, length: int = 22) -> str:
-    """A label no longer than `length`, its end cut."""
-    flat = " ".join(label.split())
+    """A label as it may be shown, no longer than `length`, its end cut."""
+    flat = shown(" ".join(label.split()))
     return flat if len(flat) <= length else flat[: length - 1] + "…"
 
 
@@ -331,18 +339,19 @@ def feature_scatter(features_ND: npt.ArrayLike, groups: Sequence[str] | None = N
     places, held = principal_plane(features[kept])
     with _styled():
         drawing, axes = _figure(8, 4.6)
-        for number, name in enumerate(dict.fromkeys(names.tolist())):
-            _scatter(axes, places[names == name], str(name), number)
+        groups_shown = list(dict.fromkeys(names.tolist()))
+        dots = [_scatter(axes, places[names == name], number) for number, name in enumerate(groups_shown)]
         axes.set_xlabel(f"first principal direction (the two hold {100 * held:.0f} % of the variance)")
         axes.set_ylabel("second principal direction")
         axes.tick_params(labelbottom=False, labelleft=False, length=0)
-        if 1 < len(set(names.tolist())) <= GROUPS_WITH_LEGEND:
-            drawing.legend(loc="outside right upper", fontsize=8, handletextpad=0.2)
+        if 1 < len(groups_shown) <= GROUPS_WITH_LEGEND:
+            labels = [shortened(str(name)) for name in groups_shown]
+            drawing.legend(dots, labels, loc="outside right upper", fontsize=8, handletextpad=0.2)
         return _svg(drawing, f"{len(kept)} clips in the principal plane of their features")
 
 
-def _scatter(axes: Axes, places: npt.NDArray[np.float64], name: str, number: int) -> None:
+def _scatter(axes: Axes, places: npt.NDArray[np.float64], number: int) -> PathCollection:
     colour = GROUPS[number % len(GROUPS)]
     marker = MARKERS[number // len(GROUPS) % len(MARKERS)]
     x, y = places.T
-    axes.scatter(x, y, s=16, color=colour, marker=marker, alpha=0.75, linewidths=0, label=shortened(name))
+    return axes.scatter(x, y, s=16, color=colour, marker=marker, alpha=0.75, linewidths=0)
