@@ -59,6 +59,7 @@ h1{font-size:28px;line-height:1.2;margin:0 0 8px;letter-spacing:-.01em;overflow-
 h2{font-size:19px;margin:40px 0 12px}
 h3{font-size:15px;margin:0 0 8px}
 p{margin:0 0 12px;max-width:78ch}
+p,h2,h3,summary,figcaption,footer{overflow-wrap:anywhere}
 .lead{font-size:17px;color:var(--soft);overflow-wrap:anywhere}
 nav{display:flex;flex-wrap:wrap;gap:4px 18px;margin-top:14px;padding-bottom:14px;border-bottom:1px solid var(--line)}
 a{color:var(--accent);text-decoration:none}
@@ -73,7 +74,7 @@ a:hover{text-decoration:underline}
 .card.big{border-top:4px solid var(--tone,var(--line))}
 .card.big .value{font-size:46px;color:var(--tone,var(--ink))}
 figure{margin:0}
-figure svg{display:block;width:100%;min-width:min(440px,var(--natural));height:auto;margin:0 auto}
+figure svg{display:block;width:100%;height:auto;margin:0 auto}
 figure svg text{font-family:inherit!important}
 figcaption{color:var(--soft);font-size:13px;margin-top:8px}
 .scroll{overflow-x:auto;max-width:100%}
@@ -100,6 +101,9 @@ pre{margin:0;overflow-x:auto;font:13px/1.5 ui-monospace,SFMono-Regular,Menlo,Con
 .clip .file{color:var(--soft);padding:0 10px 8px;margin-top:-6px}
 section>*+*,.stack>*+*{margin-top:14px}
 footer{color:var(--soft);font-size:13px;margin-top:40px;padding-bottom:40px}
+@media(max-width:600px){header,main,footer{padding:0 12px}header{padding-top:20px}h1{font-size:22px}
+.box{padding:12px}.card .value{font-size:21px}.card.big .value{font-size:34px}.facts td:first-child{white-space:normal;
+width:40%;padding-right:12px}th,td{padding-right:10px}.cards{grid-template-columns:repeat(auto-fit,minmax(130px,1fr))}}
 @media print{body{background:none}.box,.clip{break-inside:avoid}nav{display:none}}
 """
 )

@@ -79,7 +79,7 @@ def last_part(place: str, below: str = "") -> str:
     if not path.exists():
         return place
     path = path.resolve()
-    return f"{path.parent.parent.name}, {path.name}" if path.parent.name == below else path.name or place
+    return f"{path.parent.parent.name}, {path.name}" if below and path.parent.name == below else path.name or place
 
 
 # --- clips to look at -------------------------------------------------------------------------------------------------
