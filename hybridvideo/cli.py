@@ -13,9 +13,10 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from hybridvideo.config import AugmentConfig, ClipConfig, EvaluateData, FrameConfig, TrainRun, Views
-from hybridvideo.errors import HybridVideoError, UserError, nearest
+from hybridvideo.errors import HybridVideoError, Preempted, UserError, nearest
 from hybridvideo.options import Spelling, parse_options
 from hybridvideo.parsing import one_line
+from hybridvideo.text import shown
 
 PROGRAM = "hybridvideo"
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -109,8 +110,8 @@ def evaluate(
         run: a run or checkpoint folder, or published weights, as `convert` takes them.
         data: the list.
         eval: views of each video; default: those of the run.
-        out: folder for results.json, scores.parquet and report.html; default: evaluation-LIST in RUN, or in
-            runs/foreign/NAME for published weights.
+        out: folder for results.json, scores.parquet and report.html; default: evaluation-LIST-CLIPSxCROPS in RUN, or
+            in runs/foreign/NAME for published weights, numbered where it holds another evaluation.
         checkpoint: of the run folder; default: the one its config keeps.
         device: auto, cpu, cuda or mps.
         precision: of the forward pass.
@@ -229,7 +230,7 @@ def prepare(
 def scan(
     source: str, out: str = "scan.parquet", decode: Literal["full", "index"] = "full", short: int = 2,
     backend: str = "auto", labelled: bool = False, root: str | None = None, workers: int = 2, deadline: float = 600.0,
-    max_bad: float = 1.0,
+    max_bad: float = 0.5,
 ) -> int:  # fmt: skip
     """Look at every video of a corpus: what decodes, what does not and why. Can be stopped and started again.
 
@@ -245,7 +246,7 @@ def scan(
         root: folder that relative paths of a list start from; default: the folder of the list.
         workers: decoding processes; 0 decodes in the main process, where nothing protects from a file that hangs.
         deadline: seconds a file may take.
-        max_bad: share of the files that may be unusable; beyond it the exit code is 3.
+        max_bad: share of the files that may be unusable; beyond it the exit code is 3, with the table written.
     """
     from hybridvideo.tasks.scan import ScanSettings
     from hybridvideo.tasks.scan import scan_corpus as task
@@ -313,8 +314,11 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         return run_command(arguments)
+    except Preempted as stop:
+        print(shown(one_line(stop)), file=sys.stderr)
+        return stop.exit_code
     except HybridVideoError as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        print(f"error: {shown(one_line(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)

@@ -124,6 +124,14 @@ def row_of(result: VideoResult, manifest: Manifest, model: VideoModel, views: Ev
     return row
 
 
+def protocol(views: EvalConfig, prep: Preprocessing, precision: Precision) -> dict[str, Any]:
+    """How a list is scored, as far as the figures depend on it."""
+    return {
+        "clips": views.clips, "crops": views.crops, "average": views.average,
+        **plain(prep.clip), "frame": plain(prep.frame), "precision": precision,
+    }  # fmt: skip
+
+
 def summary(
     model: VideoModel, views: EvalConfig, prep: Preprocessing, precision: Precision, rows: list[dict[str, Any]],
     seconds: float,
@@ -140,10 +148,7 @@ def summary(
         "num_failed": len(failed),
         "failures": [{name: row[name] for name in ("path", "status", "reason")} for row in failed],
         "num_partial": sum(row["status"] == "partial" for row in read),
-        "protocol": {
-            "clips": views.clips, "crops": views.crops, "average": views.average,
-            **plain(prep.clip), "frame": plain(prep.frame), "precision": precision,
-        },
+        "protocol": protocol(views, prep, precision),
         "labels": list(labels),
         "seconds": seconds,
         "videos_per_second": len(rows) / max(seconds, 1e-9),

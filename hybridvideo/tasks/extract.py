@@ -19,6 +19,7 @@ from hybridvideo.tasks.device import pick_device
 from hybridvideo.tasks.folders import config_text
 from hybridvideo.tasks.given import open_given
 from hybridvideo.tasks.pages import write_extraction_page
+from hybridvideo.text import shown
 
 
 def extract(run: str, source: str, out: str | None, stage: str, eval: Views, job: Job) -> int:
@@ -42,9 +43,9 @@ def extract(run: str, source: str, out: str | None, stage: str, eval: Views, job
     print(f"{clips} clips of {len(manifest) - finished.failed} videos, {width} numbers each, from {stage}; "
           f"{finished.failed} unreadable, {finished.videos_per_second:.1f} videos/s")  # fmt: skip
     for line in failures(finished.rows):
-        print(line)
+        print(shown(line))
     page = write_extraction_page(page_beside(table, table != Path(out or "")), finished, config_text(run))
-    print(f"features {table}\nreport {page}")
+    print(f"features {shown(str(table))}\nreport {shown(str(page))}")
     return 0
 
 

@@ -11,6 +11,7 @@ from hybridvideo.data.manifest.kinetics import Matched, match_files, official_cl
 from hybridvideo.data.manifest.lists import read_text
 from hybridvideo.errors import TooMuchBadData, UserError
 from hybridvideo.files import write_text
+from hybridvideo.text import shown
 
 
 def prepare_kinetics(annotations: str, videos: str, out: str | None, max_bad: float = 1.0) -> int:
@@ -26,9 +27,9 @@ def prepare_kinetics(annotations: str, videos: str, out: str | None, max_bad: fl
             f"files are named like {matched.clips[0].named.file_name} or {matched.clips[0].named.youtube_id}.mp4"
         )
     kept = manifest.subset(there)
-    print("\n".join(findings(manifest, matched, kept)))
+    print("\n".join(map(shown, findings(manifest, matched, kept))))
     write_lists(table, kept, matched)
-    print("\n".join(advice(table, kept, len(manifest))))
+    print("\n".join(map(shown, advice(table, kept, len(manifest)))))
     missing = len(manifest) - len(there)
     if missing > max_bad * len(manifest):
         raise TooMuchBadData(f"{missing} of {len(manifest)} clips are missing, more than --max-bad {max_bad} allows")

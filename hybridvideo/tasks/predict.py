@@ -8,8 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from hybridvideo.config import Views
 from hybridvideo.engine.bulk import classify
@@ -19,6 +19,7 @@ from hybridvideo.tasks.device import pick_device
 from hybridvideo.tasks.folders import config_text
 from hybridvideo.tasks.given import open_given
 from hybridvideo.tasks.pages import write_prediction_page
+from hybridvideo.text import shown
 
 MOST_LINES = 40  # of the table on the terminal
 
@@ -49,7 +50,7 @@ def predict(run: str, source: str, out: str | None, top_k: int, eval: Views, job
     )  # fmt: skip
     show(finished)
     page = write_prediction_page(page_beside(table, table != Path(out or "")), finished, manifest, config_text(run))
-    print(f"predictions {table}\nreport {page}")
+    print(f"predictions {shown(str(table))}\nreport {shown(str(page))}")
     return 0
 
 
@@ -57,18 +58,18 @@ def show(finished: Finished) -> None:
     """The first rows as a table; all that could not be read are counted."""
     table = Table("video", "class", "score", "others")
     for row in finished.rows[:MOST_LINES]:
-        table.add_row(escape(row["path"]), *cells(row))
+        table.add_row(Text(shown(row["path"])), *cells(row))
     Console(width=None if sys.stdout.isatty() else 120).print(table)
     if len(finished.rows) > MOST_LINES:
-        print(f"... and {len(finished.rows) - MOST_LINES} more in {finished.table}")
+        print(shown(f"... and {len(finished.rows) - MOST_LINES} more in {finished.table}"))
     print(f"{len(finished.rows)} videos, {finished.failed} unreadable, {finished.videos_per_second:.1f} videos/s")
 
 
-def cells(row: dict[str, Any]) -> list[str]:
+def cells(row: dict[str, Any]) -> list[Text]:
     """Class, score and runners-up, or why there are none."""
     if row["label"] is None:
-        return [f"[red]{escape(row['status'])}[/red]", "", escape(row["reason"])]
+        return [Text(row["status"], "red"), Text(), Text(shown(row["reason"]))]
     others = zip(row["topk_labels"][1:4], row["topk_scores"][1:4], strict=True)
     runners_up = ", ".join(f"{name} {score:.2f}" for name, score in others)
-    note = f" [yellow]({escape(row['reason'])})[/yellow]" if row["status"] != "ok" else ""
-    return [escape(row["label"]) + note, f"{row['score']:.3f}", escape(runners_up)]
+    note = Text(f" ({shown(row['reason'])})" if row["status"] != "ok" else "", "yellow")
+    return [Text(shown(row["label"])) + note, Text(f"{row['score']:.3f}"), Text(shown(runners_up))]

@@ -46,6 +46,7 @@ from hybridvideo.parsing import parsed, said
 from hybridvideo.report.environment import environment_facts
 from hybridvideo.tasks.kinetics import prepare_kinetics
 from hybridvideo.tasks.tables import write_table
+from hybridvideo.text import shown
 
 MANIFEST = "manifest.csv"
 KINETICS = "kinetics400"  # the source that stands for making its list
@@ -122,9 +123,10 @@ def prepare(
         made = [Made("refused", plan.refused) if plan.refused else done[plan.source].made for plan in plans]
         kept = [index for index, result in enumerate(made) if result.status in KEPT]
         write_results(folder, manifest, plans, made, kept, recipe)
-    print("\n".join(summary(folder, plans, made, measure(plans, made, folder))))
+    lines = summary(folder, plans, made, measure(plans, made, folder))
     if kept:
-        print(f"wrote {folder / MANIFEST}\nnext: {next_command(manifest, folder / MANIFEST)}")
+        lines += [f"wrote {folder / MANIFEST}", f"next: {next_command(manifest, folder / MANIFEST)}"]
+    print("\n".join(map(shown, lines)))
     failed = len(made) - len(kept)
     if failed > max_bad * len(made):
         raise TooMuchBadData(f"{failed} of {len(made)} videos have no copy, more than --max-bad {max_bad} allows")
@@ -141,7 +143,7 @@ def read_source(source: str, root: str | None) -> Manifest:
     except UserError as error:
         manifest = read_manifest(source, root=root, labelled=False)  # where it is no list at all, this says so
         if not (Path(source).is_dir() or len(manifest) == 1):
-            print(f"the labels are left out: {error}", file=sys.stderr)
+            print(shown(f"the labels are left out: {error}"), file=sys.stderr)
         return manifest
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pyarrow as pa
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from hybridvideo.data.decode import BACKENDS
 from hybridvideo.data.decode.known import SUFFIX
@@ -23,6 +23,8 @@ from hybridvideo.report.environment import environment_facts
 from hybridvideo.report.page import duration, percent
 from hybridvideo.report.scan import next_steps, scan_page
 from hybridvideo.tasks.bulk import Finished, page_beside, run_job
+from hybridvideo.tasks.pages import last_part
+from hybridvideo.text import shown
 
 __all__ = ["ScanSettings", "scan_corpus"]
 
@@ -57,7 +59,8 @@ def scan_corpus(
         table, manifest, lambda part: scan(part, settings, workers=workers, deadline=deadline), SCHEMA, notes,
         max_bad=1.0, label="scanning",
     )  # fmt: skip
-    page = scan_page(page_beside(table, table != Path(out)), finished.rows, facts(finished, manifest), notes)
+    beside, title = page_beside(table, table != Path(out)), f"Scan: {last_part(source)}"
+    page = scan_page(beside, finished.rows, facts(finished, manifest), notes, title=title)
     show(finished, table, page)
     if finished.failed > max_bad * len(manifest):
         raise TooMuchBadData(
@@ -94,8 +97,8 @@ def show(finished: Finished, table: Path, page: Path) -> None:
     show_bad(console, [row for row in rows if row["status"] != "ok"])
     print(f"{len(rows)} files, {finished.failed} unusable, {finished.videos_per_second:.1f} files/s")
     for step in next_steps(rows, str(table)):
-        print(f"- {step}")
-    print(f"table {table}\nreport {page}")
+        print(shown(f"- {step}"))
+    print(f"table {shown(str(table))}\nreport {shown(str(page))}")
 
 
 def show_bad(console: Console, bad: Sequence[dict[str, Any]]) -> None:
@@ -104,7 +107,7 @@ def show_bad(console: Console, bad: Sequence[dict[str, Any]]) -> None:
         return
     listed = Table("file", "status", "reason")
     for row in bad[:MOST_LINES]:
-        listed.add_row(escape(row["path"]), row["status"], escape(row["reason"]))
+        listed.add_row(*(Text(shown(row[name])) for name in ("path", "status", "reason")))
     console.print(listed)
     if len(bad) > MOST_LINES:
         print(f"... and {len(bad) - MOST_LINES} more in the table")

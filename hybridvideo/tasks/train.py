@@ -43,6 +43,7 @@ from hybridvideo.tasks.folders import (
 )
 from hybridvideo.tasks.pages import write_training_page
 from hybridvideo.tasks.processes import honour_launcher
+from hybridvideo.text import shown
 from hybridvideo.weights.checkpoint import ModelCard
 from hybridvideo.weights.described import described_model
 from hybridvideo.weights.folders import find_checkpoint, settle
@@ -72,7 +73,7 @@ def train(run: TrainRun, out: str | None, resume: bool, name: str) -> int:
     found = look_over(run, manifest, val)
     first = PartialState(cpu=pick_device(run.device).type == "cpu").is_main_process
     model = build_model(run, manifest.labels, first)  # before there is a folder: what cannot be built leaves none
-    say(first, "\n".join(found))
+    say(first, *found)
     folder = shared_folder(out, f"{name}-seed{run.seed}", resume)
     accelerator = make_accelerator(run, folder)
     if resume:
@@ -120,7 +121,7 @@ def finish(run: TrainRun, folder: Path, val: Manifest | None, accelerator: Accel
         views = f"{run.eval.clips} x {run.eval.crops} views"
         say(True, f"validation top-1 {results['top1']:.3f} (95 % {low:.3f} to {high:.3f}), {views}, "
                   f"{results['num_videos']} videos, {results['num_failed']} unreadable")  # fmt: skip
-    say(True, f"run {folder}\nreport {page}")
+    say(True, f"run {folder}", f"report {page}")
 
 
 def read_lists(run: TrainRun) -> tuple[Manifest, Manifest | None]:
@@ -254,7 +255,7 @@ def make_data(
         raise Preempted(f"stopped in the frozen part; what is done is kept in {cache}, --resume goes on") from None
 
 
-def say(shown: bool, text: str) -> None:
-    """A line for the person, from the first process only."""
-    if shown:
-        print(text, file=sys.stderr, flush=True)
+def say(first: bool, *lines: str) -> None:
+    """Lines for the person, from the first process only."""
+    for line in lines if first else ():
+        print(shown(line), file=sys.stderr, flush=True)

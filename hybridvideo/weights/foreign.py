@@ -78,7 +78,8 @@ def architecture(opened: Source, wanted: Wanted) -> tuple[str, dict[str, Any], S
             return name, {**changes, **settings_said(opened.facts, name), **wanted.all_changes()}, bare
     if wanted.model is None:
         raise UserError(
-            f"{opened.where} {unknown(opened.state)}; if it is of a model of this project, give its --model"
+            f"{opened.where} {unknown(opened.state)}; if it is of a model of this project, name that with "
+            "`hybridvideo convert SOURCE FOLDER --model NAME` and use FOLDER"
         )
     return wanted.model, wanted.all_changes(), opened.state
 
@@ -96,7 +97,8 @@ def classes(model: VideoModel, known: Recognised, where: str) -> int:
     if weight is None or not weight.ndim or not len(weight):
         raise UserError(
             f"{where} holds {known.layout_name} weights without a classifier: nothing to classify with; train one on "
-            'them (--model.weights SOURCE --model.head replace), or load_weights(model, source, head="replace")'
+            "them (`hybridvideo train --model.weights SOURCE --model.head replace`), or "
+            'load_weights(model, source, head="replace")'
         )
     return len(weight)
 
@@ -124,7 +126,8 @@ def assumptions(name: str, classes: int, facts: Facts, known: Recognised, wanted
     notes = [f"{unsaid}: {where}"] if unsaid else []
     if wanted.labels is None and (facts.labels is None or len(facts.labels) != classes):
         kinetics = "taken to be those of Kinetics-400, in alphabetical order"
-        notes.append(f"classes: {kinetics if classes == KINETICS400 else 'without names; give them with --labels'}")
+        unnamed = "without names; `hybridvideo convert SOURCE FOLDER --labels FILE` gives them"
+        notes.append(f"classes: {kinetics if classes == KINETICS400 else unnamed}")
     return notes
 
 
