@@ -6,9 +6,12 @@ from collections.abc import Callable
 from fnmatch import fnmatch
 from typing import Any
 
+import torch
+
 from hybridvideo.errors import UserError, nearest
 from hybridvideo.models.baselines_pytorchvideo import PYTORCHVIDEO
 from hybridvideo.models.baselines_torchvision import TORCHVISION_VIDEO
+from hybridvideo.models.checks import check_classes
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.models.hybrid import HYBRIDS
 from hybridvideo.models.timesformer import TIMESFORMERS
@@ -45,14 +48,15 @@ def create_model(name: str, num_classes: int = 400, **changes: Any) -> VideoMode
             model takes `num_frames=T`, `image_size=S` or `(H, W)`, and `grad_checkpointing=True`.
 
     Raises:
-        UserError: for an unknown name or setting, naming the nearest.
+        UserError: for an unknown name or setting, naming the nearest; for a value out of its range; for a network
+            that is too large to be meant. All before memory is taken.
     """
     if name not in MODELS:
         raise UserError(f"no model {name!r}{nearest(name, MODELS)}; `hybridvideo models` lists them")
-    if num_classes < 1:
-        raise UserError(f"num_classes is {num_classes}; give 1 or more")
+    check_classes(num_classes)
     grad_checkpointing = changes.pop("grad_checkpointing", False)
-    model = MODELS[name](num_classes, **input_size(changes))
+    with torch.inference_mode(False):  # whatever the caller is in, the model may be trained later
+        model = MODELS[name](num_classes, **input_size(changes))
     model.set_grad_checkpointing(grad_checkpointing)
     return model
 
@@ -70,7 +74,8 @@ def create_pretraining(name: str, **changes: Any) -> VideoMAEPretraining:
     if name not in PRETRAINING:
         raise UserError(f"no pretraining of {name!r}{nearest(name, PRETRAINING)}; give one of {', '.join(PRETRAINING)}")
     grad_checkpointing = changes.pop("grad_checkpointing", False)
-    model = PRETRAINING[name](**input_size(changes))
+    with torch.inference_mode(False):
+        model = PRETRAINING[name](**input_size(changes))
     model.set_grad_checkpointing(grad_checkpointing)
     return model
 

@@ -32,7 +32,8 @@ from hybridvideo.models.baselines import (
     stage_starts,
     to_grid,
 )
-from hybridvideo.models.contract import VideoModel
+from hybridvideo.models.checks import NumbersOnCpu
+from hybridvideo.models.contract import NOTHING, Grids, VideoModel
 from hybridvideo.models.variants import KINETICS, Published, Variant
 
 
@@ -231,19 +232,21 @@ class SlowFast(Baseline):
         pathways = [channels_last(x_BCTHW.index_select(2, slow)), channels_last(x_BCTHW)]
         return self.together(*self.net.blocks[0](pathways))
 
-    def forward_stages(self, grid_BTHWC: Tensor, keep: dict[str, Tensor] | None = None) -> Tensor:
-        keep = {} if keep is None else keep
-        keep["stem"] = grid_BTHWC
+    def forward_stages(self, grid_BTHWC: Tensor, keep: Grids = NOTHING) -> Tensor:
+        keep.put("stem", grid_BTHWC)
         pathways = self.apart(grid_BTHWC, self.config.channels // 8)
+        del grid_BTHWC  # it is not needed beyond the first stage
         for name, (stage,) in self.stage_blocks().items():
             pathways = self.forward_stage(stage, pathways)
-            keep[name] = self.together(*pathways)
-        return keep[name]
+            if name in keep.stages:
+                keep.put(name, self.together(*pathways))
+        return self.together(*pathways)
 
     def forward_stage(self, stage: Any, pathways: list[Tensor]) -> list[Tensor]:
         """Both pathways through their blocks, then from the fast to the slow."""
         out = []
-        for x_BCTHW, part in zip(pathways, stage.multipathway_blocks, strict=True):
+        for part in stage.multipathway_blocks:
+            x_BCTHW = pathways.pop(0)
             for block in part.res_blocks:
                 x_BCTHW = self.run_block(block, x_BCTHW)
             out.append(x_BCTHW)
@@ -313,8 +316,7 @@ class PytorchvideoMViT(MViT):
 
     def __init__(self, config: PytorchvideoMViTConfig, num_classes: int) -> None:
         twice = [[block, 2.0] for block in stage_starts(config.depths)]
-        device = torch.get_default_device()
-        with torch.device("cpu"):  # it reads numbers off tensors, which a model on the meta device has not
+        with NumbersOnCpu():
             net = models_of("vision_transformers").create_multiscale_vision_transformers(
                 spatial_size=(config.height, config.width), temporal_size=config.frames, depth=sum(config.depths),
                 patch_embed_dim=config.channels, num_heads=config.heads, embed_dim_mul=twice, atten_head_mul=twice,
@@ -322,7 +324,6 @@ class PytorchvideoMViT(MViT):
                 pool_kv_stride_adaptive=list(MVIT_KEYS), pool_kvq_kernel=[3, 3, 3],
                 droppath_rate_block=config.drop_path, head_dropout_rate=config.dropout, head_num_classes=num_classes,
             )  # fmt: skip
-        net = net.to(device)
         del net.cls_positional_encoding  # `MViTTokens` instead, at any size
         super().__init__(net, config, num_classes, "head.proj")
 

@@ -19,8 +19,10 @@ from torch import Tensor, nn
 
 from hybridvideo.config import HeadConfig, HybridConfig, InputConfig, StageConfig, StemConfig
 from hybridvideo.errors import UserError, nearest
+from hybridvideo.models.attention import GroupedAttention
 from hybridvideo.models.blocks import MIXERS, make_block
-from hybridvideo.models.contract import VideoModel
+from hybridvideo.models.checks import check_lengths, check_settings, check_size
+from hybridvideo.models.contract import NOTHING, Grids, VideoModel
 from hybridvideo.models.convolution import PatchMerging
 from hybridvideo.models.heads import PoolHead
 from hybridvideo.models.inputs import ClipInput, widen_first_convolution
@@ -85,13 +87,6 @@ class Stage(nn.Module):
         self.dim = 2 * dim if config.merge else dim
         self.blocks = nn.Sequential(*(make_block(self.dim, config, i, rate, time) for i, rate in enumerate(drop_paths)))
 
-    def forward(self, x_BTHWC: Tensor, run: Callable[..., Tensor]) -> Tensor:
-        """`run(block, x)` calls a block."""
-        x: Tensor = self.merge(x_BTHWC)
-        for block in self.blocks:
-            x = run(block, x)
-        return x
-
 
 class Hybrid(VideoModel):
     """The network of a `HybridConfig`."""
@@ -126,13 +121,16 @@ class Hybrid(VideoModel):
     def forward_stem(self, x_BCTHW: Tensor) -> Tensor:
         return self.stem(self.input(x_BCTHW))
 
-    def forward_stages(self, grid_BTHWC: Tensor, keep: dict[str, Tensor] | None = None) -> Tensor:
-        keep = {} if keep is None else keep
-        keep["stem"] = grid_BTHWC
-        x = self.position(self.project(grid_BTHWC))
-        for name, stage in zip(self.stage_names[1:], self.stages, strict=True):
-            x = keep[name] = stage(x, self.run_block)
-        return self.norm(x)
+    def forward_stages(self, grid_BTHWC: Tensor, keep: Grids = NOTHING) -> Tensor:
+        keep.put("stem", grid_BTHWC)
+        grid_BTHWC = self.position(self.project(grid_BTHWC))
+        stages: list[Any] = list(self.stages)
+        for name, stage in zip(self.stage_names[1:], stages, strict=True):
+            grid_BTHWC = stage.merge(grid_BTHWC)
+            for block in stage.blocks:
+                grid_BTHWC = self.run_block(block, grid_BTHWC)
+            keep.put(name, grid_BTHWC)
+        return self.norm(grid_BTHWC)
 
     def forward_head(self, grid_BTHWC: Tensor, pre_logits: bool = False) -> Tensor:
         return self.head(grid_BTHWC, pre_logits)
@@ -149,7 +147,7 @@ class Hybrid(VideoModel):
         return self.config.stem.frozen
 
     def forward_frozen(self, x_BCTHW: Tensor) -> Tensor:
-        grid_BTHWC = self.forward_stem(x_BCTHW)
+        grid_BTHWC = self.first_grid(x_BCTHW)
         return self.head.pool(grid_BTHWC) if self._only_head_is_trained() else grid_BTHWC
 
     def frozen_settings(self) -> dict[str, Any]:
@@ -193,11 +191,14 @@ class Hybrid(VideoModel):
 
 
 def init_by_kind(layer: nn.Module) -> None:
-    """Kaiming for convolutions, Xavier for the linear layers of attention and MLP, zero biases."""
+    """Kaiming for convolutions, Xavier for linear layers, of which attention's first is three; zero biases."""
     if isinstance(layer, nn.Conv2d | nn.Conv3d):
         nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="linear")
     elif isinstance(layer, nn.Linear):
         nn.init.xavier_uniform_(layer.weight)
+    elif isinstance(layer, GroupedAttention):
+        for matrix in layer.qkv.weight.chunk(3):  # as one, its fan out would count queries, keys and values together
+            nn.init.xavier_uniform_(matrix)
     if isinstance(layer, nn.Conv2d | nn.Conv3d | nn.Linear) and layer.bias is not None:
         nn.init.zeros_(layer.bias)
 
@@ -218,7 +219,12 @@ def build(config: HybridConfig) -> Callable[..., Hybrid]:
     """The builder of a named hybrid: `builder(num_classes, **changes)`, changes of HybridConfig's fields."""
 
     def builder(num_classes: int, **changes: Any) -> Hybrid:
-        return Hybrid(changed(config, changes), num_classes)
+        check_lengths(changes)
+        wanted = changed(config, changes)
+        check_settings(wanted)
+        empty = replace(wanted, stem=replace(wanted.stem, weights=None))
+        check_size(lambda: Hybrid(empty, num_classes))
+        return Hybrid(wanted, num_classes)
 
     return builder
 

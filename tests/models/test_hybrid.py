@@ -167,6 +167,16 @@ def test_the_first_predictions_are_even() -> None:
     assert torch.allclose(logits.softmax(1), torch.full((4, 8), 1 / 8), atol=0.06)
 
 
+@pytest.mark.parametrize("block", ["window3d", "spatial", "temporal", "joint", "divided"])
+def test_queries_keys_and_values_start_as_three_matrices(block: str) -> None:
+    model = hybrid(stages=[stage(block, depth=1, heads=4)], dim=96)
+    bound = (6 / (96 + 96)) ** 0.5
+    for attention in model.stages[0].blocks[0].mixers:  # type: ignore[index, union-attr]
+        for matrix in attention.qkv.weight.chunk(3):
+            assert 0.95 * bound < matrix.abs().max() <= bound
+            assert abs(matrix.std() * 3**0.5 / bound - 1) < 0.05
+
+
 def test_gmacs_of_attention_and_linear_layers_are_counted() -> None:
     model = hybrid(position="none", stages=[stage("joint", depth=1, position="none", mlp_ratio=2)])
     tokens, dim = 8 * 8 * 8, 16
