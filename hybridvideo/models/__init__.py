@@ -54,7 +54,7 @@ def create_model(name: str, num_classes: int = 400, **changes: Any) -> VideoMode
     if name not in MODELS:
         raise UserError(f"no model {name!r}{nearest(name, MODELS)}; `hybridvideo models` lists them")
     check_classes(num_classes)
-    grad_checkpointing = changes.pop("grad_checkpointing", False)
+    grad_checkpointing = pop_checkpointing(changes)
     with torch.inference_mode(False):  # whatever the caller is in, the model may be trained later
         model = MODELS[name](num_classes, **input_size(changes))
     model.set_grad_checkpointing(grad_checkpointing)
@@ -73,11 +73,19 @@ def create_pretraining(name: str, **changes: Any) -> VideoMAEPretraining:
     """
     if name not in PRETRAINING:
         raise UserError(f"no pretraining of {name!r}{nearest(name, PRETRAINING)}; give one of {', '.join(PRETRAINING)}")
-    grad_checkpointing = changes.pop("grad_checkpointing", False)
+    grad_checkpointing = pop_checkpointing(changes)
     with torch.inference_mode(False):
         model = PRETRAINING[name](**input_size(changes))
     model.set_grad_checkpointing(grad_checkpointing)
     return model
+
+
+def pop_checkpointing(changes: dict[str, Any]) -> bool:
+    """What `changes` say of it, which is no field of a config."""
+    wanted = changes.pop("grad_checkpointing", False)
+    if not isinstance(wanted, bool):
+        raise UserError(f"grad_checkpointing is {wanted!r}; give true or false")
+    return wanted
 
 
 def input_size(changes: dict[str, Any]) -> dict[str, Any]:
@@ -87,6 +95,8 @@ def input_size(changes: dict[str, Any]) -> dict[str, Any]:
         changes["frames"] = changes.pop("num_frames")
     if "image_size" in changes:
         size = changes.pop("image_size")
+        if not isinstance(size, int) and not (isinstance(size, list | tuple) and len(size) == 2):
+            raise UserError(f"image_size is {size!r}; give S or (H, W)")
         height, width = (size, size) if isinstance(size, int) else size
         changes |= {"height": height, "width": width}
     return changes

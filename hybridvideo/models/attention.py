@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from hybridvideo.errors import UserError
+from hybridvideo.models.checks import check_heads
 from hybridvideo.models.kept import Kept
 from hybridvideo.models.linear import Linear
 from hybridvideo.models.windows import (
@@ -42,8 +42,7 @@ class GroupedAttention(nn.Module):
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
-        if dim % heads:
-            raise UserError(f"{dim} channels do not divide into {heads} heads; change heads or dim")
+        check_heads(dim, heads)
         self.heads = heads
         self.qkv = Linear(dim, 3 * dim)
         self.proj = Linear(dim, dim)

@@ -104,6 +104,14 @@ def mended(net: nn.Module) -> nn.Module:
     return net
 
 
+def picklable(net: nn.Module) -> nn.Module:
+    """Blocks of pytorchvideo add by a lambda, which a process cannot hand to another; by `torch.add` they can."""
+    blocks: list[Any] = [part for part in net.modules() if hasattr(part, "branch_fusion")]
+    for block in blocks:
+        block.branch_fusion = torch.add
+    return net
+
+
 def triple(value: Any) -> tuple[int, int, int]:
     """A side for all three, or one for each."""
     sides = (value,) * 3 if isinstance(value, int) else tuple(value)

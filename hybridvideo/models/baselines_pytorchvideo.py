@@ -29,10 +29,11 @@ from hybridvideo.models.baselines import (
     WindowPool,
     channels_last,
     from_grid,
+    picklable,
     stage_starts,
     to_grid,
 )
-from hybridvideo.models.checks import NumbersOnCpu
+from hybridvideo.models.checks import NumbersOnCpu, check_heads
 from hybridvideo.models.contract import NOTHING, Grids, VideoModel
 from hybridvideo.models.variants import KINETICS, Published, Variant
 
@@ -208,6 +209,8 @@ class SlowFast(Baseline):
 
     def __init__(self, config: SlowFastConfig, num_classes: int) -> None:
         check_frames(config.frames, config.alpha)
+        if config.channels % 8:
+            raise UserError(f"channels is {config.channels}; give a multiple of 8: the fast pathway has one eighth")
         net = models_of("slowfast").create_slowfast(
             model_depth=config.depth, model_num_class=num_classes, head_activation=None,
             stem_dim_outs=(config.channels, config.channels // 8),
@@ -283,14 +286,6 @@ def check_frames(frames: int, alpha: int) -> None:
         raise UserError(f"SlowFast needs a multiple of alpha = {alpha} frames and got {frames}; give {near}")
 
 
-def picklable(net: nn.Module) -> nn.Module:
-    """Residual blocks add by a lambda, which a process cannot hand to another; by `torch.add` they can."""
-    blocks: list[Any] = [part for part in net.modules() if hasattr(part, "branch_fusion")]
-    for block in blocks:
-        block.branch_fusion = torch.add
-    return net
-
-
 # --- MViT -------------------------------------------------------------------------------------------------------------
 
 
@@ -315,8 +310,9 @@ class PytorchvideoMViT(MViT):
     """Patches by an overlapping convolution, blocks that pool queries, keys and values, a class token."""
 
     def __init__(self, config: PytorchvideoMViTConfig, num_classes: int) -> None:
+        check_heads(config.channels, config.heads)
         twice = [[block, 2.0] for block in stage_starts(config.depths)]
-        with NumbersOnCpu():
+        with NumbersOnCpu(torch.ones):  # of which it makes its factors
             net = models_of("vision_transformers").create_multiscale_vision_transformers(
                 spatial_size=(config.height, config.width), temporal_size=config.frames, depth=sum(config.depths),
                 patch_embed_dim=config.channels, num_heads=config.heads, embed_dim_mul=twice, atten_head_mul=twice,

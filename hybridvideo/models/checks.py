@@ -114,6 +114,8 @@ def check_settings(config: Any, where: str = "") -> None:
     for field in fields(config):
         value, place = getattr(config, field.name), f"{where}{field.name}"
         items = value if isinstance(value, tuple | list) else [value]
+        if not items and field.name in RANGES:
+            raise UserError(f"{place} is empty; give one or more, each {RANGES[field.name]}")
         for i, item in enumerate(items):
             if is_dataclass(item):
                 check_settings(item, f"{place}[{i}]." if items is value else f"{place}.")
@@ -130,6 +132,12 @@ def blocks_in(config: Any) -> Iterator[int]:
     yield from (stage.depth for stage in getattr(config, "stages", ()))
 
 
+def check_heads(dim: int, heads: int) -> None:
+    """UserError for channels that cannot be shared out."""
+    if heads < 1 or dim < 1 or dim % heads:
+        raise UserError(f"{dim} channels do not divide into {heads} heads; change heads or channels")
+
+
 def check_classes(num_classes: int) -> None:
     """UserError for a number of classes that makes no classifier."""
     if not isinstance(num_classes, int) or num_classes not in Range(1, 2**24):
@@ -142,20 +150,29 @@ MOST_NUMBERS = 4 * 10**9  # 16 GB in fp32; the largest network here has 0.6 of a
 
 
 class NumbersOnCpu(TorchFunctionMode):
-    """Where a model is built without memory, what libraries read numbers off (drop rates, factors) has numbers."""
+    """Where a model is built without memory, what libraries read numbers off has numbers: `linspace`, and `others`."""
+
+    def __init__(self, *others: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.functions = (torch.linspace, *others)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = dict(kwargs or {})
-        if func in (torch.linspace, torch.ones):
+        if func in self.functions:
             kwargs.setdefault("device", "cpu")
         return func(*args, **kwargs)
 
 
 def check_size(build: Callable[[], nn.Module]) -> None:
     """UserError where what `build` builds is too large to be meant; it is built without memory to see."""
-    with torch.device("meta"), NumbersOnCpu():
-        model = build()
-    numbers = sum(tensor.numel() for tensor in chain(model.parameters(), model.buffers()))
+    try:
+        with torch.device("meta"), NumbersOnCpu():
+            model = build()
+        numbers = sum(tensor.numel() for tensor in chain(model.parameters(), model.buffers()))
+    except RuntimeError as error:
+        if "overflow" not in str(error):  # of a size that has no number
+            raise
+        numbers = 2**63
     if numbers > MOST_NUMBERS:
         raise UserError(
             f"these settings make a network of {numbers / 1e9:,.1f} billion parameters, and at most "

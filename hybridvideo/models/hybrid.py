@@ -27,7 +27,7 @@ from hybridvideo.models.convolution import PatchMerging
 from hybridvideo.models.heads import PoolHead
 from hybridvideo.models.inputs import ClipInput, widen_first_convolution
 from hybridvideo.models.positions import AbsolutePosition
-from hybridvideo.models.stems import open_stem
+from hybridvideo.models.stems import open_stem, without_network
 from hybridvideo.parsing import changed, plain
 
 # Without gradients, a CPU's stem takes the frames in portions whose activations stay near its caches; the buffers of
@@ -38,10 +38,10 @@ PIXELS_AT_ONCE = 2**17
 class FrameEncoder(nn.Module):
     """The stem, or the two of a two-stream input, applied to each frame: clips -> grid (B, T, H, W, C)."""
 
-    def __init__(self, config: StemConfig, input: InputConfig) -> None:
+    def __init__(self, config: StemConfig, input: InputConfig, height: int, width: int) -> None:
         super().__init__()
         self.config = config
-        first = open_stem(config)
+        first = open_stem(config, height, width)
         if input.mode == "both":
             widen_first_convolution(first)
         streams = [first, copy.deepcopy(first)] if input.mode == "two_stream" else [first]
@@ -101,8 +101,9 @@ class Hybrid(VideoModel):
         self.config, self.num_classes = config, num_classes
         self.input_shape = (3, config.frames, config.height, config.width)
         self.input = ClipInput(input)
-        self.stem = FrameEncoder(config.stem, input)
+        self.stem = FrameEncoder(config.stem, input, config.height, config.width)
         self.normalisation = self.stem.normalisation
+        self.notes = random_stem(config.stem)
 
         dim: int = config.dim or self.stem.channels
         self.project = nn.Linear(self.stem.channels, dim) if config.dim else nn.Identity()
@@ -203,6 +204,13 @@ def init_by_kind(layer: nn.Module) -> None:
         nn.init.zeros_(layer.bias)
 
 
+def random_stem(stem: StemConfig) -> tuple[str, ...]:
+    """The line that says so, for a network that is published with weights and has none."""
+    if stem.name == "small" or stem.weights is not None:
+        return ()
+    return (f"stem {stem.name} starts from random weights; give model.changes.stem.weights hub or a FILE",)
+
+
 def check(config: HybridConfig) -> None:
     """UserError for what cannot be built."""
     for i, stage in enumerate(config.stages):
@@ -222,8 +230,8 @@ def build(config: HybridConfig) -> Callable[..., Hybrid]:
         check_lengths(changes)
         wanted = changed(config, changes)
         check_settings(wanted)
-        empty = replace(wanted, stem=replace(wanted.stem, weights=None))
-        check_size(lambda: Hybrid(empty, num_classes))
+        behind = replace(wanted, stem=without_network(wanted.stem, wanted.height, wanted.width))
+        check_size(lambda: Hybrid(behind, num_classes))
         return Hybrid(wanted, num_classes)
 
     return builder

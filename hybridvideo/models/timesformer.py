@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from hybridvideo.config import ClipConfig, EvalConfig
 from hybridvideo.errors import UserError
+from hybridvideo.models.checks import check_heads
 from hybridvideo.models.contract import NOTHING, Grids, VideoModel
 from hybridvideo.models.cpu_attention import attend
 from hybridvideo.models.kept import Kept
@@ -283,8 +284,7 @@ class TimeSformer(VideoModel):
 
 def check(config: TimeSformerConfig) -> None:
     """UserError for what cannot be built."""
-    if config.dim % config.heads:
-        raise UserError(f"{config.dim} channels do not divide into {config.heads} heads; change heads or dim")
+    check_heads(config.dim, config.heads)
     if min(config.frames, config.depth, config.patch) < 1:
         raise UserError(f"frames {config.frames}, depth {config.depth} and patch {config.patch} must be 1 or more")
     for side, name in ((config.height, "height"), (config.width, "width")):

@@ -63,7 +63,7 @@ class UniFormerConfig:
                 f"input of {self.frames} frames of {self.height}x{self.width}; "
                 f"UniFormer needs 1 or more frames of {STRIDE}x{STRIDE} or more"
             )
-        if any(dim % self.head_dim for dim in self.dims[2:]):
+        if self.head_dim < 1 or any(dim % self.head_dim for dim in self.dims[2:]):
             raise UserError(f"dims {self.dims} do not divide into heads of {self.head_dim} channels; change head_dim")
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from hybridvideo.config import ClipConfig, EvalConfig
 from hybridvideo.errors import UserError
+from hybridvideo.models.checks import check_heads
 from hybridvideo.models.contract import NOTHING, Grids, VideoModel
 from hybridvideo.models.cpu_attention import attend
 from hybridvideo.models.linear import Linear, lowered
@@ -63,8 +64,7 @@ def grid_of(input: tuple[int, int, int], patch: Patch) -> tuple[int, int, int]:
 
 def check_width(dim: int, heads: int, depth: int) -> None:
     """UserError for channels, heads or blocks that make no network."""
-    if heads < 1 or dim < 1 or dim % heads:
-        raise UserError(f"{dim} channels do not divide into {heads} heads; change heads or dim")
+    check_heads(dim, heads)
     if depth < 1:
         raise UserError(f"depth is {depth}; give 1 or more blocks")
 
