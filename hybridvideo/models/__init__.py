@@ -6,9 +6,12 @@ from collections.abc import Callable
 from fnmatch import fnmatch
 from typing import Any
 
+import torch
+
 from hybridvideo.errors import UserError, nearest
 from hybridvideo.models.baselines_pytorchvideo import PYTORCHVIDEO
 from hybridvideo.models.baselines_torchvision import TORCHVISION_VIDEO
+from hybridvideo.models.checks import check_classes
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.models.hybrid import HYBRIDS
 from hybridvideo.models.timesformer import TIMESFORMERS
@@ -45,14 +48,15 @@ def create_model(name: str, num_classes: int = 400, **changes: Any) -> VideoMode
             model takes `num_frames=T`, `image_size=S` or `(H, W)`, and `grad_checkpointing=True`.
 
     Raises:
-        UserError: for an unknown name or setting, naming the nearest.
+        UserError: for an unknown name or setting, naming the nearest; for a value out of its range; for a network
+            that is too large to be meant. All before memory is taken.
     """
     if name not in MODELS:
         raise UserError(f"no model {name!r}{nearest(name, MODELS)}; `hybridvideo models` lists them")
-    if num_classes < 1:
-        raise UserError(f"num_classes is {num_classes}; give 1 or more")
-    grad_checkpointing = changes.pop("grad_checkpointing", False)
-    model = MODELS[name](num_classes, **input_size(changes))
+    check_classes(num_classes)
+    grad_checkpointing = pop_checkpointing(changes)
+    with torch.inference_mode(False):  # whatever the caller is in, the model may be trained later
+        model = MODELS[name](num_classes, **input_size(changes))
     model.set_grad_checkpointing(grad_checkpointing)
     return model
 
@@ -69,10 +73,19 @@ def create_pretraining(name: str, **changes: Any) -> VideoMAEPretraining:
     """
     if name not in PRETRAINING:
         raise UserError(f"no pretraining of {name!r}{nearest(name, PRETRAINING)}; give one of {', '.join(PRETRAINING)}")
-    grad_checkpointing = changes.pop("grad_checkpointing", False)
-    model = PRETRAINING[name](**input_size(changes))
+    grad_checkpointing = pop_checkpointing(changes)
+    with torch.inference_mode(False):
+        model = PRETRAINING[name](**input_size(changes))
     model.set_grad_checkpointing(grad_checkpointing)
     return model
+
+
+def pop_checkpointing(changes: dict[str, Any]) -> bool:
+    """What `changes` say of it, which is no field of a config."""
+    wanted = changes.pop("grad_checkpointing", False)
+    if not isinstance(wanted, bool):
+        raise UserError(f"grad_checkpointing is {wanted!r}; give true or false")
+    return wanted
 
 
 def input_size(changes: dict[str, Any]) -> dict[str, Any]:
@@ -82,6 +95,8 @@ def input_size(changes: dict[str, Any]) -> dict[str, Any]:
         changes["frames"] = changes.pop("num_frames")
     if "image_size" in changes:
         size = changes.pop("image_size")
+        if not isinstance(size, int) and not (isinstance(size, list | tuple) and len(size) == 2):
+            raise UserError(f"image_size is {size!r}; give S or (H, W)")
         height, width = (size, size) if isinstance(size, int) else size
         changes |= {"height": height, "width": width}
     return changes

@@ -10,7 +10,7 @@ Sources: divided attention, Bertasius et al. 2021 (TimeSformer); 3-D shifted win
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from hybridvideo.errors import UserError
+from hybridvideo.models.checks import check_heads
+from hybridvideo.models.kept import Kept
 from hybridvideo.models.linear import Linear
 from hybridvideo.models.windows import (
     Gathered,
@@ -41,8 +42,7 @@ class GroupedAttention(nn.Module):
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
-        if dim % heads:
-            raise UserError(f"{dim} channels do not divide into {heads} heads; change heads or dim")
+        check_heads(dim, heads)
         self.heads = heads
         self.qkv = Linear(dim, 3 * dim)
         self.proj = Linear(dim, dim)
@@ -99,8 +99,7 @@ class WindowAttention3d(GroupedAttention):
         self.window, self.shifted, self.clipped_bias = window, shifted, clipped_bias
         t, h, w = (2 * side - 1 for side in window)
         self.bias_table = nn.Parameter(torch.zeros(t, h, w, heads))
-        self._biases_key: object = None
-        self._biases: list[Tensor] = []
+        self.kept = Kept[list[Tensor]]()
 
     def forward(self, x_BTHWC: Tensor) -> Tensor:
         # A length is a number where torch.compile would make a size of the grid a symbol: each has windows of its own.
@@ -113,7 +112,9 @@ class WindowAttention3d(GroupedAttention):
         B = x_BTHWC.shape[0]
         x_GNC = layout.split(x_BTHWC)
         q, k, v = rearrange(self.qkv(x_GNC), "(B G) N (three h d) -> three B (G h) N d", B=B, three=3, h=self.heads)
-        (mask,) = self.biases(("mask", layout, q.dtype, q.device), lambda: [self._mask(layout, q)])
+        (mask,) = self.kept.get(
+            (self.bias_table,), lambda: [self._mask(layout, q)], "mask", layout, self.clipped_bias, q.dtype, q.device
+        )
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         out_GNC = self.proj(rearrange(out, "B (G h) N d -> (B G) N (h d)", h=self.heads))
         return layout.join(out_GNC, B)
@@ -141,18 +142,7 @@ class WindowAttention3d(GroupedAttention):
         """Bias (1, h, N, N) of each part."""
         parts = true_parts(layout).parts
         make = lambda: [self._bias(layout, part, like) for part in parts]  # noqa: E731
-        return self.biases(("parts", layout, like.dtype, like.device), make)
-
-    def biases(self, key: tuple[Any, ...], make: Callable[[], list[Tensor]]) -> list[Tensor]:
-        """What `make` gives: each time in training and in a compiled graph, else once per change of the table."""
-        if torch.compiler.is_compiling() or (torch.is_grad_enabled() and self.bias_table.requires_grad):
-            return make()
-        # An in-place change of the table (optimizer, load_state_dict) raises its version; a move changes its address.
-        key = (*key, self.bias_table.data_ptr(), self.bias_table._version)
-        if key != self._biases_key:
-            with torch.inference_mode(False), torch.no_grad():  # ordinary tensors serve every later caller
-                self._biases, self._biases_key = make(), key
-        return self._biases
+        return self.kept.get((self.bias_table,), make, "parts", layout, self.clipped_bias, like.dtype, like.device)
 
     def _bias(self, layout: WindowLayout, part: Part | None, like: Tensor) -> Tensor:
         index_NN = bias_index(layout.window, self.window, self.clipped_bias, part, like.device)
@@ -164,9 +154,6 @@ class WindowAttention3d(GroupedAttention):
             apart_GNN = shift_mask(layout.padded, layout.window, layout.shift, like.device)
             mask_GhNN = mask_GhNN + apart_GNN[:, None].to(like.dtype)
         return mask_GhNN.flatten(0, 1)[None]
-
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_biases": [], "_biases_key": None}  # a cache is not state: copies start without it
 
 
 def parts_are_faster(x: Tensor) -> bool:

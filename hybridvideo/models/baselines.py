@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybridvideo.models.contract import VideoModel
+from hybridvideo.models.contract import NOTHING, Grids, VideoModel
 from hybridvideo.models.depthwise import on_grid
 from hybridvideo.models.positions import AbsolutePosition
 
@@ -104,6 +104,14 @@ def mended(net: nn.Module) -> nn.Module:
     return net
 
 
+def picklable(net: nn.Module) -> nn.Module:
+    """Blocks of pytorchvideo add by a lambda, which a process cannot hand to another; by `torch.add` they can."""
+    blocks: list[Any] = [part for part in net.modules() if hasattr(part, "branch_fusion")]
+    for block in blocks:
+        block.branch_fusion = torch.add
+    return net
+
+
 def triple(value: Any) -> tuple[int, int, int]:
     """A side for all three, or one for each."""
     sides = (value,) * 3 if isinstance(value, int) else tuple(value)
@@ -175,14 +183,14 @@ class Baseline(VideoModel):
             x_BCTHW = part(x_BCTHW)
         return to_grid(x_BCTHW)
 
-    def forward_stages(self, grid_BTHWC: Tensor, keep: dict[str, Tensor] | None = None) -> Tensor:
-        keep = {} if keep is None else keep
-        keep["stem"] = grid_BTHWC
+    def forward_stages(self, grid_BTHWC: Tensor, keep: Grids = NOTHING) -> Tensor:
+        keep.put("stem", grid_BTHWC)
         x_BCTHW = from_grid(grid_BTHWC)
+        del grid_BTHWC  # it is not needed beyond the first block
         for name, blocks in self.stage_blocks().items():
             for block in blocks:
                 x_BCTHW = self.run_block(block, x_BCTHW)
-            keep[name] = to_grid(x_BCTHW)
+            keep.put(name, to_grid(x_BCTHW))
         return to_grid(x_BCTHW)
 
     def forward_head(self, grid_BTHWC: Tensor, pre_logits: bool = False) -> Tensor:
@@ -266,15 +274,15 @@ class MViT(Baseline):
     def head_parts(self) -> list[nn.Module]:
         return [self.norm(), self.net.head]
 
-    def forward_stages(self, grid_BTHWC: Tensor, keep: dict[str, Tensor] | None = None) -> Tensor:
-        keep = {} if keep is None else keep
-        keep["stem"] = grid_BTHWC
+    def forward_stages(self, grid_BTHWC: Tensor, keep: Grids = NOTHING) -> Tensor:
+        keep.put("stem", grid_BTHWC)
         sizes = tuple(grid_BTHWC.shape[1:4])
         x_BNC = self.tokens(grid_BTHWC)
+        del grid_BTHWC  # it is not needed beyond here
         for name, blocks in self.stage_blocks().items():
             for block in blocks:
                 x_BNC, sizes = self.run_block(block, x_BNC, sizes)
-            keep[name] = x_BNC[:, 1:].unflatten(1, tuple(sizes))
+            keep.put(name, x_BNC[:, 1:].unflatten(1, tuple(sizes)))
         out: Tensor = self.norm()(x_BNC[:, 0])
         return out[:, None, None, None]
 

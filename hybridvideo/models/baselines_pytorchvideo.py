@@ -29,10 +29,12 @@ from hybridvideo.models.baselines import (
     WindowPool,
     channels_last,
     from_grid,
+    picklable,
     stage_starts,
     to_grid,
 )
-from hybridvideo.models.contract import VideoModel
+from hybridvideo.models.checks import NumbersOnCpu, check_heads
+from hybridvideo.models.contract import NOTHING, Grids, VideoModel
 from hybridvideo.models.variants import KINETICS, Published, Variant
 
 
@@ -207,6 +209,8 @@ class SlowFast(Baseline):
 
     def __init__(self, config: SlowFastConfig, num_classes: int) -> None:
         check_frames(config.frames, config.alpha)
+        if config.channels % 8:
+            raise UserError(f"channels is {config.channels}; give a multiple of 8: the fast pathway has one eighth")
         net = models_of("slowfast").create_slowfast(
             model_depth=config.depth, model_num_class=num_classes, head_activation=None,
             stem_dim_outs=(config.channels, config.channels // 8),
@@ -231,19 +235,21 @@ class SlowFast(Baseline):
         pathways = [channels_last(x_BCTHW.index_select(2, slow)), channels_last(x_BCTHW)]
         return self.together(*self.net.blocks[0](pathways))
 
-    def forward_stages(self, grid_BTHWC: Tensor, keep: dict[str, Tensor] | None = None) -> Tensor:
-        keep = {} if keep is None else keep
-        keep["stem"] = grid_BTHWC
+    def forward_stages(self, grid_BTHWC: Tensor, keep: Grids = NOTHING) -> Tensor:
+        keep.put("stem", grid_BTHWC)
         pathways = self.apart(grid_BTHWC, self.config.channels // 8)
+        del grid_BTHWC  # it is not needed beyond the first stage
         for name, (stage,) in self.stage_blocks().items():
             pathways = self.forward_stage(stage, pathways)
-            keep[name] = self.together(*pathways)
-        return keep[name]
+            if name in keep.stages:
+                keep.put(name, self.together(*pathways))
+        return self.together(*pathways)
 
     def forward_stage(self, stage: Any, pathways: list[Tensor]) -> list[Tensor]:
         """Both pathways through their blocks, then from the fast to the slow."""
         out = []
-        for x_BCTHW, part in zip(pathways, stage.multipathway_blocks, strict=True):
+        for part in stage.multipathway_blocks:
+            x_BCTHW = pathways.pop(0)
             for block in part.res_blocks:
                 x_BCTHW = self.run_block(block, x_BCTHW)
             out.append(x_BCTHW)
@@ -280,14 +286,6 @@ def check_frames(frames: int, alpha: int) -> None:
         raise UserError(f"SlowFast needs a multiple of alpha = {alpha} frames and got {frames}; give {near}")
 
 
-def picklable(net: nn.Module) -> nn.Module:
-    """Residual blocks add by a lambda, which a process cannot hand to another; by `torch.add` they can."""
-    blocks: list[Any] = [part for part in net.modules() if hasattr(part, "branch_fusion")]
-    for block in blocks:
-        block.branch_fusion = torch.add
-    return net
-
-
 # --- MViT -------------------------------------------------------------------------------------------------------------
 
 
@@ -312,9 +310,9 @@ class PytorchvideoMViT(MViT):
     """Patches by an overlapping convolution, blocks that pool queries, keys and values, a class token."""
 
     def __init__(self, config: PytorchvideoMViTConfig, num_classes: int) -> None:
+        check_heads(config.channels, config.heads)
         twice = [[block, 2.0] for block in stage_starts(config.depths)]
-        device = torch.get_default_device()
-        with torch.device("cpu"):  # it reads numbers off tensors, which a model on the meta device has not
+        with NumbersOnCpu(torch.ones):  # of which it makes its factors
             net = models_of("vision_transformers").create_multiscale_vision_transformers(
                 spatial_size=(config.height, config.width), temporal_size=config.frames, depth=sum(config.depths),
                 patch_embed_dim=config.channels, num_heads=config.heads, embed_dim_mul=twice, atten_head_mul=twice,
@@ -322,7 +320,6 @@ class PytorchvideoMViT(MViT):
                 pool_kv_stride_adaptive=list(MVIT_KEYS), pool_kvq_kernel=[3, 3, 3],
                 droppath_rate_block=config.drop_path, head_dropout_rate=config.dropout, head_num_classes=num_classes,
             )  # fmt: skip
-        net = net.to(device)
         del net.cls_positional_encoding  # `MViTTokens` instead, at any size
         super().__init__(net, config, num_classes, "head.proj")
 

@@ -22,6 +22,7 @@ from hybridvideo.models.baselines import (
     from_grid,
     stage_starts,
 )
+from hybridvideo.models.checks import check_heads
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.models.variants import KINETICS, Published, Variant
 
@@ -139,6 +140,7 @@ class TorchvisionMViT(MViT):
     def __init__(self, config: TorchvisionMViTConfig, num_classes: int) -> None:
         from torchvision.models.video.mvit import MViT as Network
 
+        check_heads(config.channels, config.heads)
         second = config.version == 2
         net = Network(
             (config.height, config.width), config.frames, block_settings(config), residual_pool=second,

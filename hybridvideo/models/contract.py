@@ -6,9 +6,9 @@ x_BCTHW  float clip, normalised          grid_BTHWC  features, channels last    
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,24 @@ from torch.utils.checkpoint import checkpoint
 
 from hybridvideo.config import Normalisation, Preprocessing
 from hybridvideo.errors import UserError, nearest
+from hybridvideo.models.checks import check_classes, check_clip
 from hybridvideo.parsing import plain
+
+
+class Grids:
+    """The grids of the stages that somebody asked for, by name."""
+
+    def __init__(self, stages: Iterable[str]) -> None:
+        self.stages = frozenset(stages)
+        self.grids: dict[str, Tensor] = {}
+
+    def put(self, stage: str, grid_BTHWC: Tensor) -> None:
+        """Kept if it was asked for."""
+        if stage in self.stages:
+            self.grids[stage] = grid_BTHWC
+
+
+NOTHING = Grids(())
 
 
 class VideoModel(nn.Module, ABC):
@@ -37,21 +54,29 @@ class VideoModel(nn.Module, ABC):
     preprocessing: Preprocessing | None = None  # of a video, where weights brought it
     card: Any = None  # weights.checkpoint.ModelCard of a loaded checkpoint
     grad_checkpointing: bool = False  # see set_grad_checkpointing
+    notes: tuple[str, ...] = ()  # what whoever builds it should tell the person, a line each
+    least_side: int = 1  # rows and columns of a frame
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
-        """Logits (B, K)."""
+        """Logits (B, K). UserError for anything but float clips (B, 3, T, H, W) that are large enough."""
         return self.forward_head(self.forward_features(x_BCTHW))
 
     def forward_features(self, x_BCTHW: Tensor) -> Tensor:
         """The last grid (B, T, H, W, C)."""
-        return self.forward_stages(self.forward_stem(x_BCTHW))
+        return self.forward_stages(self.first_grid(x_BCTHW))
 
     def forward_intermediates(self, x_BCTHW: Tensor, stages: Sequence[str]) -> list[Tensor]:
         """The grids after the named stages, in the order asked for; UserError for an unknown name."""
         self.check_stages(stages)
-        grids: dict[str, Tensor] = {}
-        self.forward_stages(self.forward_stem(x_BCTHW), keep=grids)
-        return [grids[name] for name in stages]
+        keep = Grids(stages)
+        self.forward_stages(self.first_grid(x_BCTHW), keep)
+        return [keep.grids[name] for name in stages]
+
+    def first_grid(self, x_BCTHW: Tensor) -> Tensor:
+        """`forward_stem` of what was found to be a clip, checkpointed where that was asked for."""
+        check_clip(x_BCTHW, self.input_shape, self.least_side)
+        grid: Tensor = self.run_block(self.forward_stem, x_BCTHW)
+        return grid
 
     def check_stages(self, stages: Sequence[str]) -> None:
         """UserError unless every name is one of `stage_names`."""
@@ -70,8 +95,8 @@ class VideoModel(nn.Module, ABC):
         """The first grid (B, T', H', W', C')."""
 
     @abstractmethod
-    def forward_stages(self, grid_BTHWC: Tensor, keep: dict[str, Tensor] | None = None) -> Tensor:
-        """The grid after all stages; with `keep`, the grid after each stage is put there under its name."""
+    def forward_stages(self, grid_BTHWC: Tensor, keep: Grids = NOTHING) -> Tensor:
+        """The grid after all stages; those on the way are let go of, but for what `keep` asks for."""
 
     @abstractmethod
     def forward_head(self, grid_BTHWC: Tensor, pre_logits: bool = False) -> Tensor:
@@ -92,10 +117,12 @@ class VideoModel(nn.Module, ABC):
 
     def reset_classifier(self, num_classes: int) -> None:
         """A new classifier of so many classes."""
+        check_classes(num_classes)
         parent, _, name = self.classifier_name.rpartition(".")
         old: Any = self.get_submodule(self.classifier_name)
-        new = nn.Linear(self.num_features, num_classes, device=old.weight.device, dtype=old.weight.dtype)
-        self.init_classifier(new)
+        with torch.inference_mode(False):  # whatever the caller is in, the model may be trained later
+            new = nn.Linear(self.num_features, num_classes, device=old.weight.device, dtype=old.weight.dtype)
+            self.init_classifier(new)
         setattr(self.get_submodule(parent), name, new)
         self.num_classes = num_classes
 
@@ -104,12 +131,16 @@ class VideoModel(nn.Module, ABC):
         nn.init.normal_(layer.weight, std=0.01)
         nn.init.zeros_(layer.bias)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        with torch.inference_mode(False):  # whatever the caller is in, the model may be trained later
+            return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """In training keep no activations inside blocks, compute them again backward: less memory, a forward more."""
+        """In training keep no activations inside stem and blocks, compute them again: less memory, a forward more."""
         self.grad_checkpointing = enable
 
     def run_block(self, block: Callable[..., Any], *inputs: Any) -> Any:
-        """`block(*inputs)`, checkpointed where that was asked for: what `forward_stages` calls its blocks with."""
+        """`block(*inputs)`, checkpointed where that was asked for: what stem and blocks are called with."""
         if self.grad_checkpointing and self.training and torch.is_grad_enabled():
             if torch.compiler.is_compiling():  # a compiled graph updates statistics once by itself
                 return checkpoint(block, *inputs, use_reentrant=False)

@@ -19,13 +19,15 @@ from torch import Tensor, nn
 
 from hybridvideo.config import HeadConfig, HybridConfig, InputConfig, StageConfig, StemConfig
 from hybridvideo.errors import UserError, nearest
+from hybridvideo.models.attention import GroupedAttention
 from hybridvideo.models.blocks import MIXERS, make_block
-from hybridvideo.models.contract import VideoModel
+from hybridvideo.models.checks import check_lengths, check_settings, check_size
+from hybridvideo.models.contract import NOTHING, Grids, VideoModel
 from hybridvideo.models.convolution import PatchMerging
 from hybridvideo.models.heads import PoolHead
 from hybridvideo.models.inputs import ClipInput, widen_first_convolution
 from hybridvideo.models.positions import AbsolutePosition
-from hybridvideo.models.stems import open_stem
+from hybridvideo.models.stems import open_stem, without_network
 from hybridvideo.parsing import changed, plain
 
 # Without gradients, a CPU's stem takes the frames in portions whose activations stay near its caches; the buffers of
@@ -36,10 +38,10 @@ PIXELS_AT_ONCE = 2**17
 class FrameEncoder(nn.Module):
     """The stem, or the two of a two-stream input, applied to each frame: clips -> grid (B, T, H, W, C)."""
 
-    def __init__(self, config: StemConfig, input: InputConfig) -> None:
+    def __init__(self, config: StemConfig, input: InputConfig, height: int, width: int) -> None:
         super().__init__()
         self.config = config
-        first = open_stem(config)
+        first = open_stem(config, height, width)
         if input.mode == "both":
             widen_first_convolution(first)
         streams = [first, copy.deepcopy(first)] if input.mode == "two_stream" else [first]
@@ -85,13 +87,6 @@ class Stage(nn.Module):
         self.dim = 2 * dim if config.merge else dim
         self.blocks = nn.Sequential(*(make_block(self.dim, config, i, rate, time) for i, rate in enumerate(drop_paths)))
 
-    def forward(self, x_BTHWC: Tensor, run: Callable[..., Tensor]) -> Tensor:
-        """`run(block, x)` calls a block."""
-        x: Tensor = self.merge(x_BTHWC)
-        for block in self.blocks:
-            x = run(block, x)
-        return x
-
 
 class Hybrid(VideoModel):
     """The network of a `HybridConfig`."""
@@ -106,8 +101,9 @@ class Hybrid(VideoModel):
         self.config, self.num_classes = config, num_classes
         self.input_shape = (3, config.frames, config.height, config.width)
         self.input = ClipInput(input)
-        self.stem = FrameEncoder(config.stem, input)
+        self.stem = FrameEncoder(config.stem, input, config.height, config.width)
         self.normalisation = self.stem.normalisation
+        self.notes = random_stem(config.stem)
 
         dim: int = config.dim or self.stem.channels
         self.project = nn.Linear(self.stem.channels, dim) if config.dim else nn.Identity()
@@ -126,13 +122,16 @@ class Hybrid(VideoModel):
     def forward_stem(self, x_BCTHW: Tensor) -> Tensor:
         return self.stem(self.input(x_BCTHW))
 
-    def forward_stages(self, grid_BTHWC: Tensor, keep: dict[str, Tensor] | None = None) -> Tensor:
-        keep = {} if keep is None else keep
-        keep["stem"] = grid_BTHWC
-        x = self.position(self.project(grid_BTHWC))
-        for name, stage in zip(self.stage_names[1:], self.stages, strict=True):
-            x = keep[name] = stage(x, self.run_block)
-        return self.norm(x)
+    def forward_stages(self, grid_BTHWC: Tensor, keep: Grids = NOTHING) -> Tensor:
+        keep.put("stem", grid_BTHWC)
+        grid_BTHWC = self.position(self.project(grid_BTHWC))
+        stages: list[Any] = list(self.stages)
+        for name, stage in zip(self.stage_names[1:], stages, strict=True):
+            grid_BTHWC = stage.merge(grid_BTHWC)
+            for block in stage.blocks:
+                grid_BTHWC = self.run_block(block, grid_BTHWC)
+            keep.put(name, grid_BTHWC)
+        return self.norm(grid_BTHWC)
 
     def forward_head(self, grid_BTHWC: Tensor, pre_logits: bool = False) -> Tensor:
         return self.head(grid_BTHWC, pre_logits)
@@ -149,7 +148,7 @@ class Hybrid(VideoModel):
         return self.config.stem.frozen
 
     def forward_frozen(self, x_BCTHW: Tensor) -> Tensor:
-        grid_BTHWC = self.forward_stem(x_BCTHW)
+        grid_BTHWC = self.first_grid(x_BCTHW)
         return self.head.pool(grid_BTHWC) if self._only_head_is_trained() else grid_BTHWC
 
     def frozen_settings(self) -> dict[str, Any]:
@@ -193,13 +192,23 @@ class Hybrid(VideoModel):
 
 
 def init_by_kind(layer: nn.Module) -> None:
-    """Kaiming for convolutions, Xavier for the linear layers of attention and MLP, zero biases."""
+    """Kaiming for convolutions, Xavier for linear layers, of which attention's first is three; zero biases."""
     if isinstance(layer, nn.Conv2d | nn.Conv3d):
         nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="linear")
     elif isinstance(layer, nn.Linear):
         nn.init.xavier_uniform_(layer.weight)
+    elif isinstance(layer, GroupedAttention):
+        for matrix in layer.qkv.weight.chunk(3):  # as one, its fan out would count queries, keys and values together
+            nn.init.xavier_uniform_(matrix)
     if isinstance(layer, nn.Conv2d | nn.Conv3d | nn.Linear) and layer.bias is not None:
         nn.init.zeros_(layer.bias)
+
+
+def random_stem(stem: StemConfig) -> tuple[str, ...]:
+    """The line that says so, for a network that is published with weights and has none."""
+    if stem.name == "small" or stem.weights is not None:
+        return ()
+    return (f"stem {stem.name} starts from random weights; give model.changes.stem.weights hub or a FILE",)
 
 
 def check(config: HybridConfig) -> None:
@@ -218,7 +227,12 @@ def build(config: HybridConfig) -> Callable[..., Hybrid]:
     """The builder of a named hybrid: `builder(num_classes, **changes)`, changes of HybridConfig's fields."""
 
     def builder(num_classes: int, **changes: Any) -> Hybrid:
-        return Hybrid(changed(config, changes), num_classes)
+        check_lengths(changes)
+        wanted = changed(config, changes)
+        check_settings(wanted)
+        behind = replace(wanted, stem=without_network(wanted.stem, wanted.height, wanted.width))
+        check_size(lambda: Hybrid(behind, num_classes))
+        return Hybrid(wanted, num_classes)
 
     return builder
 

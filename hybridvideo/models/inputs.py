@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridvideo.config import InputConfig
+from hybridvideo.errors import UserError
 
 
 class ClipInput(nn.Module):
@@ -39,7 +40,8 @@ class ClipInput(nn.Module):
 
 def widen_first_convolution(stem: nn.Module) -> None:
     """Six channels for the first convolution of an RGB stem: its kernels twice, halved, so that responses keep size."""
-    first = next(layer for layer in stem.modules() if isinstance(layer, nn.Conv2d))
-    assert first.in_channels == 3 and first.groups == 1
+    first = next((layer for layer in stem.modules() if isinstance(layer, nn.Conv2d)), None)
+    if first is None or first.in_channels != 3 or first.groups != 1:
+        raise UserError("input.mode both needs a stem that begins with a convolution of 3 channels; use two_stream")
     first.weight = nn.Parameter(torch.cat([first.weight, first.weight], 1).detach() / 2)
     first.in_channels = 6

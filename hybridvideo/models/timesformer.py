@@ -26,8 +26,10 @@ from torch import Tensor, nn
 
 from hybridvideo.config import ClipConfig, EvalConfig
 from hybridvideo.errors import UserError
-from hybridvideo.models.contract import VideoModel
+from hybridvideo.models.checks import check_heads
+from hybridvideo.models.contract import NOTHING, Grids, VideoModel
 from hybridvideo.models.cpu_attention import attend
+from hybridvideo.models.kept import Kept
 from hybridvideo.models.linear import Linear, init_linear, lowered
 from hybridvideo.models.mlp import Mlp
 from hybridvideo.models.patches import PatchEmbed
@@ -86,8 +88,7 @@ class TemporalAttention(nn.Module):
         self.proj = Linear(dim, dim)
         self.linear = nn.Linear(dim, dim)
         self.drop = DropRows(drop_path)
-        self._joined_key: object = None
-        self._joined: Matrix | None = None
+        self.kept = Kept[Matrix]()
 
     def forward(self, x_BTNC: Tensor) -> Tensor:
         out = self.attend(lowered(self.norm(x_BTNC)))
@@ -106,29 +107,22 @@ class TemporalAttention(nn.Module):
         return attend(q, k, v).transpose(1, 2).reshape(B, T, N, C)
 
     def joined(self, like: Tensor) -> Matrix:
-        """`linear` after `proj`, but for the bias of `linear`; without gradients kept until a weight changes."""
+        """`linear` after `proj`, but for the bias of `linear`."""
         sources = (self.proj.weight, self.proj.bias, self.linear.weight)
         trained = torch.is_grad_enabled() and any(source.requires_grad for source in sources)
-        if trained or torch.compiler.is_compiling() or any(source.is_inference() for source in sources):
-            return self._join()
-        # An in-place change (optimizer, load_state_dict) raises a tensor's version; a move changes its address.
-        key = (like.dtype, like.device, *((source.data_ptr(), source._version) for source in sources))
-        if self._joined is None or key != self._joined_key:
-            with torch.inference_mode(False), torch.no_grad(), torch.autocast(like.device.type, enabled=False):
-                weight, bias = self._join()
-            self._joined, self._joined_key = (weight.to(like.dtype), bias.to(like.dtype)), key
-        return self._joined
+        if trained or torch.compiler.is_compiling():
+            return self.join()
+        return self.kept.get(sources, lambda: self.joined_in(like), like.dtype, like.device)
 
-    def _join(self) -> Matrix:
+    def join(self) -> Matrix:
+        """The product of the two layers, under autocast in its precision."""
         return self.linear.weight @ self.proj.weight, self.linear.weight @ self.proj.bias
 
-    def train(self, mode: bool = True) -> TemporalAttention:
-        """The usual; what was kept is made anew."""
-        self._joined = None
-        return super().train(mode)
-
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_joined": None, "_joined_key": None}  # a cache is not state: copies start without it
+    def joined_in(self, like: Tensor) -> Matrix:
+        """The product in the parameters' precision, then rounded to that of `like`."""
+        with torch.autocast(like.device.type, enabled=False):
+            weight, bias = self.join()
+        return weight.to(like.dtype), bias.to(like.dtype)
 
 
 def worth_joining(x: Tensor) -> bool:
@@ -206,7 +200,8 @@ class TimeSformer(VideoModel):
     """The network of a `TimeSformerConfig`.
 
     The head reads the class token: `forward_features` returns it as a grid of one position (B, 1, 1, 1, C). The grids
-    of the places come from `forward_intermediates`; without them, the last block computes the class token alone.
+    of the places come from `forward_intermediates`; the last block, where its grid is not asked for, computes the class
+    token alone.
     """
 
     normalisation = KINETICS
@@ -235,18 +230,18 @@ class TimeSformer(VideoModel):
         out: Tensor = self.embed(x_BCTHW)
         return out
 
-    def forward_stages(self, grid_BTHWC: Tensor, keep: dict[str, Tensor] | None = None) -> Tensor:
-        B = grid_BTHWC.shape[0]
+    def forward_stages(self, grid_BTHWC: Tensor, keep: Grids = NOTHING) -> Tensor:
+        keep.put("stem", grid_BTHWC)
+        shape = grid_BTHWC.shape
         x = self.in_groups(self.position(grid_BTHWC))
+        del grid_BTHWC  # it is not needed beyond here
         class_token = (self.class_token + self.class_position).expand(x.shape[0], 1, 1, -1)
-        class_only = keep is None and not x.is_meta  # tensors without data only count: what was published
-        kept = {} if keep is None else keep
-        kept["stem"] = grid_BTHWC
+        last = self.stage_names[-1]
+        class_only = last not in keep.stages and not x.is_meta  # without data only count: what was published
         for name, block in zip(self.stage_names[1:], self.blocks, strict=True):
-            last = block is self.blocks[-1]
-            x, class_token = self.run_block(block, x, class_token, class_only and last)
-            kept[name] = x.reshape(grid_BTHWC.shape)
-        out: Tensor = self.norm(class_token.view(B, -1, 1, 1, self.num_features).mean(1, keepdim=True))
+            x, class_token = self.run_block(block, x, class_token, class_only and name == last)
+            keep.put(name, x.reshape(shape))
+        out: Tensor = self.norm(class_token.view(shape[0], -1, 1, 1, self.num_features).mean(1, keepdim=True))
         return out
 
     def in_groups(self, x_BTHWC: Tensor) -> Tensor:
@@ -289,8 +284,7 @@ class TimeSformer(VideoModel):
 
 def check(config: TimeSformerConfig) -> None:
     """UserError for what cannot be built."""
-    if config.dim % config.heads:
-        raise UserError(f"{config.dim} channels do not divide into {config.heads} heads; change heads or dim")
+    check_heads(config.dim, config.heads)
     if min(config.frames, config.depth, config.patch) < 1:
         raise UserError(f"frames {config.frames}, depth {config.depth} and patch {config.patch} must be 1 or more")
     for side, name in ((config.height, "height"), (config.width, "width")):

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from hybridvideo.config import ClipConfig, EvalConfig
 from hybridvideo.errors import UserError
 from hybridvideo.models.attention import JointAttention
-from hybridvideo.models.contract import VideoModel
+from hybridvideo.models.contract import NOTHING, Grids, VideoModel
 from hybridvideo.models.depthwise import depthwise_conv, on_grid
 from hybridvideo.models.linear import init_linear
 from hybridvideo.models.patches import PatchEmbed
@@ -63,7 +63,7 @@ class UniFormerConfig:
                 f"input of {self.frames} frames of {self.height}x{self.width}; "
                 f"UniFormer needs 1 or more frames of {STRIDE}x{STRIDE} or more"
             )
-        if any(dim % self.head_dim for dim in self.dims[2:]):
+        if self.head_dim < 1 or any(dim % self.head_dim for dim in self.dims[2:]):
             raise UserError(f"dims {self.dims} do not divide into heads of {self.head_dim} channels; change head_dim")
 
 
@@ -187,6 +187,7 @@ class UniFormer(VideoModel):
 
     config: UniFormerConfig
     classifier_name = "head"
+    least_side = STRIDE
 
     def __init__(self, config: UniFormerConfig, num_classes: int) -> None:
         super().__init__()
@@ -204,21 +205,17 @@ class UniFormer(VideoModel):
         self.init_classifier(self.head)
 
     def forward_stem(self, x_BCTHW: Tensor) -> Tensor:
-        H, W = x_BCTHW.shape[3:]
-        if min(H, W) < STRIDE:
-            raise UserError(f"frames of {H}x{W}; UniFormer needs {STRIDE}x{STRIDE} or more")
         grid: Tensor = self.dropout(self.stem(x_BCTHW))
         return grid
 
-    def forward_stages(self, grid_BTHWC: Tensor, keep: dict[str, Tensor] | None = None) -> Tensor:
-        keep = {} if keep is None else keep
-        x = keep["stem"] = grid_BTHWC
+    def forward_stages(self, grid_BTHWC: Tensor, keep: Grids = NOTHING) -> Tensor:
+        keep.put("stem", grid_BTHWC)
         for i, stage in enumerate(self.stages):
-            x = self.downsamples[i - 1](x) if i else x
+            grid_BTHWC = self.downsamples[i - 1](grid_BTHWC) if i else grid_BTHWC
             for block in blocks_of(stage):
-                x = self.run_block(block, x)
-            keep[f"stage{i + 1}"] = x
-        out: Tensor = self.norm(x)
+                grid_BTHWC = self.run_block(block, grid_BTHWC)
+            keep.put(f"stage{i + 1}", grid_BTHWC)
+        out: Tensor = self.norm(grid_BTHWC)
         return out
 
     def forward_head(self, grid_BTHWC: Tensor, pre_logits: bool = False) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from hybridvideo.config import ClipConfig, EvalConfig, Normalisation
+from hybridvideo.models.checks import check_lengths, check_settings, check_size
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.parsing import changed
 
@@ -49,7 +50,11 @@ class Variant(Generic[Config]):
     published: Published | None = None
 
     def __call__(self, num_classes: int, **changes: Any) -> VideoModel:
-        model = self.network(changed(self.config, changes) if changes else self.config, num_classes)
+        check_lengths(changes)
+        config = changed(self.config, changes) if changes else self.config
+        check_settings(config)
+        check_size(lambda: self.network(config, num_classes))
+        model = self.network(config, num_classes)
         if self.published is not None:
             model.normalisation = self.published.normalisation
         return model

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from timm.layers import DropPath
@@ -20,8 +21,9 @@ from torch import Tensor, nn
 from hybridvideo.config import ClipConfig, EvalConfig
 from hybridvideo.errors import UserError
 from hybridvideo.models.attention import WindowAttention3d, parts_are_faster
-from hybridvideo.models.contract import VideoModel
+from hybridvideo.models.contract import NOTHING, Grids, VideoModel
 from hybridvideo.models.convolution import PatchMerging
+from hybridvideo.models.linear import init_linear
 from hybridvideo.models.mlp import PORTION, Mlp
 from hybridvideo.models.patches import PatchEmbed
 from hybridvideo.models.variants import Published, Variant
@@ -114,13 +116,6 @@ class Stage(nn.Module):
             for i, rate in enumerate(drop_paths)
         )
 
-    def forward(self, x_BTHWC: Tensor, run: Callable[..., Tensor]) -> Tensor:
-        """`run(block, x)` calls a block."""
-        x: Tensor = self.merge(x_BTHWC)
-        for block in self.blocks:
-            x = run(block, x)
-        return x
-
 
 class VideoSwin(VideoModel):
     """The network of a `VideoSwinConfig`."""
@@ -149,12 +144,15 @@ class VideoSwin(VideoModel):
         normed: Tensor = self.patch_norm(self.patches(x_BCTHW))
         return normed
 
-    def forward_stages(self, grid_BTHWC: Tensor, keep: dict[str, Tensor] | None = None) -> Tensor:
-        keep = {} if keep is None else keep
-        x = keep["stem"] = grid_BTHWC
-        for name, stage in zip(self.stage_names[1:], self.stages, strict=True):
-            x = keep[name] = stage(x, self.run_block)
-        normed: Tensor = self.norm(x)
+    def forward_stages(self, grid_BTHWC: Tensor, keep: Grids = NOTHING) -> Tensor:
+        keep.put("stem", grid_BTHWC)
+        stages: list[Any] = list(self.stages)
+        for name, stage in zip(self.stage_names[1:], stages, strict=True):
+            grid_BTHWC = stage.merge(grid_BTHWC)
+            for block in stage.blocks:
+                grid_BTHWC = self.run_block(block, grid_BTHWC)
+            keep.put(name, grid_BTHWC)
+        normed: Tensor = self.norm(grid_BTHWC)
         return normed
 
     def forward_head(self, grid_BTHWC: Tensor, pre_logits: bool = False) -> Tensor:
@@ -178,11 +176,11 @@ class VideoSwin(VideoModel):
         return [*groups, ("head", [*self.norm.parameters(), *self.classifier.parameters()])]
 
     def _init_weights(self) -> None:
+        """As the authors': patches keep a convolution's own."""
+        self.apply(init_linear)
         for name, parameter in self.named_parameters():
-            if name.endswith("bias_table") or (parameter.ndim == 2 and name.endswith("weight")):
+            if name.endswith("bias_table"):
                 nn.init.trunc_normal_(parameter, std=0.02)
-            elif name.endswith("bias"):
-                nn.init.zeros_(parameter)
         self.init_classifier(self.classifier)
 
 

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from hybridvideo.config import ClipConfig, EvalConfig
 from hybridvideo.errors import UserError
-from hybridvideo.models.contract import VideoModel
+from hybridvideo.models.checks import check_heads
+from hybridvideo.models.contract import NOTHING, Grids, VideoModel
 from hybridvideo.models.cpu_attention import attend
 from hybridvideo.models.linear import Linear, lowered
 from hybridvideo.models.mlp import Mlp
@@ -63,8 +64,7 @@ def grid_of(input: tuple[int, int, int], patch: Patch) -> tuple[int, int, int]:
 
 def check_width(dim: int, heads: int, depth: int) -> None:
     """UserError for channels, heads or blocks that make no network."""
-    if heads < 1 or dim < 1 or dim % heads:
-        raise UserError(f"{dim} channels do not divide into {heads} heads; change heads or dim")
+    check_heads(dim, heads)
     if depth < 1:
         raise UserError(f"depth is {depth}; give 1 or more blocks")
 
@@ -184,13 +184,14 @@ class VideoMAE(VideoModel):
         grid: Tensor = self.position(self.patches(x_BCTHW))
         return grid
 
-    def forward_stages(self, grid_BTHWC: Tensor, keep: dict[str, Tensor] | None = None) -> Tensor:
-        keep = {} if keep is None else keep
-        keep["stem"], grid, x_BNC = grid_BTHWC, grid_BTHWC.shape[1:4], grid_BTHWC.flatten(1, 3)
+    def forward_stages(self, grid_BTHWC: Tensor, keep: Grids = NOTHING) -> Tensor:
+        keep.put("stem", grid_BTHWC)
+        sides, x_BNC = grid_BTHWC.shape[1:4], grid_BTHWC.flatten(1, 3)
+        del grid_BTHWC  # it is not needed beyond the first block
         for name, block in zip(self.stage_names[1:], self.blocks, strict=True):
             x_BNC = self.run_block(block, x_BNC)
-            keep[name] = x_BNC.unflatten(1, grid)
-        return x_BNC.unflatten(1, grid)
+            keep.put(name, x_BNC.unflatten(1, sides))
+        return x_BNC.unflatten(1, sides)
 
     def forward_head(self, grid_BTHWC: Tensor, pre_logits: bool = False) -> Tensor:
         features_BC: Tensor = self.norm(grid_BTHWC.mean((1, 2, 3)))

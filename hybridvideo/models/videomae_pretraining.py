@@ -9,8 +9,9 @@ Tong et al. 2022, *VideoMAE*. Fine-tuning keeps the encoder (`videomae.VideoMAE`
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from einops import rearrange
@@ -19,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from hybridvideo.config import Normalisation
 from hybridvideo.errors import UserError
+from hybridvideo.models.checks import check_clip, check_lengths, check_settings, check_size
 from hybridvideo.models.patches import Patch, PatchEmbed
 from hybridvideo.models.variants import IMAGENET
 from hybridvideo.models.videomae import EPS, SinusoidPosition, check_width, grid_of, token_blocks
@@ -106,8 +108,10 @@ class VideoMAEPretraining(nn.Module):
             (B, M, P): the masked tubelets in the same order, their values in the order (t, h, w, colour).
 
         Raises:
-            UserError: a mask of another shape or type, or with another number of masked tubelets from clip to clip.
+            UserError: anything but float clips that divide into tubelets; a mask of another shape or type, or with
+                another number of masked tubelets from clip to clip.
         """
+        check_clip(x_BCTHW, self.input_shape)
         grid_BTHWC = self.encoder.position(self.encoder.patches(x_BCTHW))
         visible_BV, masked_BM = split_by_mask(mask_BN, grid_BTHWC)
         encoded_BVC = self.encode(pick(grid_BTHWC.flatten(1, 3), visible_BV))
@@ -146,6 +150,10 @@ class VideoMAEPretraining(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """Names of parameters that must not decay, beyond all vectors and scalars."""
         return {"mask_token"}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        with torch.inference_mode(False):  # whatever the caller is in, the model may be trained later
+            return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     def _init_weights(self) -> None:
         for layer in self.modules():
@@ -208,7 +216,11 @@ class PretrainingVariant:
     config: VideoMAEPretrainingConfig
 
     def __call__(self, **changes: Any) -> VideoMAEPretraining:
-        return VideoMAEPretraining(changed(self.config, changes) if changes else self.config)
+        check_lengths(changes)
+        config = changed(self.config, changes) if changes else self.config
+        check_settings(config)
+        check_size(lambda: VideoMAEPretraining(config))
+        return VideoMAEPretraining(config)
 
 
 SMALL = VideoMAEPretrainingConfig(dim=384, heads=6, decoder_dim=192, decoder_heads=3)

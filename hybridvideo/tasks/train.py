@@ -217,6 +217,8 @@ def build_model(run: TrainRun, labels: tuple[str, ...], shown: bool = False) -> 
     if run.model.weights:
         report = load_weights(model, run.model.weights, head=run.model.head)
         say(shown, "\n".join([f"{run.model.weights}: {report}", *report.notes]))
+    elif model.notes:
+        say(shown, "\n".join(model.notes))
     return model
 
 

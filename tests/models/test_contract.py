@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from hybridvideo.errors import UserError
 from hybridvideo.models import MODELS, create_model, list_models
-from hybridvideo.models.contract import AfterFrozen, VideoModel, count_gmacs, count_parameters
+from hybridvideo.models.baselines_pytorchvideo import SlowFast
+from hybridvideo.models.contract import AfterFrozen, Grids, VideoModel, count_gmacs, count_parameters
 
 SMALL_INPUT = (2, 3, 4, 64, 64)
 # The same network with fewer blocks, so that the large ones take no longer than the small.
@@ -100,7 +103,7 @@ def test_a_training_step_is_the_same_with_activations_computed_again(model: Vide
     plain, plain_kept = training_step(copy.deepcopy(model), x)
     model.set_grad_checkpointing()
     again, again_kept = training_step(model, x)
-    assert again_kept < plain_kept or model.stage_names == ["stem"]  # `hybrid` has no blocks
+    assert again_kept < plain_kept
     for name, value in plain.items():
         assert torch.allclose(value, again[name], atol=1e-6, rtol=1e-5), name
 
@@ -114,6 +117,129 @@ def training_step(model: VideoModel, x: torch.Tensor) -> tuple[dict[str, torch.T
     logits.square().sum().backward()
     gradients = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
     return {"logits": logits.detach(), **gradients, **dict(model.named_buffers())}, len(kept)
+
+
+def test_the_stem_is_computed_again_too(model: VideoModel) -> None:
+    kept: list[Tensor] = []
+    x = torch.randn(SMALL_INPUT)
+    model.set_grad_checkpointing()
+    with torch.autograd.graph.saved_tensors_hooks(lambda saved: kept.append(saved) or saved, lambda saved: saved):
+        model.train().first_grid(x)
+    assert all(saved.untyped_storage().data_ptr() == x.untyped_storage().data_ptr() for saved in kept)
+
+
+@torch.no_grad()
+def test_a_forward_pass_holds_no_grid_but_the_current_one(model: VideoModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`run_block` is called for stem and blocks: while one runs, what those before the last returned is gone."""
+    grids: list[weakref.ref[Tensor]] = []
+    run = model.run_block
+
+    def watched(block: Any, *inputs: Any) -> Any:
+        assert sum(grid() is not None for grid in grids[:-per_call]) == 0
+        out = run(block, *inputs)
+        grids.extend(weakref.ref(part) for part in (out if isinstance(out, tuple) else (out,)) if is_grid(part))
+        return out
+
+    per_call = 2 if isinstance(model, SlowFast) else 1  # a pathway each
+    monkeypatch.setattr(model, "run_block", watched)
+    model.eval()(torch.randn(SMALL_INPUT))
+    assert len(grids) >= len(model.stage_names)
+
+
+def is_grid(part: object) -> bool:
+    return isinstance(part, Tensor) and part.shape[1:-1].numel() > 1  # not TimeSformer's class tokens
+
+
+@torch.no_grad()
+def test_only_the_stages_asked_for_are_kept(model: VideoModel) -> None:
+    x, names = torch.randn(SMALL_INPUT), model.stage_names
+    keep = Grids(names[:1])
+    model.eval().forward_stages(model.first_grid(x), keep)
+    assert list(keep.grids) == names[:1]
+    every = model.forward_intermediates(x, names)
+    for name, grid in zip(names, every, strict=True):
+        assert torch.allclose(model.forward_intermediates(x, [name])[0], grid, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_a_model_made_under_inference_mode_works_in_every_mode_and_learns(name: str) -> None:
+    with torch.inference_mode():
+        made = small(name)
+        made.load_state_dict(small(name).state_dict())
+        made.reset_classifier(5)
+    fresh = small(name)
+    fresh.load_state_dict(made.state_dict())
+    x = torch.randn(SMALL_INPUT)
+    for mode in (torch.inference_mode, torch.no_grad, torch.enable_grad):
+        for low in (False, True):
+            with mode(), torch.autocast("cpu", torch.bfloat16, enabled=low):
+                assert torch.equal(made.eval()(x), copy.deepcopy(fresh).eval()(x))
+    learn(made, x)
+    learn(fresh, x)
+    for mode in (torch.inference_mode, torch.no_grad):
+        with mode(), torch.autocast("cpu", torch.bfloat16):
+            assert torch.allclose(made.eval()(x), copy.deepcopy(fresh).eval()(x), atol=1e-5)
+
+
+def learn(model: VideoModel, x: Tensor) -> None:
+    """One step, large enough to show."""
+    torch.manual_seed(1)
+    model.train()(x).square().sum().backward()
+    torch.optim.SGD(model.parameters(), lr=1e-3).step()
+
+
+@pytest.mark.parametrize("kind", ["built bare", "moved"])
+@pytest.mark.parametrize("name", ["hybrid_tiny", "video_swin_tiny", "timesformer_base", "uniformer_small"])
+def test_parameters_that_are_inference_tensors_do(name: str, kind: str) -> None:
+    made = small(name).eval()
+    x = torch.randn(SMALL_INPUT)
+    with torch.inference_mode():
+        expected = made(x)
+        if kind == "moved":
+            made.double().float()
+            assert not any(parameter.is_inference() for parameter in made.parameters())
+        else:
+            made.__init__(made.config, 5)  # type: ignore[misc]
+            assert all(parameter.is_inference() for parameter in made.parameters())
+            made.load_state_dict(small(name).state_dict())
+            made.eval()
+        assert torch.equal(made(x), expected)
+    with torch.no_grad():
+        assert torch.equal(made(x), expected)
+
+
+NO_CLIPS: tuple[tuple[Any, str], ...] = (
+    (lambda x: x.transpose(1, 2), r"is \(2, 4, 3, 64, 64\); give float \(B, 3, T, H, W\).*transpose\(1, 2\)"),
+    (lambda x: x.permute(0, 2, 3, 4, 1), r"is \(2, 4, 64, 64, 3\); give .*permute\(0, 4, 1, 2, 3\)"),
+    (lambda x: x[0], r"is \(3, 4, 64, 64\); give .*x\[None\]"),
+    (lambda x: x[:, :, 0], r"is \(2, 3, 64, 64\); give .*\(T, 3, H, W\)"),
+    (lambda x: x[:, :1], r"is \(2, 1, 4, 64, 64\); give"),
+    (lambda x: x.byte(), r"is uint8 \(2, 3, 4, 64, 64\); give float .*normalised"),
+    (lambda x: x[:0], r"is \(0, 3, 4, 64, 64\); give"),
+    (lambda x: x[:, :, :0], r"is \(2, 3, 0, 64, 64\); give"),
+    (lambda x: x[..., :0], r"is \(2, 3, 4, 64, 0\); give"),
+    (lambda x: x.numpy(), "is a ndarray; give a tensor, float"),
+)
+
+
+def test_what_is_no_clip_is_refused_in_one_line(model: VideoModel) -> None:
+    for change, said in NO_CLIPS:
+        wrong = change(torch.randn(SMALL_INPUT))
+        for call in (model, model.forward_features, lambda x: model.forward_intermediates(x, ["stem"])):
+            with pytest.raises(UserError, match=said) as caught:
+                call(wrong)
+            assert "\n" not in str(caught.value)
+
+
+@torch.no_grad()
+def test_frames_of_any_size_are_taken_or_refused_in_one_line(model: VideoModel) -> None:
+    model.eval()
+    for side in (1, 5, 8, 16, 31, 33):
+        for frames in (1, 2, 5):
+            try:
+                assert model(torch.randn(1, 3, frames, side, 2 * side)).isfinite().all()
+            except UserError as error:
+                assert "\n" not in str(error)
 
 
 def test_layer_groups_hold_each_parameter_once(model: VideoModel) -> None:

@@ -10,14 +10,15 @@ import torch
 from safetensors.torch import save_file
 from torchvision.models import mobilenet_v2
 
-from hybridvideo.config import InputConfig
+from hybridvideo.config import InputConfig, ModelConfig, StemConfig, TrainRun
 from hybridvideo.errors import UserError
 from hybridvideo.models import create_model
 from hybridvideo.models.blocks import MIXERS
 from hybridvideo.models.contract import count_gmacs
 from hybridvideo.models.hybrid import Hybrid
 from hybridvideo.models.inputs import ClipInput
-from hybridvideo.models.stems import pad_like_tensorflow
+from hybridvideo.models.stems import LibraryStem, open_stem, pad_like_tensorflow
+from hybridvideo.tasks.train import build_model
 
 
 def hybrid(**changes: Any) -> Hybrid:
@@ -94,6 +95,85 @@ def test_library_cnns_are_stems(name: str, stride: int, channels: int, padding: 
     assert grid.shape == (1, 2, 64 // stride, 96 // stride, channels)
 
 
+@pytest.mark.parametrize(("name", "stride", "channels", "sizes"), [
+    ("timm/vit_tiny_patch16_224", 16, 192, [(112, 112), (96, 160)]),
+    ("timm/swin_tiny_patch4_window7_224", 16, 384, [(112, 112), (224, 224)]),
+    ("timm/levit_128s", 16, 128, [(112, 112), (224, 224)]),
+    ("timm/visformer_tiny", 16, 192, [(112, 112), (96, 160)]),
+    ("timm/coatnet_nano_rw_224", 16, 256, [(224, 224)]),
+    ("timm/botnet26t_256", 16, 1024, [(112, 112), (256, 256)]),
+    ("timm/maxvit_tiny_tf_224", 16, 256, [(224, 224)]),
+    ("timm/vit_small_r26_s32_224", 32, 384, [(224, 224)]),
+    ("timm/mambaout_femto", 16, 192, [(112, 112), (97, 161)]),
+    ("timm/inception_v3", 32, 2048, [(224, 224)]),
+    ("torchvision/swin_t", 16, 384, [(112, 112), (96, 160)]),
+    ("torchvision/maxvit_t", 16, 256, [(224, 224)]),
+])  # fmt: skip
+@torch.no_grad()
+def test_networks_made_for_one_size_are_built_for_the_size_that_is_wanted(
+    name: str, stride: int, channels: int, sizes: list[tuple[int, int]]
+) -> None:
+    for height, width in sizes:
+        stem = open_stem(StemConfig(name, stride=stride), height, width)
+        assert isinstance(stem, LibraryStem) and (stem.channels, stem.stride) == (channels, stride)
+        grid = stem.eval()(torch.randn(1, 3, height, width))
+        assert grid.shape[1] == channels and grid.isfinite().all()
+        assert all(abs(side / stride - cells) <= 2 for side, cells in zip((height, width), grid.shape[2:], strict=True))
+
+
+@pytest.mark.parametrize(("name", "stride", "size", "said"), [
+    ("timm/vit_tiny_patch16_224", 32, 224, "no feature map of stride 32, but of 16; choose another stride"),
+    ("timm/maxvit_tiny_tf_224", 32, 112, "for frames of 112x112: .*; for 224x224 it can"),
+    ("torchvision/vit_b_32", 32, 224, "gives tokens and has no feature map; timm's"),
+    ("timm/efficientformerv2_s0", 32, 112, "for frames of 112x112: .*; for 224x224 it can"),
+])  # fmt: skip
+def test_what_cannot_be_a_stem_says_why_and_for_what_size_it_can(name: str, stride: int, size: int, said: str) -> None:
+    with pytest.raises(UserError, match=said) as caught:
+        open_stem(StemConfig(name, stride=stride), size, size)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_stem_for_one_size_of_frame_says_so_of_another() -> None:
+    stem = {"name": "timm/vit_tiny_patch16_224", "stride": 16}
+    model = hybrid(stem=stem, height=64, width=96)
+    assert model(torch.randn(1, 3, 2, 64, 96)).shape == (1, 3)
+    with pytest.raises(UserError, match="frames of 64x64; stem timm/vit_tiny_patch16_224 is built for 64x96"):
+        model(torch.randn(1, 3, 2, 64, 64))
+
+
+@torch.no_grad()
+def test_so_does_one_that_only_its_numbers_stop() -> None:
+    stem = open_stem(StemConfig("timm/mvitv2_tiny", stride=32), 64, 64).eval()
+    assert stem(torch.randn(1, 3, 64, 64)).shape == (1, 768, 2, 2)
+    with pytest.raises(
+        UserError, match="frames of 256x288; stem timm/mvitv2_tiny is built for 64x64 and does not take"
+    ):
+        stem(torch.randn(1, 3, 256, 288))
+
+
+def test_a_stem_without_a_first_convolution_of_three_channels_cannot_see_both() -> None:
+    with pytest.raises(UserError, match=r"input\.mode both needs a stem that begins with a convolution"):
+        hybrid(stem={"name": "timm/csatv2", "stride": 16}, input={"mode": "both"}, height=64, width=64)
+
+
+def test_every_trained_parameter_of_a_cut_network_is_used() -> None:
+    model = hybrid(stem={"name": "timm/vit_tiny_patch16_224", "stride": 16}, height=64, width=64).train()
+    model(torch.randn(1, 3, 2, 64, 64)).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.stem.parameters() if parameter.requires_grad)
+
+
+def test_a_stem_of_random_weights_is_noted() -> None:
+    (note,) = hybrid(stem={"name": "torchvision/resnet18"}).notes
+    assert note.startswith("stem torchvision/resnet18 starts from random weights; give model.changes.stem.weights hub")
+    assert hybrid().notes == ()
+
+
+def test_training_says_that_a_stem_is_random(capsys: pytest.CaptureFixture[str]) -> None:
+    changes = {"stem": {"name": "timm/resnet18"}, "height": 64, "width": 64}
+    build_model(TrainRun(model=ModelConfig("hybrid", changes)), ("a", "b"), shown=True)
+    assert "stem timm/resnet18 starts from random weights" in capsys.readouterr().err
+
+
 @torch.no_grad()
 def test_weights_from_a_file_reach_the_stem(tmp_path: Path) -> None:
     peer = mobilenet_v2(weights=None).eval()
@@ -165,6 +245,16 @@ def test_the_head_alone_needs_only_pooled_features() -> None:
 def test_the_first_predictions_are_even() -> None:
     logits = create_model("hybrid_micro", 8)(torch.randn(4, 3, 8, 64, 64))
     assert torch.allclose(logits.softmax(1), torch.full((4, 8), 1 / 8), atol=0.06)
+
+
+@pytest.mark.parametrize("block", ["window3d", "spatial", "temporal", "joint", "divided"])
+def test_queries_keys_and_values_start_as_three_matrices(block: str) -> None:
+    model = hybrid(stages=[stage(block, depth=1, heads=4)], dim=96)
+    bound = (6 / (96 + 96)) ** 0.5
+    for attention in model.stages[0].blocks[0].mixers:  # type: ignore[index, union-attr]
+        for matrix in attention.qkv.weight.chunk(3):
+            assert 0.95 * bound < matrix.abs().max() <= bound
+            assert abs(matrix.std() * 3**0.5 / bound - 1) < 0.05
 
 
 def test_gmacs_of_attention_and_linear_layers_are_counted() -> None:

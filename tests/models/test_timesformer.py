@@ -10,7 +10,7 @@ from transformers import TimesformerConfig, TimesformerForVideoClassification
 
 from hybridvideo.errors import UserError
 from hybridvideo.models import create_model
-from hybridvideo.models.contract import count_gmacs, count_parameters
+from hybridvideo.models.contract import Grids, count_gmacs, count_parameters
 from hybridvideo.models.timesformer import TimeSformer, TimeSformerConfig
 from hybridvideo.weights.layouts.timesformer import TIMESFORMER_HUGGING_FACE
 
@@ -113,7 +113,7 @@ def test_the_last_block_gives_the_same_class_token_with_and_without_its_places(a
     model = small(attention)
     x = torch.randn(2, 3, 4, 32, 32)
     with torch.no_grad():
-        full = model.forward_stages(model.forward_stem(x), keep={})
+        full = model.forward_stages(model.forward_stem(x), Grids(model.stage_names))
         assert torch.allclose(model.forward_features(x), full, atol=1e-5)
 
 
@@ -126,7 +126,7 @@ def test_an_optimizer_step_is_seen_by_the_joined_layers_of_temporal_attention() 
         after = model(x)
     expected = model(x)  # with gradients nothing is kept
     assert not torch.allclose(before, after, atol=1e-3) and torch.allclose(after, expected, atol=1e-5)
-    assert copy.deepcopy(model).blocks[0].temporal._joined is None
+    assert copy.deepcopy(model).blocks[0].temporal.kept.entry is None
 
 
 def test_stochastic_depth_leaves_the_bias_after_temporal_attention() -> None:

@@ -110,3 +110,9 @@ def test_stages_that_cannot_be_are_refused() -> None:
         create_model("video_swin_tiny", depths=(2, 2))
     with pytest.raises(UserError, match="must be 1 or more"):
         create_model("video_swin_tiny", window=(0, 7, 7))
+
+
+def test_patches_start_as_the_authors_convolution() -> None:
+    bound = 96**-0.5
+    bias = create_model("video_swin_tiny", 2, depths=(1,), heads=(3,), dim=96).patches.bias
+    assert 0.5 * bound < bias.abs().max() <= bound

@@ -1,0 +1,180 @@
+"""What a model is asked for, looked at before memory is taken: clips, settings, sizes. All raise UserError."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from itertools import chain
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from hybridvideo.errors import UserError
+
+LAYOUT = "float (B, 3, T, H, W): clips, colours, frames, rows, columns"
+
+
+def check_clip(x_BCTHW: Tensor, input_shape: tuple[int, int, int, int], least_side: int = 1) -> None:
+    """UserError unless it is a batch of one clip or more, float, of this model's channels, frames large enough.
+
+    A clip of three frames whose axes are swapped looks like one that is right.
+    """
+    if not isinstance(x_BCTHW, Tensor):
+        raise UserError(f"the clip is a {type(x_BCTHW).__name__}; give a tensor, {LAYOUT}")
+    shape, channels = x_BCTHW.shape, input_shape[0]
+    if len(shape) != 5 or shape[1] != channels:
+        raise UserError(f"the clip is {tuple(shape)}; give {LAYOUT}{way_there(tuple(shape), channels)}")
+    if not x_BCTHW.is_floating_point():
+        kind = str(x_BCTHW.dtype).removeprefix("torch.")
+        raise UserError(f"the clip is {kind} {tuple(shape)}; give {LAYOUT}, normalised: (x / 255 - mean) / std")
+    if shape[0] == 0 or shape[2] == 0 or shape[3] < least_side or shape[4] < least_side:
+        raise UserError(
+            f"the clip is {tuple(shape)}; give {LAYOUT}, "
+            f"1 or more clips of 1 or more frames of {least_side}x{least_side} or more"
+        )
+
+
+def way_there(shape: tuple[int, ...], channels: int) -> str:
+    """What makes the right layout of a likely wrong one."""
+    if len(shape) == 5 and shape[2] == channels:
+        return "; x.transpose(1, 2) makes it of (B, T, 3, H, W)"
+    if len(shape) == 5 and shape[4] == channels:
+        return "; x.permute(0, 4, 1, 2, 3) makes it of (B, T, H, W, 3)"
+    if len(shape) == 4 and shape[0] == channels:
+        return "; x[None] makes it of one clip (3, T, H, W)"
+    if len(shape) == 4 and shape[1] == channels:
+        return "; x.transpose(0, 1)[None] makes it of the frames (T, 3, H, W) of one clip"
+    return ""
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+class Range(NamedTuple):
+    """Numbers that a setting may have; the ends belong to it unless `above` or `below`."""
+
+    low: float
+    high: float
+    above: bool = False
+    below: bool = False
+
+    def __contains__(self, value: object) -> bool:
+        if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+            return False
+        return self.low <= value <= self.high and not (self.above and value == self.low) and not (
+            self.below and value == self.high
+        )  # fmt: skip
+
+    def __str__(self) -> str:
+        first, last = "above" if self.above else "from", "to under" if self.below else "to"
+        return f"a number {first} {self.low:g} {last} {self.high:g}"
+
+
+SIDE = Range(1, 2**14)
+COUNT = Range(1, 1024)
+WIDTH = Range(1, 2**16)
+SHARE = Range(0, 1, below=True)
+FACTOR = Range(0, 64, above=True)
+
+# Name of a field -> what a number in it may be, in every config of a model; each number of a tuple is one. Wide enough
+# for all that was published and ten times more; what the numbers together come to is for `check_size`.
+RANGES: dict[str, Range] = {
+    "frames": SIDE, "height": SIDE, "width": SIDE, "patch": SIDE, "window": Range(1, 512),
+    "depth": COUNT, "depths": COUNT, "heads": COUNT, "alpha": COUNT, "decoder_depth": COUNT, "decoder_heads": COUNT,
+    "fusion": Range(1, 255),
+    "dim": WIDTH, "dims": WIDTH, "head_dim": WIDTH, "decoder_dim": WIDTH, "widths": WIDTH, "channels": WIDTH,
+    "hidden": Range(0, 2**16),
+    "mlp_ratio": FACTOR, "width_factor": FACTOR, "depth_factor": FACTOR,
+    "drop_path": SHARE, "dropout": SHARE,
+    "stride": Range(1, 1024), "version": Range(1, 2),
+    "gain": Range(-1e6, 1e6), "limit": Range(0, 1e6, above=True), "power": Range(0, 16, above=True),
+    "mean": Range(-1e3, 1e3), "std": Range(0, 1e3, above=True),
+}  # fmt: skip
+MOST_ENTRIES = 32  # of a list: stages, their depths, the stem's widths
+MOST_BLOCKS = 1024  # of all stages
+
+
+def check_lengths(changes: Any, where: str = "settings") -> None:
+    """UserError for a list, at any depth of plain data, that is too long to be meant; parsing it would take long."""
+    if isinstance(changes, Mapping):
+        for name, value in changes.items():
+            check_lengths(value, str(name))
+    elif isinstance(changes, list | tuple):
+        if len(changes) > MOST_ENTRIES:
+            raise UserError(f"{where} has {len(changes)} entries; give {MOST_ENTRIES} or fewer")
+        for value in changes:
+            check_lengths(value, where)
+
+
+def check_settings(config: Any, where: str = "") -> None:
+    """UserError for the first number of a config, at any depth, that is out of its range."""
+    for field in fields(config):
+        value, place = getattr(config, field.name), f"{where}{field.name}"
+        items = value if isinstance(value, tuple | list) else [value]
+        if not items and field.name in RANGES:
+            raise UserError(f"{place} is empty; give one or more, each {RANGES[field.name]}")
+        for i, item in enumerate(items):
+            if is_dataclass(item):
+                check_settings(item, f"{place}[{i}]." if items is value else f"{place}.")
+            elif isinstance(item, int | float) and not isinstance(item, bool) and item not in RANGES[field.name]:
+                raise UserError(f"{place} is {value}; give {RANGES[field.name]}")
+    blocks = sum(blocks_in(config))
+    if not where and blocks > MOST_BLOCKS:
+        raise UserError(f"{blocks} blocks in all; give {MOST_BLOCKS} or fewer")
+
+
+def blocks_in(config: Any) -> Iterator[int]:
+    """Blocks that a config asks for, stage by stage."""
+    yield from getattr(config, "depths", ())
+    yield from (stage.depth for stage in getattr(config, "stages", ()))
+
+
+def check_heads(dim: int, heads: int) -> None:
+    """UserError for channels that cannot be shared out."""
+    if heads < 1 or dim < 1 or dim % heads:
+        raise UserError(f"{dim} channels do not divide into {heads} heads; change heads or channels")
+
+
+def check_classes(num_classes: int) -> None:
+    """UserError for a number of classes that makes no classifier."""
+    if not isinstance(num_classes, int) or num_classes not in Range(1, 2**24):
+        raise UserError(f"num_classes is {num_classes}; give 1 to {2**24}")
+
+
+# --- sizes ------------------------------------------------------------------------------------------------------------
+
+MOST_NUMBERS = 4 * 10**9  # 16 GB in fp32; the largest network here has 0.6 of a billion
+
+
+class NumbersOnCpu(TorchFunctionMode):
+    """Where a model is built without memory, what libraries read numbers off has numbers: `linspace`, and `others`."""
+
+    def __init__(self, *others: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.functions = (torch.linspace, *others)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func in self.functions:
+            kwargs.setdefault("device", "cpu")
+        return func(*args, **kwargs)
+
+
+def check_size(build: Callable[[], nn.Module]) -> None:
+    """UserError where what `build` builds is too large to be meant; it is built without memory to see."""
+    try:
+        with torch.device("meta"), NumbersOnCpu():
+            model = build()
+        numbers = sum(tensor.numel() for tensor in chain(model.parameters(), model.buffers()))
+    except RuntimeError as error:
+        if "overflow" not in str(error):  # of a size that has no number
+            raise
+        numbers = 2**63
+    if numbers > MOST_NUMBERS:
+        raise UserError(
+            f"these settings make a network of {numbers / 1e9:,.1f} billion parameters, and at most "
+            f"{MOST_NUMBERS / 1e9:g} are allowed; make it narrower or shallower, or its input or windows smaller"
+        )

@@ -1,0 +1,152 @@
+"""Where a library's classification network is cut to be a stem, found out without memory: on tensors without data.
+
+A network is built for the size of frame that is wanted, in the first way that works: some take any size, some must be
+told theirs, some have only one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hybridvideo.errors import UserError
+from hybridvideo.models.checks import NumbersOnCpu
+from hybridvideo.parsing import one_line
+
+FrameSize = tuple[int, int]  # rows, columns
+Way = dict[str, Any]  # arguments that a library builds a network with
+STEPS = (1, 4, 16, 32, 64)
+USUAL = (224, 256)  # rows and columns that networks are published for
+FRAMES = 2  # of a probe
+
+
+class Cut(NamedTuple):
+    """The layer whose output is the map, and what is known of it."""
+
+    layer: Any
+    channels: int
+    channels_last: bool
+    size: FrameSize
+    """Of the frames that it was found with."""
+    step: int | None
+    """Sides may differ from `size` by multiples of this; None: they may not."""
+    unused: tuple[str, ...]
+    """Parameters of the trunk that the map does not depend on."""
+
+
+class Library(NamedTuple):
+    """How a library's network is built and cut."""
+
+    name: str
+    """Of the network, as in `stem.name`."""
+    build: Callable[..., Any]
+    """Makes it."""
+    ways: Callable[[FrameSize], list[Way]]
+    """Arguments for `build` to try one after another, for frames of a size."""
+    layers: Callable[[Any, Tensor], dict[Any, Tensor]]
+    """A network's outputs by layer, of a batch of frames, in the order in which they are computed."""
+    trunk: Callable[[Any, Any], nn.Module]
+    """The network up to a layer."""
+    strides: Callable[[Any], dict[Any, int]] = lambda model: {}
+    """Of a network's maps by layer, where the library says them; else they are measured."""
+
+
+def find_cut(library: Library, stride: int, size: FrameSize) -> tuple[Cut, Way]:
+    """The cut, and the first of the library's ways that gives a network that has it, for frames of this size.
+
+    Raises:
+        UserError: no way works, or none has a map of the wanted stride.
+    """
+    enough = max(size[0], 2 * stride), max(size[1], 2 * stride)  # one position would tell nothing
+    found = try_ways(library, stride, enough)
+    if not isinstance(found, str):
+        return found
+    other = next((side for side in USUAL if not isinstance(try_ways(library, stride, (side, side)), str)), None)
+    hint = f"; for {other}x{other} it can" if other else "; choose another stride or network"
+    raise UserError(
+        f"{library.name} cannot be a stem of stride {stride} for frames of {size[0]}x{size[1]}: {found}{hint}"
+    )
+
+
+def try_ways(library: Library, stride: int, size: FrameSize) -> tuple[Cut, Way] | str:
+    """See `find_cut`; what the best way is in want of where none works."""
+    reasons: list[str] = []
+    for way in library.ways(size):
+        try:
+            with torch.device("meta"), NumbersOnCpu(), torch.no_grad():
+                return cut_of(library, way, stride, size), way
+        except UserError as error:
+            reasons.insert(0, str(error))
+        except Exception as error:  # whatever a library's code says of a size it was not made for
+            reasons.append(one_line(error) or "it does not take them")
+    return reasons[0]
+
+
+def cut_of(library: Library, way: Way, stride: int, size: FrameSize) -> Cut:
+    """The last map of the stride; UserError where there is none."""
+    model = library.build(**way).eval()
+    outputs = library.layers(model, torch.zeros(FRAMES, 3, *size))
+    known = library.strides(model)
+    strides = {layer: known.get(layer) or stride_of(out, size) for layer, out in outputs.items()}
+    strides = {layer: found for layer, found in strides.items() if found}
+    fitting = [layer for layer in strides if strides[layer] == stride]
+    if not fitting:
+        has = sorted({str(found) for found in strides.values()}, key=int)
+        raise UserError(f"it has no feature map of stride {stride}, but of {', '.join(has) or 'none'}")
+    trunk = library.trunk(model, fitting[-1]).eval()
+    with torch.enable_grad():
+        out = map_of(trunk, size)
+        out.sum().backward()
+    unused = tuple(name for name, parameter in trunk.named_parameters() if parameter.grad is None)
+    last = not known and layout(out, size) == "last"
+    return Cut(fitting[-1], out.shape[3 if last else 1], last, size, step_of(trunk, size), unused)
+
+
+def map_of(trunk: nn.Module, size: FrameSize) -> Tensor:
+    """What a trunk gives for frames of a size."""
+    out = trunk(torch.zeros(FRAMES, 3, *size))
+    found: Tensor = out["map"] if isinstance(out, dict) else out
+    return found
+
+
+def layout(out: Tensor, size: FrameSize) -> str | None:
+    """Where the channels of a map of these frames are: first or last; None if it is not one."""
+    if not isinstance(out, Tensor) or out.ndim != 4 or out.shape[0] != FRAMES:
+        return None
+    sides = {"first": out.shape[2:], "last": out.shape[1:3]}
+    return next((place for place, cells in sides.items() if stride_between(size, cells)), None)
+
+
+def stride_of(out: Tensor, size: FrameSize) -> int | None:
+    """Pixels per position of a map; None if it is not one."""
+    if layout(out, size) is None:
+        return None
+    return stride_between(size, out.shape[1:3] if layout(out, size) == "last" else out.shape[2:])
+
+
+def stride_between(size: FrameSize, cells: Sequence[int]) -> int | None:
+    """What makes so many rows and columns of a frame; None where the two do not agree, or it is but one position."""
+    if min(cells) < 2:
+        return None
+    ratio = math.sqrt(size[0] * size[1] / (cells[0] * cells[1]))
+    for stride in (2 ** round(math.log2(ratio)), round(ratio)):
+        if all(abs(side / stride - count) < 1 for side, count in zip(size, cells, strict=True)):
+            return stride
+    return None
+
+
+def step_of(trunk: nn.Module, size: FrameSize) -> int | None:
+    """See `Cut.step`."""
+    for step in STEPS:
+        far = math.ceil(64 / step) * step
+        try:
+            for more in ((step, 3 * step), (far, 2 * far)):
+                map_of(trunk, (size[0] + more[0], size[1] + more[1]))
+        except Exception:  # as above
+            continue
+        return step
+    return None
