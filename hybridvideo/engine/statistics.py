@@ -11,7 +11,7 @@ torch's own answer would be another.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,9 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _NormBase
-from torch.overrides import TorchFunctionMode
 
 from hybridvideo.engine.exchange import stacked
+
+torchs_own = F.batch_norm
 
 
 @contextmanager
@@ -41,45 +42,38 @@ def counted_statistics(model: nn.Module, ok: Sequence[bool], clips: Sequence[int
     if len(clips) == 1 and all(ok) and len(ok) > 1:
         yield
         return
-    mode = CountedBatchNorm(ok, clips, rank)
-    with mode:
+    answer = CountedBatchNorm(ok, clips, rank)
+    # Not by a TorchFunctionMode: torch leaves it in `backward`, where checkpointed blocks run again.
+    F.batch_norm = answer.batch_norm
+    try:
         yield
+    finally:
+        F.batch_norm = torchs_own
     for layer in model.modules():
         if isinstance(layer, _NormBase) and layer.num_batches_tracked is not None:
-            layer.num_batches_tracked -= mode.passed[id(layer.running_mean)]
+            layer.num_batches_tracked -= answer.passed[id(layer.running_mean)]
 
 
-class CountedBatchNorm(TorchFunctionMode):
-    """Answers `batch_norm` in training, also where activations are computed again on the way back."""
+class CountedBatchNorm:
+    """What answers `torch.nn.functional.batch_norm` for a batch."""
 
     def __init__(self, ok: Sequence[bool], clips: Sequence[int], rank: int) -> None:
-        super().__init__()
         self.batch, self.clips, self.rank = len(ok), clips, rank
         self.counting = None if all(ok) else torch.tensor([i for i, counts in enumerate(ok) if counts])
         self.passed: Counter[int] = Counter()  # running means that did not count the batch, by identity
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        answer = {F.batch_norm: self.batch_norm, Tensor.backward: self.backward}.get(func, func)
-        return answer(*args, **(kwargs or {}))
-
-    def backward(self, loss: Tensor, gradient: Tensor | None = None, **settings: Any) -> None:
-        """As `Tensor.backward`, which torch would call outside of the mode, though blocks may compute again in it."""
-        with self:
-            torch.autograd.backward(loss, gradient, **settings)
-
     def batch_norm(
-        self, x: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,
+        self, input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,
         bias: Tensor | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
     ) -> Tensor:  # fmt: skip
         """As `torch.nn.functional.batch_norm`."""
+        x = input
         values = sum(self.clips) * x.numel() // (x.shape[1] * self.batch)
         if training and values < 2 and running_mean is not None:
             self.passed[id(running_mean)] += 1
             training = False
         if not training:
-            return F.batch_norm(x, running_mean, running_var, weight, bias, False, momentum, eps)
+            return torchs_own(x, running_mean, running_var, weight, bias, False, momentum, eps)
         rows_N = self.rows(x)
         with torch.no_grad():
             mean_C, var_C = self.moments(x, rows_N)
@@ -125,7 +119,7 @@ class _Normalised(torch.autograd.Function):
     ) -> Tensor:  # fmt: skip
         ctx.save_for_backward(x, mean_C, var_C, weight, rows_N)
         ctx.eps, ctx.values, ctx.processes, ctx.biased = eps, values, processes, bias is not None
-        return F.batch_norm(x, mean_C, var_C, weight, bias, False, 0.0, eps)
+        return torchs_own(x, mean_C, var_C, weight, bias, False, 0.0, eps)
 
     @staticmethod
     @once_differentiable
