@@ -17,12 +17,7 @@ from hybridvideo.engine import exchange
 from hybridvideo.engine import frozen as frozen_part
 from hybridvideo.engine.preemption import StopRequest
 from hybridvideo.errors import HybridVideoError, Preempted, TooMuchBadData, UserError
-from tests.engine.runs import run, same, settings, weights
-
-
-def lines(folder: Path, kind: str) -> list[dict[str, Any]]:
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [row for row in rows if row["kind"] == kind]
+from tests.engine.runs import lines, run, same, settings, weights
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
