@@ -59,7 +59,8 @@ class CountedBatchNorm:
 
     def __init__(self, ok: Sequence[bool], clips: Sequence[int], rank: int) -> None:
         self.batch, self.clips, self.rank = len(ok), clips, rank
-        self.counting = None if all(ok) else torch.tensor([i for i, counts in enumerate(ok) if counts])
+        counting = torch.tensor([i for i, counts in enumerate(ok) if counts], dtype=torch.int64)
+        self.counting = None if all(ok) else counting
         self.passed: Counter[int] = Counter()  # running means that did not count the batch, by identity
 
     def batch_norm(
