@@ -141,6 +141,7 @@ def steps_of_epoch(parts: Parts, state: LoopState, plan: Plan, folder: Path, adv
                              "loss": step.loss / window.counted, "lr": lr, "grad_norm": step.norm,
                              "clips_per_second": window.counted / max(elapsed, 1e-9),
                              "wait_share": wait / max(elapsed, 1e-9)})  # fmt: skip
+        del batches, window  # their memory is free before the next are read
         yield
 
 

@@ -56,8 +56,10 @@ def validate_share(parts: Parts, plan: Plan) -> list[Row]:
     forward = model.forward_rest if isinstance(loader.dataset, FrozenDataset) else model
     rows: list[Row] = []
     for batch in device_batches(loader, parts.accelerator.device):
-        with parts.accelerator.autocast():
-            logits_BK = forward(model_input(model, batch)).float().cpu()
+        logits_BK = torch.zeros(len(batch["ok"]), parts.model.num_classes)
+        if bool(batch["ok"].any()):
+            with parts.accelerator.autocast():
+                logits_BK = forward(model_input(model, batch)).float().cpu()
         why_not = [f"{status}: {reason}" for status, reason in zip(batch["status"], batch["reason"], strict=True)]
         rows += zip(batch["index"].tolist(), batch["label"].tolist(), batch["ok"].tolist(), why_not,
                     logits_BK.tolist(), strict=True)  # fmt: skip

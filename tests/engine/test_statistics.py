@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 
 from hybridvideo.engine.statistics import counted_statistics
-from hybridvideo.models.contract import VideoModel
+from hybridvideo.models.contract import VideoModel, kept_statistics
 from hybridvideo.models.uniformer import GridBatchNorm
 from tests.models.test_contract import small
 
@@ -107,6 +108,20 @@ def test_a_whole_batch_of_one_process_is_left_to_torch() -> None:
         assert F.batch_norm is not own
         raise KeyError
     assert F.batch_norm is own
+
+
+@pytest.mark.parametrize("settings", [{}, {"momentum": None}, {"track_running_stats": False}])
+@pytest.mark.parametrize("kind", [nn.BatchNorm2d, BatchNormAct2d])
+def test_what_is_computed_again_is_not_counted_again(kind: type[nn.Module], settings: dict[str, Any]) -> None:
+    layer = kind(4, **settings).train()
+    x = torch.randn(5, 4, 3, 3)
+    first = layer(x)
+    before = {name: buffer.clone() for name, buffer in layer.named_buffers()}
+    with kept_statistics(layer):
+        again = layer(x)
+        layer(torch.full_like(x, torch.nan))
+    assert torch.equal(first, again)
+    assert all(torch.equal(before[name], buffer) for name, buffer in layer.named_buffers())
 
 
 @pytest.mark.parametrize("momentum", [0.1, None])

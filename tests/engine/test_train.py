@@ -20,7 +20,6 @@ from hybridvideo.engine.preemption import StopRequest
 from hybridvideo.errors import HybridVideoError, Preempted, TooMuchBadData, UserError
 from tests.engine.runs import lines, run, same, settings, weights
 
-
 MANY = {
     "model": {"changes": {"head": {"norm": "batch"}}}, "augment": {"mixup": 0.8, "cutmix": 1.0},
     "optim": {"ema": 0.9}, "train": {"accumulate": 2},
