@@ -106,7 +106,7 @@ class EpochOrder(Sampler[list[tuple[int, int]]]):
 def collate_clips(samples: Sequence[ClipItem | list[ClipItem]]) -> Batch:
     """clip uint8 (B, C, T, H, W), in memory (B, T, H, W, C); contrast float, label, index int64, ok bool (B,).
 
-    status, reason: lists of B. A sample of several clips counts as that many.
+    padded, status, reason: lists of B. A sample of several clips counts as that many.
     """
     items = [item for sample in samples for item in (sample if isinstance(sample, list) else [sample])]
     clips_THWC = [item["clip"].permute(1, 2, 3, 0) for item in items]
@@ -117,6 +117,7 @@ def collate_clips(samples: Sequence[ClipItem | list[ClipItem]]) -> Batch:
         "label": torch.tensor([item["label"] for item in items]),
         "index": torch.tensor([item["index"] for item in items]),
         "ok": torch.tensor([item["ok"] for item in items]),
+        "padded": [item["padded"] for item in items],
         "status": [item["status"] for item in items],
         "reason": [item["reason"] for item in items],
     }

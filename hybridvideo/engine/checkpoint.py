@@ -32,12 +32,16 @@ class LoopState:
     step: int = 0
     """Optimizer steps that are done."""
     clips_seen: int = 0
+    skipped: int = 0
+    """Steps that were left out."""
     skipped_in_a_row: int = 0
     loss_sum: float = 0.0
     """Of this epoch, over `weight_sum` clips."""
     weight_sum: float = 0.0
     seconds: float = 0.0
     """Of training, without validation."""
+    epoch_seconds: float = 0.0
+    epoch_skipped: int = 0
     best: float = -1.0
     """Best top-1 on the validation list."""
     bad: dict[str, list[str]] = field(default_factory=dict)

@@ -24,7 +24,7 @@ from hybridvideo.data.sampling import hash_seed
 from hybridvideo.data.transforms import TrainTransform
 from hybridvideo.engine.evaluate import evaluate
 from hybridvideo.engine.frozen import can_be_kept, compute_frozen
-from hybridvideo.engine.train import Data, Plan
+from hybridvideo.engine.parts import Data, Plan
 from hybridvideo.engine.train import train as train_loop
 from hybridvideo.errors import EnvironmentFault, HybridVideoError, Preempted, TooMuchBadData, UserError
 from hybridvideo.files import write_json
