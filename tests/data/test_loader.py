@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -20,6 +20,7 @@ from hybridvideo.data.loader import EpochOrder, device_batches, normalise, train
 from hybridvideo.data.manifest import Manifest, Row
 from hybridvideo.data.transforms import TrainTransform, ViewTransform
 from hybridvideo.data.views import ViewDataset, views_of
+from hybridvideo.data.workers import each
 from hybridvideo.errors import UserError
 
 CPU = torch.device("cpu")
@@ -256,26 +257,33 @@ def test_a_video_that_kills_its_decoder_is_a_row_of_an_evaluation(manifest: Mani
     assert [count for batch in batches for count in batch["counts"].tolist()] == [6, 0, 6, 0, 6]
 
 
+def processes() -> set[psutil.Process]:
+    """The workers of this process, the server that starts them started."""
+    list(each(os.getpgid, [0], workers=1))
+    server = psutil.Process().children()
+    return {process for process in psutil.Process().children(recursive=True) if process not in server}
+
+
 def test_a_killed_worker_costs_no_clip(manifest: Manifest) -> None:
     sequence = EpochOrder(40, 0, batch_size=2)
     dataset = clips(manifest.subset([0, 1] * 20))
     with train_loader(dataset, sequence, workers=1) as loader:
-        before = set(multiprocessing.active_children())
+        before = processes()
         batches = device_batches(loader, CPU)
         got = [next(batches)]
-        (worker,) = set(multiprocessing.active_children()) - before
-        assert worker.pid is not None
+        (worker,) = processes() - before
         os.kill(worker.pid, signal.SIGKILL)
         got += batches
     assert equal(got, list(train_loader(dataset, sequence, workers=0)))
 
 
 def test_closing_leaves_no_process_and_the_loader_can_be_used_again(manifest: Manifest) -> None:
-    before = set(multiprocessing.active_children())
+    before = processes()
     loader = train_loader(clips(manifest), EpochOrder(5, 0, batch_size=2), workers=2)
     first = list(loader)
+    assert len(processes() - before) == 2
     loader.close()
-    assert set(multiprocessing.active_children()) <= before
+    assert processes() <= before
     assert equal(first, list(loader)) and len(loader) == 3
     loader.close()
 
