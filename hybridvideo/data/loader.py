@@ -268,17 +268,17 @@ def _copied_ahead(loader: Iterable[Mapping[str, Any]], device: torch.device) -> 
     waiting: tuple[Batch, torch.cuda.Event] | None = None
     for batch in loader:
         with torch.cuda.stream(stream):
-            copied = _moved(batch, device), stream.record_event()
+            copied = _moved(batch, stream.device), stream.record_event()
         if waiting is not None:
-            yield _arrived(*waiting)
+            yield _arrived(*waiting, stream.device)
         waiting = copied
     if waiting is not None:
-        yield _arrived(*waiting)
+        yield _arrived(*waiting, stream.device)
 
 
-def _arrived(batch: Batch, copied: torch.cuda.Event) -> Batch:
-    """The batch, once the computing stream may read it."""
-    computing = torch.cuda.current_stream()
+def _arrived(batch: Batch, copied: torch.cuda.Event, device: torch.device) -> Batch:
+    """The batch, once the stream that computes on its device may read it; the current device may be another."""
+    computing = torch.cuda.current_stream(device)
     computing.wait_event(copied)
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:

@@ -32,12 +32,13 @@ def classify(
     """Classes of videos.
 
     Args:
-        model: from `load_model`.
+        model: from `load_model`; it is moved to `device` and set to evaluation.
         paths: a folder, a list file, a video, or several paths.
         views: clips by crops of each video; default: what the model was evaluated with.
         top_k: classes per video.
         workers: decoding processes. deadline: seconds for one video, after which its process is ended and replaced.
         quarantine: table of a scan; what it found unusable is not opened.
+        device: such as "cuda" or "cuda:1". precision: "fp32", or "bf16" or "fp16" by autocast.
 
     Yields:
         For each video a dict with `index` (of the input), `path`, `status` ("ok", "partial", or why not), `reason`,
@@ -62,17 +63,20 @@ def classify(
 def extract(
     model: VideoModel, paths: Paths, *, stage: str = "head", views: EvalConfig | None = None, workers: int = 2,
     deadline: float = DEADLINE, quarantine: str | None = None, device: str | torch.device = "cpu",
-    precision: Precision = "fp32",
+    precision: Precision = "fp32", as_numpy: bool = False,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Features of clips: one vector per clip, averaged over its crops.
 
     Args:
         stage: "head" for the features before the classifier, or a name of `model.stage_names`, whose grid is
             averaged over time and space.
+        as_numpy: features as arrays, not as lists.
+        views, workers and the others: as for `classify`; clips without crops are `EvalConfig(clips=4, crops=1)`.
 
     Yields:
         For each clip a dict with `index` (of the input), `path`, `status`, `reason`, `start`, `end` (seconds) and
-        `feature` (list of floats); a video that cannot be read gives one row whose start, end and feature are None.
+        `feature` (a list of D floats, or a float32 array (D,)); a video that cannot be read gives one row whose start,
+        end and feature are None.
     """
     manifest = as_manifest(paths)
     chosen = views or default_views(model)
@@ -85,7 +89,8 @@ def extract(
             continue
         features_KD = result.outputs_VK.unflatten(0, (chosen.clips, chosen.crops)).mean(1)
         for start, end, feature_D in zip(result.start, result.end, features_KD, strict=True):
-            yield {**row, "start": start, "end": end, "feature": feature_D.tolist()}
+            feature = feature_D.float().numpy() if as_numpy else feature_D.tolist()
+            yield {**row, "start": start, "end": end, "feature": feature}
 
 
 def feature_function(model: VideoModel, stage: str) -> Callable[[Tensor], Tensor]:

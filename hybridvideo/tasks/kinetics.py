@@ -72,6 +72,8 @@ def findings(manifest: Manifest, matched: Matched, kept: Manifest) -> list[str]:
     lines = [f"{len(kept)} of {len(manifest)} clips have a file below {manifest.root}"]
     for what, found in (
         ("missing", missing),
+        ("links to nothing", report.missing),
+        ("that cannot be opened", [f"{path} ({reason})" for path, reason in report.refused]),
         ("listed twice", [" = ".join(paths) for paths in report.duplicates]),
         ("of the same YouTube video", [" and ".join(paths) for paths in report.same_video]),
         ("further copies, left out", matched.copies),

@@ -18,7 +18,8 @@ from hybridvideo.config import AugmentConfig, Preprocessing, TrainRun
 from hybridvideo.data.dataset import ClipDataset
 from hybridvideo.data.decode.known import index_beside
 from hybridvideo.data.loader import Reading
-from hybridvideo.data.manifest import Manifest, check_files, read_manifest
+from hybridvideo.data.manifest import Manifest, read_manifest
+from hybridvideo.data.manifest.check import check_files
 from hybridvideo.data.quarantine import quarantined
 from hybridvideo.data.sampling import hash_seed
 from hybridvideo.data.transforms import TrainTransform
@@ -139,16 +140,16 @@ def read_lists(run: TrainRun) -> tuple[Manifest, Manifest | None]:
 
 
 def look_over(run: TrainRun, manifest: Manifest, val: Manifest | None) -> list[str]:
-    """Lines on missing, duplicate and unlisted files and on classes. Raises TooMuchBadData for too many missing."""
+    """Lines on missing, duplicate and unlisted files and on classes. Raises TooMuchBadData for too many unusable."""
     lists = {run.data.train: manifest} | ({run.data.val: val} if val is not None else {})
     everything = {os.path.normpath(part.file(index)) for part in lists.values() for index in range(len(part))}
     lines = []
     for source, part in lists.items():
         report = check_files(part)
-        if len(report.missing) > run.data.max_bad * len(part):
+        if report.unusable > run.data.max_bad * len(part):
             raise TooMuchBadData(
-                f"{len(report.missing)} of {len(part)} files of {source} are missing, more than data.max_bad "
-                f"{run.data.max_bad} allows (first: {report.missing[0]}); check data.root"
+                f"{report.unusable} of {len(part)} files of {source} are missing or cannot be opened, more than "
+                f"data.max_bad {run.data.max_bad} allows (first: {report.first_fault}); check data.root"
             )
         nowhere = [path for path in report.unlisted if os.path.normpath(part.root / path) not in everything]
         lines += [f"{source}: {line}" for line in replace(report, unlisted=tuple(nowhere)).lines()]
