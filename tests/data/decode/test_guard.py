@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.server
-import importlib.util
 import json
 import os
 import socket
@@ -18,15 +17,13 @@ import pytest
 
 from hybridvideo.data.decode import BACKENDS, VideoReader, guard
 from hybridvideo.errors import VideoError
+from tests.data.decode.backends import need, working
 from tests.videos import numbers, write_video
 
 
 @pytest.fixture(params=["auto", *BACKENDS])
 def backend(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    if name not in ("auto", "pyav") and importlib.util.find_spec(name) is None:
-        pytest.skip(f"{name} is not installed")
-    return name
+    return need(request.param)
 
 
 @pytest.fixture
@@ -292,7 +289,7 @@ for path in paths:
 
 def measured(small: Path, *paths: Path) -> list[tuple[str, str, str, int]]:
     """For each file and backend: both names, status, MiB by which asking for 200 frames raised a process's peak."""
-    found = ["auto", *(name for name in BACKENDS if name == "pyav" or importlib.util.find_spec(name) is not None)]
+    found = working()
     job = json.dumps([str(small), [str(path) for path in paths], found])
     command = [sys.executable, "-c", MEASURE, job]
     done = subprocess.run(command, timeout=100, capture_output=True, text=True, cwd=Path(__file__).parents[3])
