@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import TypeAlias, cast
 
 from av.packet import Packet
-from av.video.frame import VideoFrame
+from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
 from hybridvideo.data.decode import guard
@@ -30,7 +30,7 @@ from hybridvideo.data.decode.container import (
     words,
 )
 from hybridvideo.data.decode.contents import encrypted
-from hybridvideo.data.decode.packets import FrameIndex, Key, Packets
+from hybridvideo.data.decode.packets import FrameIndex, Key, Packets, fingerprint
 from hybridvideo.errors import VideoError
 
 # Containers that store a presentation time with every packet, one packet per frame. Elsewhere times are guessed from
@@ -52,6 +52,11 @@ class Cursor:
 
     careful: let FFmpeg decode some frames to find out about the stream, as it does by default; else that is left out
     where the file's header says enough (0.2 instead of 1.3 ms for 340x256, 0.2 instead of 10 ms for 720p).
+
+    Decoding starts at a key packet only where nothing speaks against its frames being those that decoding from the
+    start of the file gives: the demuxer must come to the very packets it gave in one pass (their fingerprints), the
+    first frame must be one that leans on no other by what is in it, and the decoder must have nothing to complain of.
+    Else the frame is Missed.
     """
 
     def __init__(self, path: str, careful: bool = False) -> None:
@@ -59,7 +64,8 @@ class Cursor:
         self.careful = careful or not describes_itself(path)
         self.index = FrameIndex([], [], [], by_time=True)
         self.exact = True
-        self.tolerant = False  # True once damage is counted: complaints of the decoder are no news
+        self.by_decoding = False  # the index is: a packet need not hold one frame, so that all are given to the decoder
+        self.tolerant = False  # True once damage is counted: complaints are no news, and all is read from the start
         self.closed = False
         self.decoded = 0  # frames that came out of the decoder so far, wanted or not
         self._streams = False  # True once a request went on behind the last one: go on, do not drain
@@ -68,6 +74,7 @@ class Cursor:
         self._reached = -1  # the last frame given
         self._sent = 0  # number of the next packet
         self._whole_from = self._intact = 0  # the first frames that come whole from where decoding began; from here
+        self._landed = -1  # the frame of the key packet that decoding began at, until it has come
         self._pending: deque[tuple[int, VideoFrame]] = deque()
         self._last: tuple[int, VideoFrame] | None = None
         self._incoming: Iterator[VideoPacket] = iter(())
@@ -132,7 +139,7 @@ class Cursor:
                 return
         self._go_to(run[0])
         self._wanted = frozenset(self.index.packets_N[index] for index in run)
-        self._final = None if self._streams or self.tolerant else max(self._wanted)
+        self._final = None if self._streams or self.by_decoding else max(self._wanted)
         for index in run:
             frame = self._await(index)
             self._intact, self._reached = index + 1, index
@@ -244,16 +251,18 @@ class Cursor:
             raise
         self._skipping = False
         self.codec.skip_frame = "DEFAULT"
-        self._stand(packet=0, frame=0, ahead=None)
+        self._stand(None, ahead=None)
 
     def _options(self) -> dict[str, str]:
         """The decoder's, which take effect when it is opened."""
         reordering = {} if self.careful else LONGEST_REORDERING
         return guard.CODEC_OPTIONS | reordering | (LESS_DEBLOCKING if self._skips and not self.exact else {})
 
-    def _stand(self, packet: int, frame: int, ahead: VideoPacket | None) -> None:
-        """Be at this packet, from which frames before `frame` do not come; `ahead` is that packet if already read."""
-        self._sent, self._whole_from, self._intact = packet, frame, frame
+    def _stand(self, key: Key | None, ahead: VideoPacket | None) -> None:
+        """Be at this key packet, or before the first one of all; `ahead` is that packet if already read."""
+        self._sent = key.packet if key is not None else 0
+        self._whole_from = self._intact = key.frame if key is not None else 0
+        self._landed = self.index.frame_of.get(key.packet, -1) if key is not None else -1
         self._pending.clear()
         self._last = None
         self._fault = ""
@@ -279,7 +288,7 @@ class Cursor:
         if key is not None:
             for packet in self._incoming:
                 if self._sent == key.packet and packet.size:
-                    self._stand(key.packet, key.frame, packet)
+                    self._stand(key, packet)
                     return
                 self._sent += packet.size > 0
 
@@ -293,8 +302,8 @@ class Cursor:
             for packet in self.container.demux(self.stream):
                 mark = self.index.mark(packet.pts, packet.dts)
                 if packet.size and mark == key.mark:
-                    self._stand(key.packet, key.frame, packet)
-                    return True
+                    self._stand(key, packet)
+                    return self.index.holds(key.packet, packet.pos, packet.size)
                 if packet.is_keyframe and mark is not None and mark > key.mark:
                     return False
         except FAULTS:
@@ -309,6 +318,8 @@ class Cursor:
         if packet is None:
             return False
         number = self._sent
+        if packet.size and not self.index.holds(number, packet.pos, packet.size):
+            raise Missed(f"packet {number} is another than when the file was read in one pass")
         place = self.index.frame_of.get(number, -1)
         trusted = not self.tolerant and place >= self._whole_from
         try:
@@ -319,11 +330,20 @@ class Cursor:
             return True
         for frame in frames:
             found = self.index.frame_of.get(_number(frame), -1)
-            if frame.is_corrupt and found >= self._whole_from and not self.tolerant:
+            if found < self._whole_from:
+                continue
+            if frame.is_corrupt and not self.tolerant:
                 raise Missed(f"frame {found} of {len(self.index)} is damaged")
-            if found >= self._whole_from:
-                self._pending.append((found, frame))
+            if self._landed >= 0:
+                self._land(found, frame)
+            self._pending.append((found, frame))
         return True
+
+    def _land(self, found: int, frame: VideoFrame) -> None:
+        """The first frame behind a key packet must be that packet's own, and lean on no other."""
+        if found != self._landed or not (frame.key_frame or frame.pict_type == PictureType.NONE):
+            raise Missed(f"decoding cannot start at frame {self._landed}, though the file says so")
+        self._landed = -1
 
     def _next(self) -> VideoPacket | None:
         """The next packet; behind the final one an empty one that drains the decoder, once."""
@@ -336,7 +356,7 @@ class Cursor:
 
     def _droppable(self, number: int, place: int, target: int) -> bool:
         """Whether nobody wants this packet's frame: in this run, or where reading goes on, from the target on."""
-        if self.tolerant:
+        if self.by_decoding:
             return False
         return place < target if self._final is None else number not in self._wanted
 
@@ -361,6 +381,7 @@ def _note(packets: Packets, packet: VideoPacket, vp8: bool) -> None:
     number = len(packets)
     if number >= guard.MAX_PACKETS:
         raise VideoError("refused", f"more than {guard.MAX_PACKETS:,} packets")
+    packets.prints.append(fingerprint(packet.pos, packet.size))
     packets.pts.append(packet.pts)
     packets.dts.append(packet.dts)
     packets.durations.append(packet.duration or 0)

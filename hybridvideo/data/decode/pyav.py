@@ -95,7 +95,7 @@ class PyAVBackend:
         if self._picture is None:
             return None
         return Known(
-            self._cursor.index, self._picture, self._promised, self._last, self._counted, self._cursor.tolerant,
+            self._cursor.index, self._picture, self._promised, self._last, self._counted, self._cursor.by_decoding,
             self._cursor.careful, self.status, self.reason,
         )  # fmt: skip
 
@@ -123,7 +123,8 @@ class PyAVBackend:
         self._promised, self._counted, self._last = known.promised, known.counted, known.last
         self.status, self.reason = known.status, known.reason
         self._picture = known.picture
-        self._cursor.index, self._cursor.tolerant = known.index, known.tolerant
+        self._cursor.index, self._cursor.by_decoding = known.index, known.by_decoding
+        self._cursor.tolerant = known.counted and known.status == "partial"
         self._time()
 
     def _note_times(self) -> None:
@@ -184,10 +185,12 @@ class PyAVBackend:
 
     def _gather(self, shots: Sequence[Shot]) -> list[ByteArray]:
         indices = sorted({index for shot in shots for index in shot.indices})
-        frames = self._cursor.fetch(indices)
+        frames, times = self._cursor.fetch(indices), self._times
         frame = next(frames)
         if self._picture is None and not self._is_first_picture(frame):
             self._known_picture()
+            if self._times is not times:  # the indices are those of frames that were promised
+                raise VideoError("partial", self.reason)
             frames = self._cursor.fetch(indices)
             frame = next(frames)
         picture = self._known_picture(frame)
@@ -249,14 +252,17 @@ class PyAVBackend:
         if not decoded or first is None:
             raise VideoError("unreadable", f"no frame can be decoded: {complaint or 'the decoder gives none'}")
         expected = len(cursor.index) or _frames_of_avi(cursor, self._packets)
-        if damaged or complaint or len(decoded) < expected or self.status == "partial":
+        renumbered = len(cursor.index) > 0 and decoded != cursor.index.packets_N
+        if damaged or complaint or len(decoded) < expected or renumbered or self.status == "partial":
             self._mark_partial(self._tally(len(decoded), damaged, complaint))
         if self.status == "partial" or decoded != cursor.index.packets_N:
             step = 1 / (Fraction(cursor.stream.average_rate or 25) * cursor.time_base)
             cursor.index = index_by_decoding(self._packets, decoded, max(1, round(step)))
-            cursor.tolerant = True
+            cursor.by_decoding = True
+            self._note_times()
+        if self.status == "partial":
+            cursor.index, cursor.tolerant = cursor.index.without_keys(), True
         cursor.rewind()
-        self._note_times()
         self._picture = None
         self._known_picture(first)
 
