@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Iterator
 
 import av
@@ -73,6 +75,37 @@ def describes_itself(path: str) -> bool:
     with open(path, "rb") as file:
         head = file.read(8)
     return any(head[place:].startswith(starts) for place, starts in SELF_DESCRIBING.items())
+
+
+_listening = threading.Lock()
+_listeners = 0
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[None]:
+    """Have FFmpeg's complaints counted meanwhile; a decoder that conceals what it lacks often says so in its log only.
+
+    Nothing is printed. A level that someone else has set is left alone, as that counts them too.
+    """
+    global _listeners
+    with _listening:
+        if av.logging.get_level() is None:
+            av.logging.set_level(av.logging.PANIC)
+            _listeners = 0
+        _listeners += 1
+    try:
+        yield
+    finally:
+        with _listening:
+            _listeners -= 1
+            if _listeners == 0 and av.logging.get_level() == av.logging.PANIC:
+                av.logging.set_level(None)
+
+
+def complaints() -> int:
+    """Errors that FFmpeg has put into its log so far, in any thread of this process, while someone was listening."""
+    count: int = av.logging.get_last_error()[0]
+    return count
 
 
 def words(error: BaseException) -> str:

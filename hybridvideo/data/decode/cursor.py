@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from typing import TypeAlias, cast
@@ -23,6 +24,7 @@ from hybridvideo.data.decode.container import (
     FAULTS,
     LESS_DEBLOCKING,
     LONGEST_REORDERING,
+    complaints,
     demuxed,
     describes_itself,
     open_container,
@@ -41,6 +43,20 @@ SEEKABLE_CONTAINERS = TIMED_CONTAINERS | {"avi", "asf"}
 WORTH_A_JUMP = 8  # packets to decode in vain before seeking forward pays
 VideoPacket: TypeAlias = "Packet[VideoStream]"  # a generic in the type stubs only
 DRAINED: Iterator[VideoPacket] = iter(())
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What a whole stream gives. numbers: of the packets whose frames come, in the order they come.
+
+    damaged: frames that are concealed. complaint: the first error. noisy: the decoder has put errors into its log.
+    """
+
+    numbers: list[int]
+    damaged: int
+    complaint: str
+    noisy: bool
+    first: VideoFrame | None
 
 
 class Missed(Exception):
@@ -65,7 +81,7 @@ class Cursor:
         self.index = FrameIndex([], [], [], by_time=True)
         self.exact = True
         self.by_decoding = False  # the index is: a packet need not hold one frame, so that all are given to the decoder
-        self.tolerant = False  # True once damage is counted: complaints are no news, and all is read from the start
+        self.tolerant = False  # True once complaints are no news: then all is decoded, from the start of the file
         self.closed = False
         self.decoded = 0  # frames that came out of the decoder so far, wanted or not
         self._streams = False  # True once a request went on behind the last one: go on, do not drain
@@ -139,7 +155,7 @@ class Cursor:
                 return
         self._go_to(run[0])
         self._wanted = frozenset(self.index.packets_N[index] for index in run)
-        self._final = None if self._streams or self.by_decoding else max(self._wanted)
+        self._final = None if self._streams or self.by_decoding or self.tolerant else max(self._wanted)
         for index in run:
             frame = self._await(index)
             self._intact, self._reached = index + 1, index
@@ -181,12 +197,10 @@ class Cursor:
             packets.fault = words(error)
         return packets
 
-    def decode_all(self) -> tuple[list[int], int, str, VideoFrame | None]:
-        """Packet numbers of all frames that come, how many are concealed, the first complaint, the first frame.
-
-        Raises nothing: what does not decode is left out.
-        """
+    def decode_all(self) -> Decoded:
+        """What comes of the whole stream. Raises nothing: what does not decode is left out."""
         self.restart()
+        heard = complaints()
         decoded: list[int] = []
         damaged, complaint, first = 0, "", None
         for packet in self._incoming:
@@ -199,7 +213,9 @@ class Cursor:
                 first = first or frame
                 decoded.append(_number(frame))
                 damaged += frame.is_corrupt
-        return list(dict.fromkeys(decoded)), damaged, complaint or self._fault, first
+        return Decoded(
+            list(dict.fromkeys(decoded)), damaged, complaint or self._fault, complaints() != heard, first
+        )
 
     # ---------------------------------------------------------------- what the file promises
 
@@ -321,13 +337,15 @@ class Cursor:
         if packet.size and not self.index.holds(number, packet.pos, packet.size):
             raise Missed(f"packet {number} is another than when the file was read in one pass")
         place = self.index.frame_of.get(number, -1)
-        trusted = not self.tolerant and place >= self._whole_from
+        heard = complaints()
         try:
             frames = self._decode(packet, skip=self._droppable(number, place, target))
         except FAULTS as error:
-            if trusted or (packet.size == 0 and not self.tolerant):
+            if self._matters(packet, place):
                 raise Missed(f"packet {number} does not decode: {words(error)}") from None
             return True
+        if complaints() != heard and self._matters(packet, place):
+            raise Missed(f"the decoder complains of packet {number}")
         for frame in frames:
             found = self.index.frame_of.get(_number(frame), -1)
             if found < self._whole_from:
@@ -345,6 +363,13 @@ class Cursor:
             raise Missed(f"decoding cannot start at frame {self._landed}, though the file says so")
         self._landed = -1
 
+    def _matters(self, packet: VideoPacket, place: int) -> bool:
+        """Whether a complaint is news: not of frames that lean on what lies before the key packet (open GOP)."""
+        if self.tolerant:
+            return False
+        hidden = place < 0 and not self.codec.has_b_frames
+        return place >= self._whole_from or hidden or packet.size == 0
+
     def _next(self) -> VideoPacket | None:
         """The next packet; behind the final one an empty one that drains the decoder, once."""
         if self._final is None or self._sent <= self._final:
@@ -356,7 +381,7 @@ class Cursor:
 
     def _droppable(self, number: int, place: int, target: int) -> bool:
         """Whether nobody wants this packet's frame: in this run, or where reading goes on, from the target on."""
-        if self.by_decoding:
+        if self.by_decoding or self.tolerant:
             return False
         return place < target if self._final is None else number not in self._wanted
 

@@ -16,8 +16,9 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 from hybridvideo.data.decode import guard
+from hybridvideo.data.decode.container import listening
 from hybridvideo.data.decode.convert import MIRRORED, Converter, quarter_turns, turned
-from hybridvideo.data.decode.cursor import TIMED_CONTAINERS, Cursor, Missed
+from hybridvideo.data.decode.cursor import TIMED_CONTAINERS, Cursor, Decoded, Missed
 from hybridvideo.data.decode.frames import ByteArray, FloatArray, Shot, VideoInfo
 from hybridvideo.data.decode.known import Known, Picture
 from hybridvideo.data.decode.packets import Packets, index_by_decoding, index_by_times
@@ -77,11 +78,12 @@ class PyAVBackend:
         if self._cursor.closed:
             raise UserError("this VideoReader is closed; open it again")
         self._cursor.be_exact(any(shot.exact for shot in shots))
-        while True:
-            try:
-                return self._gather(shots)
-            except Missed as missed:
-                self._recover(missed)
+        with listening():
+            while True:
+                try:
+                    return self._gather(shots)
+                except Missed as missed:
+                    self._recover(missed)
 
     def check(self) -> None:
         """Decode everything once and keep only the frames that come."""
@@ -124,7 +126,7 @@ class PyAVBackend:
         self.status, self.reason = known.status, known.reason
         self._picture = known.picture
         self._cursor.index, self._cursor.by_decoding = known.index, known.by_decoding
-        self._cursor.tolerant = known.counted and known.status == "partial"
+        self._cursor.tolerant = known.counted and not known.index.keys
         self._time()
 
     def _note_times(self) -> None:
@@ -213,11 +215,12 @@ class PyAVBackend:
         return self._picture
 
     def _first_frame(self) -> VideoFrame:
-        while True:
-            try:
-                return next(self._cursor.fetch([0]))
-            except Missed as missed:
-                self._recover(missed, quietly=True)
+        with listening():
+            while True:
+                try:
+                    return next(self._cursor.fetch([0]))
+                except Missed as missed:
+                    self._recover(missed, quietly=True)
 
     # ---------------------------------------------------------------- damage
 
@@ -236,7 +239,7 @@ class PyAVBackend:
             if self.status == "partial" and not quietly:
                 raise VideoError("partial", self.reason) from None
         elif cursor.index.keys:
-            cursor.index = cursor.index.without_keys()
+            cursor.index, cursor.tolerant = cursor.index.without_keys(), True
             cursor.restart()
         else:
             raise VideoError("unreadable", f"frames do not come the same way twice: {missed}") from None
@@ -247,31 +250,36 @@ class PyAVBackend:
         if self._packets is None:
             cursor.restart()
             self._packets = cursor.demux()
-        decoded, damaged, complaint, first = cursor.decode_all()
+        with listening():
+            decoded = cursor.decode_all()
         self._counted = True
-        if not decoded or first is None:
-            raise VideoError("unreadable", f"no frame can be decoded: {complaint or 'the decoder gives none'}")
-        expected = len(cursor.index) or _frames_of_avi(cursor, self._packets)
-        renumbered = len(cursor.index) > 0 and decoded != cursor.index.packets_N
-        if damaged or complaint or len(decoded) < expected or renumbered or self.status == "partial":
-            self._mark_partial(self._tally(len(decoded), damaged, complaint))
-        if self.status == "partial" or decoded != cursor.index.packets_N:
+        if decoded.first is None or not decoded.numbers:
+            reason = decoded.complaint or "the decoder gives none"
+            raise VideoError("unreadable", f"no frame can be decoded: {reason}")
+        known, expected = len(cursor.index), len(cursor.index) or _frames_of_avi(cursor, self._packets)
+        renumbered = decoded.numbers != cursor.index.packets_N
+        damage = decoded.damaged or decoded.complaint or len(decoded.numbers) < expected or (known and renumbered)
+        if damage or self.status == "partial":
+            self._mark_partial(self._tally(decoded))
+        if renumbered or self.status == "partial":
             step = 1 / (Fraction(cursor.stream.average_rate or 25) * cursor.time_base)
-            cursor.index = index_by_decoding(self._packets, decoded, max(1, round(step)))
+            cursor.index = index_by_decoding(self._packets, decoded.numbers, max(1, round(step)))
             cursor.by_decoding = True
             self._note_times()
-        if self.status == "partial":
-            cursor.index, cursor.tolerant = cursor.index.without_keys(), True
+        if decoded.noisy or self.status == "partial":
+            cursor.index = cursor.index.without_keys()
+        cursor.tolerant = not cursor.index.keys
         cursor.rewind()
         self._picture = None
-        self._known_picture(first)
+        self._known_picture(decoded.first)
 
-    def _tally(self, decoded: int, damaged: int, complaint: str) -> str:
-        if decoded < self._promised:
-            text = f"{decoded} of {self._promised} frames decode"
+    def _tally(self, decoded: Decoded) -> str:
+        frames, complaint = len(decoded.numbers), decoded.complaint
+        if frames < self._promised:
+            text = f"{frames} of {self._promised} frames decode"
         else:
-            text = self.reason or f"{decoded} frames decode" + (f", not all: {complaint}" if complaint else "")
-        return f"{text}, {damaged} of the frames damaged" if damaged else text
+            text = self.reason or f"{frames} frames decode" + (f", not all: {complaint}" if complaint else "")
+        return f"{text}, {decoded.damaged} of the frames damaged" if decoded.damaged else text
 
 
 class Film:
