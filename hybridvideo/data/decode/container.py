@@ -77,35 +77,49 @@ def describes_itself(path: str) -> bool:
     return any(head[place:].startswith(starts) for place, starts in SELF_DESCRIBING.items())
 
 
-_listening = threading.Lock()
-_listeners = 0
+_turn = threading.Lock()
+_ears: list[contextlib.ExitStack] = []  # one for each that listens; the first holds what puts FFmpeg's log back
+_heard: list[list[tuple[int, str, str]]] = [[]]
 
 
 @contextlib.contextmanager
 def listening() -> Iterator[None]:
-    """Have FFmpeg's complaints counted meanwhile; a decoder that conceals what it lacks often says so in its log only.
+    """Have FFmpeg's complaints noted meanwhile: a decoder that conceals what it lacks often says so in its log only.
 
-    Nothing is printed. A level that someone else has set is left alone, as that counts them too.
+    Nothing is printed. A level that someone else has set is left alone; then errors alone are noted, not warnings.
     """
-    global _listeners
-    with _listening:
-        if av.logging.get_level() is None:
-            av.logging.set_level(av.logging.PANIC)
-            _listeners = 0
-        _listeners += 1
+    with _turn:
+        if not _ears and av.logging.get_level() is None:
+            _ears.append(_opened())
+        else:
+            _ears.append(contextlib.ExitStack())
     try:
         yield
     finally:
-        with _listening:
-            _listeners -= 1
-            if _listeners == 0 and av.logging.get_level() == av.logging.PANIC:
-                av.logging.set_level(None)
+        with _turn:
+            if len(_ears) > 1:
+                _ears.pop()
+            else:
+                _ears.pop().close()
+
+
+def _opened() -> contextlib.ExitStack:
+    """FFmpeg's messages up to warnings, in every thread, into a list; closed, all is as it was."""
+    with contextlib.ExitStack() as stack:
+        stack.callback(av.logging.set_skip_repeated, av.logging.get_skip_repeated())
+        stack.callback(av.logging.set_level, None)
+        capture = av.logging.Capture(local=False)
+        _heard[0] = capture.__enter__()
+        stack.callback(capture.__exit__, None, None, None)
+        av.logging.set_skip_repeated(False)
+        av.logging.set_level(av.logging.WARNING)
+        return stack.pop_all()
 
 
 def complaints() -> int:
-    """Errors that FFmpeg has put into its log so far, in any thread of this process, while someone was listening."""
-    count: int = av.logging.get_last_error()[0]
-    return count
+    """A number that changes where FFmpeg complains, in any thread of this process, while someone listens."""
+    errors: int = av.logging.get_last_error()[0]
+    return errors + len(_heard[0])
 
 
 def words(error: BaseException) -> str:

@@ -213,9 +213,7 @@ class Cursor:
                 first = first or frame
                 decoded.append(_number(frame))
                 damaged += frame.is_corrupt
-        return Decoded(
-            list(dict.fromkeys(decoded)), damaged, complaint or self._fault, complaints() != heard, first
-        )
+        return Decoded(list(dict.fromkeys(decoded)), damaged, complaint or self._fault, complaints() != heard, first)
 
     # ---------------------------------------------------------------- what the file promises
 

@@ -70,13 +70,13 @@ class PyAVBackend:
     @property
     def info(self) -> VideoInfo:
         if self._info is None:
+            self._check_open()
             self._info = self._describe()
         return self._info
 
     def decode(self, shots: Sequence[Shot]) -> list[ByteArray]:
         """Frames (U, H, W, C) of each shot."""
-        if self._cursor.closed:
-            raise UserError("this VideoReader is closed; open it again")
+        self._check_open()
         self._cursor.be_exact(any(shot.exact for shot in shots))
         with listening():
             while True:
@@ -87,8 +87,7 @@ class PyAVBackend:
 
     def check(self) -> None:
         """Decode everything once and keep only the frames that come."""
-        if self._cursor.closed:
-            raise UserError("this VideoReader is closed; open it again")
+        self._check_open()
         if not self._counted:
             self._count()
 
@@ -103,6 +102,10 @@ class PyAVBackend:
 
     def close(self) -> None:
         self._cursor.close()
+
+    def _check_open(self) -> None:
+        if self._cursor.closed:
+            raise UserError("this VideoReader is closed; open it again")
 
     # ---------------------------------------------------------------- opening
 

@@ -12,6 +12,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -96,7 +97,7 @@ def remuxed(source: Path, target: Path, draw: random.Random) -> bool:
     return True
 
 
-def tamper(packets: list[av.Packet], draw: random.Random) -> None:
+def tamper(packets: list[Any], draw: random.Random) -> None:
     number, other = (draw.randrange(len(packets) - 1) for _ in range(2))
     kind = draw.randrange(7)
     packet = packets[number]
