@@ -15,7 +15,7 @@ from itertools import chain
 import numpy as np
 from av.video.frame import VideoFrame
 
-from hybridvideo.data.decode import guard
+from hybridvideo.data.decode import guard, tables
 from hybridvideo.data.decode.container import listening
 from hybridvideo.data.decode.convert import MIRRORED, Converter, quarter_turns, turned
 from hybridvideo.data.decode.cursor import TIMED_CONTAINERS, Cursor, Decoded, Missed
@@ -37,6 +37,8 @@ class PyAVBackend:
         self.status, self.reason = "ok", ""
         self._info: VideoInfo | None = None
         self._picture: Picture | None = None
+        if known is None:
+            tables.check(path)
         self._cursor = Cursor(path, careful=known is not None and known.careful)
         try:
             self._start() if known is None else self._go_on(known)
