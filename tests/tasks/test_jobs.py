@@ -146,15 +146,18 @@ def test_a_stopped_job_goes_on_and_gives_the_same_rows(
     assert "going on after 4 of 8 inputs" in capsys.readouterr().err
 
 
-def test_parts_of_another_job_are_not_used(
+def test_parts_of_another_job_stay_until_they_are_to_be_replaced(
     trained: Path, motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out.parquet"
     with monkeypatch.context() as patch:
         patch.setattr(StopRequest, "requested", property(lambda self: True, lambda self, value: None), False)
         assert call("predict", trained, motion / "test", "--out", out, "--workers", 0) == 75
-    assert call("predict", trained, motion / "test", "--out", out, "--workers", 0, "--eval.clips", 1) == 0
-    assert "starting anew" in capsys.readouterr().err and len(rows_of(out)) == 8
+    another = ("predict", trained, motion / "test", "--out", out, "--workers", 0, "--eval.clips", 1)
+    assert call(*another) == 2
+    assert "another job has done (views.clips 2 there, 1 now)" in capsys.readouterr().err
+    assert len(list((tmp_path / "out.parquet.parts").glob("part-*"))) == 1
+    assert call(*another, "--overwrite") == 0 and len(rows_of(out)) == 8
 
 
 def test_more_bad_inputs_than_allowed_is_exit_code_3(trained: Path, mixed: Path, tmp_path: Path) -> None:
