@@ -62,6 +62,12 @@ def write_text(path: Path, text: str) -> None:
         aside.write_text(text, encoding="utf-8")
 
 
+def append_line(path: Path, line: str) -> None:
+    """A line of UTF-8 at the end of a file; what a crash leaves of it is for the reader to drop."""
+    with writing(path), path.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+
+
 def write_json(path: Path, value: Any) -> None:
     """A JSON file, whole or as it was before; ValueError for what JSON cannot hold, NaN included."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))

@@ -6,7 +6,6 @@ otherwise the next time (TRY_AGAIN) are done again; an interrupted job keeps the
 
 from __future__ import annotations
 
-import itertools
 import json
 import sys
 from collections.abc import Iterable, Iterator
@@ -96,16 +95,14 @@ def write_job(parts: Parts, identity: Identity) -> None:
 # --- a finished table -------------------------------------------------------------------------------------------------
 
 
-def rows_by_input(table: Path, work: Work) -> Iterator[Rows]:
+def rows_of_inputs(table: Path, work: Work) -> Iterator[Rows]:
     """The rows of one input after another, from a finished table."""
-    rows = read_rows(table, work.schema)
-    for first in rows:
-        yield [first, *itertools.islice(rows, work.rows_of(first) - 1)]
+    return work.by_input(read_rows(table, work.schema))
 
 
 def is_up_to_date(table: Path, manifest: Manifest, work: Work) -> bool:
     """Whether a table has rows of all that is listed, in its order, and none has changed."""
-    groups = rows_by_input(table, work)
+    groups = rows_of_inputs(table, work)
     for index in range(len(manifest)):
         group = next(groups, None)
         if group is None or group[0]["path"] != listed_path(manifest, index):
@@ -148,10 +145,9 @@ def settle(table: Path | None, parts: Parts, manifest: Manifest, work: Work) -> 
     """
     before, older = Before(), parts.of_other_lists()
     for path in older:
-        rows = rows_in(opened(path)[1])
-        before.add(list(group) for _, group in itertools.groupby(rows, key=lambda row: row["index"]))
+        before.add(work.by_input(rows_in(opened(path)[1])))
     if table is not None:
-        before.add(group for group in rows_by_input(table, work) if group[0]["status"] not in TRY_AGAIN)
+        before.add(group for group in rows_of_inputs(table, work) if group[0]["status"] not in TRY_AGAIN)
     counts = [settle_piece(piece, before, parts, manifest) for piece in parts.pieces]
     for path in older:
         path.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from hybridvideo.tasks.identity import Identity, digest, digest_of_list, identit
 from hybridvideo.tasks.parts import Parts, Stamp
 from hybridvideo.tasks.tables import ROWS_PER_BATCH, Rows, check_format, json_line, printable, write_batches
 from hybridvideo.tasks.work import Job, Work
+from hybridvideo.text import shown
 
 __all__ = ["STDOUT", "Finished", "Job", "Work", "run_job", "stream_job"]
 
@@ -119,7 +120,8 @@ def run_job(table: Path, manifest: Manifest, work: Work, job: Job) -> Finished:
             seconds = time.perf_counter() - start
             rows = write_once(table, parts, crew, work)
         else:
-            print(f"nothing to do: {table} has all {len(manifest)} inputs, and none has changed", file=sys.stderr)
+            text = f"nothing to do: {table} has all {len(manifest)} inputs, and none has changed"
+            print(shown(text), file=sys.stderr)
     if rows is None:
         rows = rows_of_table(table, identity, work)
     failed = len({row["index"] for row in rows if row["status"] not in USABLE})
@@ -180,7 +182,7 @@ def do_pieces(claims: Claims, work: Work, stop: StopRequest) -> bool:
     order = claims.take()
     if (first := next(order, None)) is None:
         return False
-    for rows in by_input(work.compute(itertools.chain([first], order))):
+    for rows in work.by_input(work.compute(itertools.chain([first], order))):
         claims.keep(rows)
         stop_where_asked(claims, stop)
     claims.check_all_came()
@@ -200,12 +202,6 @@ def stop_where_asked(claims: Claims, stop: StopRequest) -> None:
     """Preempted where the person has asked for it."""
     if stop.requested:
         raise Preempted(f"stopped; what is done is kept in {claims.parts.folder}: the same command goes on")
-
-
-def by_input(rows: Iterable[dict[str, Any]]) -> Iterator[Rows]:
-    """The rows of one input after another."""
-    for _, group in itertools.groupby(rows, key=lambda row: row["index"]):
-        yield list(group)
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
@@ -238,7 +234,7 @@ def rows_of_table(table: Path, identity: Identity, work: Work) -> Rows:
     """The rows of a finished table, each with the `index` of its input."""
     if before.table_identity(table, work) != identity:
         raise EnvironmentFault(f"{table} is not there, though it was written; the same command makes it again")
-    return [{**row, "index": index} for index, rows in enumerate(before.rows_by_input(table, work)) for row in rows]
+    return [{**row, "index": index} for index, rows in enumerate(before.rows_of_inputs(table, work)) for row in rows]
 
 
 def check_share(failed: int, inputs: int, max_bad: float, where: str) -> None:
@@ -269,7 +265,7 @@ def stream_job(manifest: Manifest, work: Work, job: Job) -> int:
 
     failed = 0
     with progress(work.label, len(manifest)) as advance:
-        for rows in by_input(work.compute(order())):
+        for rows in work.by_input(work.compute(order())):
             index = rows[0]["index"]
             stamp = stamps.pop(index)
             for row in rows:

@@ -45,22 +45,17 @@ class Crew:
         """Held by one at a time to write the table."""
         return locked(self.folder / "table", self.work, wait=True)
 
-    @contextlib.contextmanager
-    def membership(self) -> Iterator[None]:
-        """Held while this process is at work; whoever leaves last takes the folder of locks away."""
-        try:
-            with locked(self.folder / self.name, self.work):
-                yield
-        finally:
-            self.tidy()
+    def membership(self) -> contextlib.AbstractContextManager[None]:
+        """Held while this process is at work."""
+        return locked(self.folder / self.name, self.work)
 
     def others(self) -> list[str]:
         """The processes at work beside this one, as `predict, process 4711 on host`."""
-        return [holder(path) for path in sorted(self.folder.glob("member-*")) if self._is_other(path)]
+        members = (path for path in sorted(self.folder.glob("member-*")) if path.name != self.name)
+        return [holder(path) for path in members if self._is_held(path)]
 
-    def _is_other(self, path: Path) -> bool:
-        if path.name == self.name:
-            return False
+    def _is_held(self, path: Path) -> bool:
+        """Whether a living process holds a lock; one of the dead is removed."""
         if (descriptor := acquire(path, self.work)) is None:
             return True
         release(path, descriptor)
@@ -71,8 +66,10 @@ class Crew:
         return self.folder / f"piece-{number:06d}"
 
     def tidy(self) -> None:
-        """Remove the folder of locks, unless another is there."""
+        """Remove what the dead have left, and the folder of locks unless another is there."""
         with contextlib.suppress(OSError):
+            for path in self.folder.iterdir():
+                self._is_held(path)
             self.folder.rmdir()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -43,8 +44,8 @@ def differences(there: Identity, now: Identity) -> str:
 
 
 def difference(name: str, there: object, now: object) -> str:
-    """`precision fp32 there, bf16 now`; of what is long only its name."""
-    if max(len(str(there)), len(str(now))) > SHORT:
+    """`precision fp32 there, bf16 now`; of what is long, and no path, only its name."""
+    if max(len(str(there)), len(str(now))) > SHORT and os.sep not in str(now):
         return f"another {name}"
     return f"{name} {there} there, {now} now"
 

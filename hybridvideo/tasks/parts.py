@@ -21,7 +21,7 @@ from hybridvideo.files import replacing_file, writing
 from hybridvideo.tasks.tables import Rows
 
 MOST_INPUTS = 128  # of a piece
-PIECES = 64  # of a short list, so that several processes find some
+PIECES = 32  # of a short list, so that several processes find some
 
 Stamp = tuple[int | None, int | None]  # bytes and mtime_ns of a file; None where there is none
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,3 +45,9 @@ class Work:
     rows_of: Callable[[dict[str, Any]], int] = lambda row: 1
     listed: Callable[[int], dict[str, Any]] = lambda index: {}
     free: tuple[str, ...] = ()
+
+    def by_input(self, rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+        """The rows of one input after another, each as soon as it is complete."""
+        waiting = iter(rows)
+        for first in waiting:
+            yield [first, *itertools.islice(waiting, self.rows_of(first) - 1)]

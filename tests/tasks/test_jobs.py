@@ -19,7 +19,7 @@ from hybridvideo.config import EvalConfig
 from hybridvideo.data.manifest import read_manifest
 from hybridvideo.engine.evaluate import evaluate
 from hybridvideo.engine.preemption import StopRequest
-from hybridvideo.tasks import bulk
+from hybridvideo.tasks.work import Work
 from tests.engine.runs import run, settings
 from tests.videos import write_video
 
@@ -137,9 +137,9 @@ def test_a_stopped_job_goes_on_and_gives_the_same_rows(
         assert call(*command, "--out", stopped) == 75
     assert not stopped.exists() and (tmp_path / "stopped.parquet.parts").is_dir()
     read: list[int] = []
-    real = bulk.by_input
+    real = Work.by_input
     with monkeypatch.context() as patch:
-        patch.setattr(bulk, "by_input", lambda rows: (read.append(1) or group for group in real(rows)))
+        patch.setattr(Work, "by_input", lambda *given: (read.append(1) or rows for rows in real(*given)))
         assert call(*command, "--out", stopped) == 0
     assert len(read) == 4
     assert rows_of(stopped) == rows_of(whole)

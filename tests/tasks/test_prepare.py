@@ -245,7 +245,7 @@ def test_two_calls_do_not_work_in_one_folder(
 ) -> None:
     out = tmp_path / "small"
     with job.open_folder(out, job.Recipe(), overwrite=False):
-        assert "another `prepare`" in fails(capsys, corpus, "--out", out, "--workers", 0)
+        assert "is at work on" in fails(capsys, corpus, "--out", out, "--workers", 0)
     assert not quick and call(corpus, "--out", out, "--workers", 0) == 0
 
 
