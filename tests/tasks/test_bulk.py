@@ -141,7 +141,7 @@ def test_a_table_of_another_job_stays(name: str, texts: Path, log: Path, tmp_pat
     with pytest.raises(UserError, match=r"not a table of this job \(precision fp32 there, bf16 now\).*--overwrite"):
         run(texts, table, log, precision="bf16")
     other = write_texts(tmp_path / "other", 3)
-    with pytest.raises(UserError, match="root .*texts there, .*other now"):
+    with pytest.raises(UserError, match=r"root .*texts there, .*other now"):
         run(other, table, log, precision="fp32")
     assert table.read_bytes() == before and not list(tmp_path.glob(".*"))
     log.unlink()

@@ -133,10 +133,10 @@ def test_a_process_without_work_waits_for_the_rows_of_the_last(room: Room) -> No
 def test_a_job_of_another_list_or_setting_cannot_join(room: Room, tmp_path: Path) -> None:
     first = room.start(seconds=0.02)
     room.until(lambda: len(lines(room.log)) > 0)
-    with pytest.raises(UserError, match="makes another table .precision None there, bf16 now"):
+    with pytest.raises(UserError, match=r"makes another table \(precision None there, bf16 now\)"):
         run(room.texts, room.table, tmp_path / "log2", join=True, precision="bf16")
     (room.texts / "new.mp4").write_text("new")
-    with pytest.raises(UserError, match="makes another table .another list of inputs"):
+    with pytest.raises(UserError, match=r"makes another table \(another list of inputs\)"):
         run(room.texts, room.table, tmp_path / "log2", join=True)
     (room.texts / "new.mp4").unlink()
     assert room.end(first)[0] == 0 and not (tmp_path / "log2").exists()
