@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -90,9 +91,10 @@ def score_share(
 
 
 def open_views(
-    manifest: Manifest, prep: Preprocessing, views: EvalConfig, reading: Reading, *, rank: int = 0, world: int = 1
-) -> Loader:
-    """All views of the videos of one process, in batches; to be closed."""
+    manifest: Manifest, prep: Preprocessing, views: EvalConfig, reading: Reading, *, rank: int = 0, world: int = 1,
+    order: Iterable[int] | None = None,
+) -> Loader:  # fmt: skip
+    """All views of the videos of one process, or of those in `order`, in batches; to be closed."""
     held = quarantined(reading.quarantine, manifest)
     dataset = ViewDataset(
         manifest, prep.clip, ViewTransform(prep.frame, views.crops), views.clips,
@@ -100,7 +102,7 @@ def open_views(
     )  # fmt: skip
     return view_loader(
         dataset, batch_videos=videos_per_batch(views), workers=reading.workers, deadline=reading.deadline,
-        rank=rank, world=world,
+        rank=rank, world=world, order=order,
     )  # fmt: skip
 
 

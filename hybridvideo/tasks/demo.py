@@ -114,9 +114,9 @@ def run_seed(folder: Path, seed: int, timings: Timings, first: bool) -> tuple[fl
         accuracies.append(json.loads((run / "test" / "results.json").read_text())["top1"])
     if first:
         with timings.measure("classifying"):
-            predict(str(hybrid), str(test), str(folder / "predictions"), 3, Views(), Job())
+            predict(str(hybrid), str(test), str(folder / "predictions"), 3, Views(), Job(overwrite=True))
         with timings.measure("extracting"):
-            extract(str(hybrid), str(test), str(folder / "features"), "head", Views(clips=1), Job())
+            extract(str(hybrid), str(test), str(folder / "features"), "head", Views(clips=1), Job(overwrite=True))
     return accuracies[0], accuracies[1]
 
 

@@ -10,7 +10,7 @@ from hybridvideo.data.manifest.check import check_files, shortened
 from hybridvideo.data.manifest.kinetics import Matched, match_files, official_clips
 from hybridvideo.data.manifest.lists import read_text
 from hybridvideo.errors import TooMuchBadData, UserError
-from hybridvideo.files import write_text
+from hybridvideo.files import write_text, writing
 from hybridvideo.text import shown
 
 
@@ -110,14 +110,14 @@ def classes(kept: Manifest) -> list[str]:
 
 def write_lists(table: Path, kept: Manifest, matched: Matched) -> None:
     """The list of what is there, and beside it the names of what is missing."""
-    table.parent.mkdir(parents=True, exist_ok=True)
     write_manifest(kept, table)
     missing = [clip.named.file_name for clip, path in zip(matched.clips, matched.paths, strict=True) if not path]
     beside = table.with_suffix(".missing.txt")
     if missing:
         write_text(beside, "".join(f"{name}\n" for name in missing))
     else:
-        beside.unlink(missing_ok=True)
+        with writing(beside):
+            beside.unlink(missing_ok=True)
 
 
 def advice(table: Path, kept: Manifest, listed: int) -> list[str]:

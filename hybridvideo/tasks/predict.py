@@ -14,7 +14,18 @@ from rich.text import Text
 from hybridvideo.config import Views
 from hybridvideo.engine.bulk import classify
 from hybridvideo.parsing import plain
-from hybridvideo.tasks.bulk import Finished, Job, output_table, page_beside, provenance, read_inputs, run_job
+from hybridvideo.tasks.bulk import (
+    STDOUT,
+    Finished,
+    Job,
+    Work,
+    output_table,
+    page_beside,
+    provenance,
+    read_inputs,
+    run_job,
+    stream_job,
+)
 from hybridvideo.tasks.device import pick_device
 from hybridvideo.tasks.folders import config_text
 from hybridvideo.tasks.given import open_given
@@ -27,6 +38,7 @@ SCHEMA = pa.schema(
     [
         ("path", pa.string()), ("status", pa.string()), ("reason", pa.string()), ("label", pa.string()),
         ("score", pa.float32()), ("topk_labels", pa.list_(pa.string())), ("topk_scores", pa.list_(pa.float32())),
+        ("bytes", pa.int64()), ("mtime_ns", pa.int64()),
     ]
 )  # fmt: skip
 
@@ -41,15 +53,19 @@ def predict(run: str, source: str, out: str | None, top_k: int, eval: Views, job
     settings = {"job": "predict", "views": plain(views), "top_k": top_k, "precision": job.precision,
                 "preprocessing": plain(model.preprocessing), "model": model.card.name,
                 "labels": list(model.card.labels)}  # fmt: skip
-    finished = run_job(
-        table, manifest,
-        lambda part: classify(model, part, views=views, top_k=top_k, workers=job.workers,
-                              deadline=job.deadline, quarantine=job.quarantine, device=device,
-                              precision=job.precision),
-        SCHEMA, provenance(run, model, source, settings), job.max_bad, "classifying",
+    work = Work(
+        "classifying", provenance(run, model, source, manifest, settings), SCHEMA,
+        lambda order: classify(model, manifest, views=views, top_k=top_k, workers=job.workers,
+                               deadline=job.deadline, quarantine=job.quarantine, device=device,
+                               precision=job.precision, order=order),
     )  # fmt: skip
+    if out == STDOUT:
+        return stream_job(manifest, work, job)
+    finished = run_job(table, manifest, work, job)
     show(finished)
-    page = write_prediction_page(page_beside(table, table != Path(out or "")), finished, manifest, config_text(run))
+    page = page_beside(table, table != Path(out or ""))
+    if finished.inputs or not page.is_file():
+        write_prediction_page(page, finished, manifest, config_text(run))
     print(f"predictions {shown(str(table))}\nreport {shown(str(page))}")
     return 0
 
