@@ -20,8 +20,8 @@ from hybridvideo.errors import UserError
 from hybridvideo.parsing import check_plain, one_line, said
 from hybridvideo.text import shown
 
-MiB = 2**20
-LARGEST_YAML, LARGEST_JSON = MiB, 16 * MiB  # bytes
+LARGEST_YAML, LARGEST_JSON = 2**19, 2**24  # bytes; the parsers need about 10 seconds for the worst of such files
+LONGEST_REASON = 200  # characters of what a parser says
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -78,7 +78,7 @@ def load_yaml(text: str, where: str, advice: str) -> Any:
     try:
         content = yaml.load(text, PlainLoader)  # makes less than YAML's safe loader
     except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{where} is not YAML: {shown(one_line(error))}; {advice}") from None
+        raise UserError(f"{where} is not YAML: {reason(error)}; {advice}") from None
     except RecursionError:
         raise UserError(f"{where} is not YAML that is read: it nests too deeply; {advice}") from None
     return checked(content, where)
@@ -89,7 +89,7 @@ def load_json(text: str | bytes, where: str, advice: str, *, any_name: bool = Fa
     try:
         content = json.loads(text, object_pairs_hook=without_twins, parse_constant=refuse_constant)
     except ValueError as error:
-        raise UserError(f"{where} is no JSON: {shown(one_line(error))}; {advice}") from None
+        raise UserError(f"{where} is no JSON: {reason(error)}; {advice}") from None
     except RecursionError:
         raise UserError(f"{where} is no JSON that is read: it nests too deeply; {advice}") from None
     return checked(content, where, any_name)
@@ -112,6 +112,11 @@ def checked(content: Any, where: str, any_name: bool = False) -> Any:
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
     return content
+
+
+def reason(error: Exception) -> str:
+    """What a parser says is wrong, short and on one line."""
+    return shown(one_line(error))[:LONGEST_REASON]
 
 
 def without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

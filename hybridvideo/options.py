@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from types import NoneType
@@ -27,7 +27,7 @@ from hybridvideo.parsing import alternatives, converted, field_types, is_mapping
 
 Command: TypeAlias = Callable[..., int]
 Types: TypeAlias = dict[str, Any]  # of options without a dot in them, by name
-Written: TypeAlias = list[tuple[str, str | None]]  # options, "--clip.frames", and their values, "8"
+Written: TypeAlias = list[tuple[str, str | None]]  # options, "--clip.frames", and values, "8" or missing
 
 CONFIG, PRINT = "--config", "--print_config"
 
@@ -48,20 +48,16 @@ def parse_options(program: str, command: Command, spelling: Spelling, arguments:
     words, options = split(arguments, flags_of(command, spelling))
     ours = (CONFIG, PRINT) if spelling.config_file else ()
     types = types_of(command, spelling)
-    check_names([option for option, _ in options if option not in ours], types, ours, program)
-    if bare := [option for option, text in options if text is None]:
-        raise UserError(f"option {bare[0]} needs a value; give {bare[0]} VALUE")
-    configs = [str(text) for option, text in options if option == CONFIG and option in ours]
+    check_options(options, types, ours, program)
+    configs = [str(text) for option, text in options if option == CONFIG and ours]
+    settings = [(option, str(text)) for option, text in options if option not in ours]
     given = positional_values(words, spelling.positional, program)
     for path in configs:
         given = merged(given, read_config(path))
-    for option, text in sorted(options, key=lambda written: written[0].count(".")):
-        if option not in ours:
-            given = merged(given, nested(option, read_value(type_at(types, option), option, str(text))))
-    if spelling.config_file:
-        given = as_run(given, configs)
-    values = arguments_of(program, command, given)
-    if PRINT in ours and any(option == PRINT for option, _ in options):
+    for option, text in sorted(settings, key=lambda written: written[0].count(".")):
+        given = merged(given, nested(option, read_value(type_at(types, option), option, text)))
+    values = arguments_of(program, command, as_run(given, configs) if spelling.config_file else given)
+    if ours and PRINT in dict(options):
         print(yaml.safe_dump(plain(values["run"]), sort_keys=False, allow_unicode=True), end="")
         raise SystemExit(0)
     return values
@@ -106,12 +102,14 @@ def names_of(types: Types, prefix: str = "--") -> Iterator[str]:
             yield from names_of(field_types(kind), f"{prefix}{name}.")
 
 
-def check_names(options: Iterable[str], types: Types, ours: tuple[str, ...], program: str) -> None:
-    """UserError for the first option that the command does not have."""
-    for option in options:
-        if type_at(types, option) is None or not option.startswith("--"):
+def check_options(options: Written, types: Types, ours: tuple[str, ...], program: str) -> None:
+    """UserError for the first option that the command does not have, or that lacks its value."""
+    for option, text in options:
+        if option not in ours and (type_at(types, option) is None or not option.startswith("--")):
             near = nearest(option, [*names_of(types), *ours])
             raise UserError(f"unknown option {option}{near}; `{program} --help` lists them")
+        if text is None:
+            raise UserError(f"option {option} needs a value; give {option} VALUE")
 
 
 # --- what was written -------------------------------------------------------------------------------------------------

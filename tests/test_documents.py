@@ -49,6 +49,8 @@ def test_refusals_say_where_and_what_to_do(tmp_path: Path) -> None:
         load_json("{'a': 1}", "here", "do that")
     with pytest.raises(UserError, match=r"none.yaml cannot be read: No such file or directory; do that"):
         read_yaml(tmp_path / "none.yaml", "do that")
+    with pytest.raises(UserError, match=r"^here is not YAML: .{200}; do that$"):
+        load_yaml("!" * 5000, "here", "do that")
     (tmp_path / "long").write_text("x" * 11)
     with pytest.raises(UserError, match=r"long has 11 bytes, more than the 10 that are read"):
         read_text(tmp_path / "long", "do that", 10)
