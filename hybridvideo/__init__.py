@@ -13,6 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hybridvideo.data.api import dataset, loader
     from hybridvideo.data.decode import Clip, VideoReader
     from hybridvideo.data.manifest import kinetics400_labels
     from hybridvideo.engine.bulk import classify, extract
@@ -25,11 +26,13 @@ PUBLIC = {
     "VideoReader": "hybridvideo.data.decode",
     "classify": "hybridvideo.engine.bulk",
     "create_model": "hybridvideo.models",
+    "dataset": "hybridvideo.data.api",
     "extract": "hybridvideo.engine.bulk",
     "kinetics400_labels": "hybridvideo.data.manifest",
     "list_models": "hybridvideo.models",
     "load_model": "hybridvideo.weights.trained",
     "load_weights": "hybridvideo.weights.load",
+    "loader": "hybridvideo.data.api",
 }
 
 __all__ = [
@@ -37,11 +40,13 @@ __all__ = [
     "VideoReader",
     "classify",
     "create_model",
+    "dataset",
     "extract",
     "kinetics400_labels",
     "list_models",
     "load_model",
     "load_weights",
+    "loader",
 ]
 
 

@@ -13,9 +13,10 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from hybridvideo.config import AugmentConfig, ClipConfig, EvaluateData, FrameConfig, TrainRun, Views
-from hybridvideo.errors import HybridVideoError, UserError, nearest
+from hybridvideo.errors import HybridVideoError, Preempted, UserError, nearest
 from hybridvideo.options import Spelling, parse_options
 from hybridvideo.parsing import one_line
+from hybridvideo.text import shown
 
 PROGRAM = "hybridvideo"
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -109,8 +110,8 @@ def evaluate(
         run: a run or checkpoint folder, or published weights, as `convert` takes them.
         data: the list.
         eval: views of each video; default: those of the run.
-        out: folder for results.json, scores.parquet and report.html; default: evaluation-LIST in RUN, or in
-            runs/foreign/NAME for published weights.
+        out: folder for results.json, scores.parquet and report.html; default: evaluation-LIST-CLIPSxCROPS in RUN, or
+            in runs/foreign/NAME for published weights, numbered where it holds another evaluation.
         checkpoint: of the run folder; default: the one its config keeps.
         device: auto, cpu, cuda or mps.
         precision: of the forward pass.
@@ -132,6 +133,8 @@ def predict(
     max_bad: float = 1.0,
     deadline: float = 120.0,
     quarantine: str | None = None,
+    join: bool = False,
+    overwrite: bool = False,
 ) -> int:
     """Classify videos: the top classes of each, as a table here and in a file. Can be stopped and started again.
 
@@ -139,6 +142,7 @@ def predict(
         run: a run or checkpoint folder, or published weights, as `convert` takes them.
         source: a folder of videos, a list of paths (one per line), a CSV or Parquet with a path column, or a video.
         out: .parquet, .csv or .jsonl file, or a folder; default: predictions in RUN, or in runs/foreign/NAME.
+            `-` writes JSON lines to standard output and keeps nothing.
         top_k: classes per video.
         eval: views of each video; default: those of the run.
         workers: decoding processes; 0 decodes in the main process.
@@ -147,11 +151,14 @@ def predict(
         max_bad: share of the inputs that may be unreadable; beyond it the exit code is 3.
         deadline: seconds that reading one video may take; one that hangs, or kills its decoder twice, is a row.
         quarantine: table of `scan`: what it found unusable is not opened; its row says what the scan said.
+        join: work beside others that make the same table, also on other machines; each takes what no other has.
+        overwrite: make all rows anew, also where --out holds the table of another job.
     """
     from hybridvideo.tasks.bulk import Job
     from hybridvideo.tasks.predict import predict as task
 
-    return task(run, source, out, top_k, eval, Job(workers, device, precision, max_bad, deadline, quarantine))
+    job = Job(workers, device, precision, max_bad, deadline, quarantine, join, overwrite)
+    return task(run, source, out, top_k, eval, job)
 
 
 def extract(
@@ -166,6 +173,8 @@ def extract(
     max_bad: float = 1.0,
     deadline: float = 120.0,
     quarantine: str | None = None,
+    join: bool = False,
+    overwrite: bool = False,
 ) -> int:
     """Features of clips, one vector per clip, in a file. Can be stopped and started again.
 
@@ -173,6 +182,7 @@ def extract(
         run: a run or checkpoint folder, or published weights, as `convert` takes them.
         source: a folder of videos, a list of paths (one per line), a CSV or Parquet with a path column, or a video.
         out: .parquet, .csv or .jsonl file, or a folder; default: features in RUN, or in runs/foreign/NAME.
+            `-` writes JSON lines to standard output and keeps nothing.
         stage: head (the features before the classifier), or stem, stage1, ... (averaged over time and space).
         eval: clips of each video, evenly spread; default: those of the run.
         workers: decoding processes; 0 decodes in the main process.
@@ -181,11 +191,14 @@ def extract(
         max_bad: share of the inputs that may be unreadable; beyond it the exit code is 3.
         deadline: seconds that reading one video may take; one that hangs, or kills its decoder twice, is a row.
         quarantine: table of `scan`: what it found unusable is not opened; its row says what the scan said.
+        join: work beside others that make the same table, also on other machines; each takes what no other has.
+        overwrite: make all rows anew, also where --out holds the table of another job.
     """
     from hybridvideo.tasks.bulk import Job
     from hybridvideo.tasks.extract import extract as task
 
-    return task(run, source, out, stage, eval, Job(workers, device, precision, max_bad, deadline, quarantine))
+    job = Job(workers, device, precision, max_bad, deadline, quarantine, join, overwrite)
+    return task(run, source, out, stage, eval, job)
 
 
 def prepare(
@@ -229,7 +242,7 @@ def prepare(
 def scan(
     source: str, out: str = "scan.parquet", decode: Literal["full", "index"] = "full", short: int = 2,
     backend: str = "auto", labelled: bool = False, root: str | None = None, workers: int = 2, deadline: float = 600.0,
-    max_bad: float = 1.0,
+    max_bad: float = 0.5, join: bool = False, overwrite: bool = False,
 ) -> int:  # fmt: skip
     """Look at every video of a corpus: what decodes, what does not and why. Can be stopped and started again.
 
@@ -237,7 +250,8 @@ def scan(
 
     Args:
         source: a folder of videos or a list of any kind.
-        out: .parquet, .csv or .jsonl file, or a folder; only a Parquet table can be a quarantine.
+        out: .parquet, .csv or .jsonl file, or a folder; only a Parquet table can be a quarantine. `-` writes JSON lines
+            to standard output and keeps nothing.
         decode: full decodes every frame; index reads packets and one frame, which is quick and finds less.
         short: videos with fewer frames are called short.
         backend: decoder: auto, or one of those that `doctor` lists.
@@ -245,12 +259,16 @@ def scan(
         root: folder that relative paths of a list start from; default: the folder of the list.
         workers: decoding processes; 0 decodes in the main process, where nothing protects from a file that hangs.
         deadline: seconds a file may take.
-        max_bad: share of the files that may be unusable; beyond it the exit code is 3.
+        max_bad: share of the files that may be unusable; beyond it the exit code is 3, with the table written.
+        join: work beside others that make the same table, also on other machines; each takes what no other has.
+        overwrite: make all rows anew, also where --out holds the table of another job.
     """
+    from hybridvideo.tasks.bulk import Job
     from hybridvideo.tasks.scan import ScanSettings
     from hybridvideo.tasks.scan import scan_corpus as task
 
-    return task(source, out, ScanSettings(decode, short, backend), labelled, root, workers, deadline, max_bad)
+    job = Job(workers=workers, deadline=deadline, max_bad=max_bad, join=join, overwrite=overwrite)
+    return task(source, out, ScanSettings(decode, short, backend), labelled, root, job)
 
 
 def bench(
@@ -313,8 +331,11 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         return run_command(arguments)
+    except Preempted as stop:
+        print(shown(one_line(stop)), file=sys.stderr)
+        return stop.exit_code
     except HybridVideoError as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        print(f"error: {shown(one_line(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)

@@ -1,7 +1,7 @@
 """Every setting, one small dataclass per component; no component sees another's.
 
 A run file is `TrainRun` as YAML, complete, without inheritance. `hybridvideo train --config F --section.key value`
-parses it with jsonargparse; an unknown key is refused with the nearest name.
+is read as plain data (`parsing`); an unknown key is refused with the nearest name.
 """
 
 from __future__ import annotations
@@ -10,6 +10,10 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from hybridvideo.errors import UserError
+
+Tracker = Literal[
+    "all", "aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb"
+]  # of Accelerate
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,10 @@ class Normalisation:
 
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        if not all(spread > 0 for spread in self.std):
+            raise UserError(f"the std of a normalisation is {self.std}; give numbers above 0")
 
 
 @dataclass(frozen=True)
@@ -290,7 +298,7 @@ class TrainConfig:
     """Which checkpoint the run folder stands for in evaluate, predict and extract."""
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
-    trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
+    trackers: list[Tracker] = field(default_factory=lambda: ["tensorboard"])
     """Accelerate trackers: tensorboard, wandb, mlflow ..."""
     max_skipped_steps: int = 10
     """Consecutive steps with a non-finite loss or gradient before the run stops."""

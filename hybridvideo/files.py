@@ -15,7 +15,9 @@ import json
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ ADVICE = {
     errno.EPERM: "give an output elsewhere, or change its permissions",
 }
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # file systems without locks
+SECONDS_BETWEEN_LOOKS = 0.1  # at a lock that another process holds
 
 
 # --- whole or absent --------------------------------------------------------------------------------------------------
@@ -57,6 +60,12 @@ def write_text(path: Path, text: str) -> None:
     """A UTF-8 text file, whole or as it was before."""
     with replacing_file(path) as aside:
         aside.write_text(text, encoding="utf-8")
+
+
+def append_line(path: Path, line: str) -> None:
+    """A line of UTF-8 at the end of a file; what a crash leaves of it is for the reader to drop."""
+    with writing(path), path.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -87,14 +96,15 @@ def flush(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path, work: str) -> Iterator[None]:
+def locked(path: Path, work: str, *, wait: bool = False) -> Iterator[None]:
     """Hold `path`, a file of no other use, until the block ends or the process dies; then it is gone.
 
-    Raises UserError where another process holds it, and says which.
+    Raises UserError where another process holds it, and says which; with `wait` it waits until that one lets go.
     """
-    descriptor = acquire(path, work)
-    if descriptor is None:
-        raise UserError(f"{holder(path)} is at work on {path.parent}; wait until it ends, or give another --out")
+    while (descriptor := acquire(path, work)) is None:
+        if not wait:
+            raise UserError(f"{holder(path)} is at work on {path.parent}; wait until it ends, or give another --out")
+        time.sleep(SECONDS_BETWEEN_LOOKS)
     try:
         yield
     finally:
@@ -104,9 +114,8 @@ def locked(path: Path, work: str) -> Iterator[None]:
 def acquire(path: Path, work: str) -> int | None:
     """The descriptor of the lock, now held; None where another process holds it."""
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         while True:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            descriptor = open_lock(path)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -115,13 +124,28 @@ def acquire(path: Path, work: str) -> int | None:
             except OSError as error:
                 if error.errno not in NO_LOCKS:
                     raise
-                print(f"{path.parent}: its file system has no locks; nothing keeps two jobs apart", file=sys.stderr)
+                warn_of_no_locks(path.parent)
             if is_file_of(descriptor, path):
                 break
             os.close(descriptor)  # the one before removed it between our opening and locking it
-        os.truncate(descriptor, 0)
-        os.write(descriptor, f"{work}, process {os.getpid()} on {socket.gethostname()}".encode())
+        with contextlib.suppress(OSError):  # a full disk: it is held all the same
+            os.truncate(descriptor, 0)
+            os.write(descriptor, f"{work}, process {os.getpid()} on {socket.gethostname()}".encode())
     return descriptor
+
+
+def open_lock(path: Path) -> int:
+    """The file of a lock, opened; its folder may be removed by another process meanwhile."""
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+
+
+@cache
+def warn_of_no_locks(folder: Path) -> None:
+    """Once for each folder."""
+    print(f"{folder}: its file system has no locks; nothing keeps two jobs apart", file=sys.stderr)
 
 
 def release(path: Path, descriptor: int) -> None:

@@ -1,21 +1,35 @@
-"""The options of a command: its function's signature as a parser, and one clear line for what does not fit."""
+"""The options of a command, which are the arguments of its function, and one clear line for what does not fit.
+
+    --clip.frames 8   --clip.frames=8   --clip '{frames: 8, stride: 2}'   --model.changes.stem.stride 8   --max-bad 0.1
+
+Options come on top of the config files, wherever they stand, and a deeper option on top of a shallower one; each
+changes only what it names. jsonargparse writes the help. It reads no value, since it would make classes of some.
+"""
 
 from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, is_dataclass
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 import yaml
-from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, set_parsing_settings
+from jsonargparse import ArgumentParser, set_parsing_settings
 
 from hybridvideo.config import TrainRun
+from hybridvideo.documents import load_scalar, load_yaml, read_yaml
 from hybridvideo.errors import UserError, nearest
-from hybridvideo.parsing import check_keys, one_line
+from hybridvideo.parsing import alternatives, converted, field_types, is_mapping, merged, parsed, plain, said
 
 Command: TypeAlias = Callable[..., int]
+Types: TypeAlias = dict[str, Any]  # of options without a dot in them, by name
+Written: TypeAlias = list[tuple[str, str | None]]  # options, "--clip.frames", and their values, "8"
+
+CONFIG, PRINT = "--config", "--print_config"
 
 
 @dataclass(frozen=True)
@@ -28,89 +42,204 @@ class Spelling:
 
 def parse_options(program: str, command: Command, spelling: Spelling, arguments: list[str]) -> dict[str, Any]:
     """Options of a command as arguments of its function. UserError for what it does not have."""
-    parser = make_parser(program, command, spelling)
-    arguments = [with_underscores(argument) for argument in arguments]
+    if {"-h", "--help"} & set(arguments):
+        make_parser(program, command, spelling).print_help()
+        raise SystemExit(0)
+    words, options = split(arguments, flags_of(command, spelling))
+    ours = (CONFIG, PRINT) if spelling.config_file else ()
+    types = types_of(command, spelling)
+    check_names([option for option, _ in options if option not in ours], types, ours, program)
+    if bare := [option for option, text in options if text is None]:
+        raise UserError(f"option {bare[0]} needs a value; give {bare[0]} VALUE")
+    configs = [str(text) for option, text in options if option == CONFIG and option in ours]
+    given = positional_values(words, spelling.positional, program)
+    for path in configs:
+        given = merged(given, read_config(path))
+    for option, text in sorted(options, key=lambda written: written[0].count(".")):
+        if option not in ours:
+            given = merged(given, nested(option, read_value(type_at(types, option), option, str(text))))
     if spelling.config_file:
-        check_config_files(arguments)
-    try:
-        parsed = parser.instantiate(parser.parse_args(arguments))
-    except (ArgumentError, ValueError, TypeError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(explain(one_line(error), parser)) from error
-    values = vars(parsed)
-    config = values.pop("config", None)
-    if not spelling.config_file:
-        return values
-    outside = {key: values.pop(key) for key in ("out", "resume", "name")}
-    if config and outside["name"] is None:
-        outside["name"] = os.path.splitext(os.path.basename(str(config[-1])))[0]
-    return {"run": TrainRun(**values), **outside}
+        given = as_run(given, configs)
+    values = arguments_of(program, command, given)
+    if PRINT in ours and any(option == PRINT for option, _ in options):
+        print(yaml.safe_dump(plain(values["run"]), sort_keys=False, allow_unicode=True), end="")
+        raise SystemExit(0)
+    return values
+
+
+# --- what a command takes ---------------------------------------------------------------------------------------------
+
+
+def types_of(command: Command, spelling: Spelling) -> Types:
+    """The options without a dot in them, and their types; the settings of a run are among them, each section one."""
+    types = get_type_hints(command)
+    for name in ("return", *spelling.positional, *(("run",) if spelling.config_file else ())):
+        types.pop(name, None)
+    return {**types, **(field_types(TrainRun) if spelling.config_file else {})}
+
+
+def flags_of(command: Command, spelling: Spelling) -> set[str]:
+    """The options that need no value."""
+    parameters = inspect.signature(command).parameters.items()
+    flags = {f"--{name}" for name, parameter in parameters if parameter.default is False}
+    return flags | ({PRINT} if spelling.config_file else set())
+
+
+def type_at(types: Types, option: str) -> Any:
+    """The type of an option's value, however deep; None where there is no such option."""
+    first, *keys = option.removeprefix("--").split(".")
+    found = types.get(first)
+    for key in keys:
+        mapping = next(filter(is_mapping, alternatives(found)), None)
+        if get_origin(mapping) is dict:
+            found = get_args(mapping)[1]
+        elif found is not Any:
+            found = None if mapping is None else field_types(mapping).get(key)
+    return found if all(keys) else None
+
+
+def names_of(types: Types, prefix: str = "--") -> Iterator[str]:
+    """All options, sections and their settings."""
+    for name, kind in types.items():
+        yield prefix + name
+        if isinstance(kind, type) and is_dataclass(kind):
+            yield from names_of(field_types(kind), f"{prefix}{name}.")
+
+
+def check_names(options: Iterable[str], types: Types, ours: tuple[str, ...], program: str) -> None:
+    """UserError for the first option that the command does not have."""
+    for option in options:
+        if type_at(types, option) is None or not option.startswith("--"):
+            near = nearest(option, [*names_of(types), *ours])
+            raise UserError(f"unknown option {option}{near}; `{program} --help` lists them")
+
+
+# --- what was written -------------------------------------------------------------------------------------------------
+
+
+def split(arguments: list[str], flags: set[str]) -> tuple[list[str], Written]:
+    """Words, and options with their values. Both spellings of an option are taken, --max-bad and --max_bad."""
+    words: list[str] = []
+    options: Written = []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument == "--":
+            words += rest
+        elif argument == "-" or not argument.startswith("-"):
+            words.append(argument)
+        else:
+            name, equals, text = argument.partition("=")
+            option = "--" + name[2:].replace("-", "_") if name.startswith("--") else name
+            after = text if equals else "true" if option in flags else next(rest, None)
+            options.append((option, None if after is None or (not equals and after.startswith("--")) else after))
+    return words, options
+
+
+def positional_values(words: list[str], names: tuple[str, ...], program: str) -> dict[str, Any]:
+    """The words by the names of their arguments."""
+    if len(words) > len(names):
+        raise UserError(f"nothing takes the argument {words[len(names)]!r}; see `{program} --help`")
+    return dict(zip(names, words, strict=False))
+
+
+def read_config(path: str) -> dict[str, Any]:
+    """The settings of a config file, which must be right by themselves."""
+    advice = "give a YAML file such as those in configs/"
+    if not os.path.exists(path):
+        raise UserError(f"no config file {path!r}; {advice}")
+    settings = read_yaml(path, advice)
+    if not isinstance(settings, dict):
+        raise UserError(f"{path} holds no settings; give a mapping such as those in configs/")
+    parsed(TrainRun, settings, path)
+    return settings
+
+
+def read_value(kind: Any, option: str, text: str) -> Any:
+    """The plain value that an option's text stands for: text where text is wanted, else as in YAML."""
+    kinds = alternatives(kind)
+    if text == "null" and NoneType in kinds:
+        return None
+    choices = [choice for part in kinds if get_origin(part) is Literal for choice in get_args(part)]
+    if choices:
+        return next((choice for choice in choices if str(choice) == text), text)
+    holds_more = any(is_mapping(part) or get_origin(part) in (list, tuple) for part in kinds)
+    if str in kinds and not (holds_more and text.startswith("[")):
+        return text
+    if holds_more or text[:1] in ("[", "{", '"', "'"):
+        return load_yaml(text, f"{option} {said(text)}", "give a value such as 8, [1, 2] or {key: value}")
+    return load_scalar(text)
+
+
+def nested(option: str, value: Any) -> dict[str, Any]:
+    """--clip.frames and 8 as {"clip": {"frames": 8}}."""
+    for key in reversed(option.removeprefix("--").split(".")):
+        value = {key: value}
+    return dict(value)
+
+
+# --- the arguments ----------------------------------------------------------------------------------------------------
+
+
+def as_run(given: Mapping[str, Any], configs: list[str]) -> dict[str, Any]:
+    """The settings of a run together, as `run`; its name, unless given, is that of the last config file."""
+    run = {name: given[name] for name in field_types(TrainRun) if name in given}
+    name = {"name": Path(configs[-1]).stem} if configs else {}
+    return {**name, **{key: value for key, value in given.items() if key not in run}, "run": run}
+
+
+def arguments_of(program: str, command: Command, given: Mapping[str, Any]) -> dict[str, Any]:
+    """All arguments of the function, each of its type."""
+    types = get_type_hints(command)
+    values = {}
+    for name, parameter in inspect.signature(command).parameters.items():
+        default = parameter.default
+        if name not in given and default is inspect.Parameter.empty:
+            raise UserError(f"{name.upper()} is missing; see `{program} --help`")
+        value = given.get(name, default)
+        if is_dataclass(default) and isinstance(value, Mapping):
+            value = merged(plain(default), value)
+        place = "" if types[name] is TrainRun else name
+        values[name] = converted(types[name], plain(value), place) if name in given else default
+    return values
+
+
+# --- help -------------------------------------------------------------------------------------------------------------
 
 
 def make_parser(program: str, command: Command, spelling: Spelling) -> ArgumentParser:
-    """The parser of a command, made from its function's signature."""
+    """The parser that writes a command's help, made from its function's signature."""
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     text = (inspect.getdoc(command) or "").split("\nArgs:")[0].strip()
-    parser = ArgumentParser(prog=program, description=text, exit_on_error=False)
-    skip: set[str | int] = set(spelling.positional)
-    for positional in spelling.positional:
-        parameter = inspect.signature(command).parameters[positional]
-        optional = {} if parameter.default is inspect.Parameter.empty else {"nargs": "?", "default": parameter.default}
-        parser.add_argument(positional, type=str, help=describe(command, positional), **optional)
+    parser = ArgumentParser(prog=program, description=text)
     if spelling.config_file:
-        parser.add_argument("--config", action=ActionConfigFile, help="YAML file with the settings of a run")
+        about = "YAML file with the settings of a run; of several, a later one on top; options come on top of all"
+        parser.add_argument(CONFIG, metavar="FILE", help=about)
+        parser.add_argument(PRINT, action="store_true", help="print all settings as a config file, and do nothing")
         parser.add_class_arguments(TrainRun)
-        skip.add("run")
-    for flag, parameter in inspect.signature(command).parameters.items():
-        if parameter.default is False:
-            parser.add_argument(f"--{flag}", action="store_true", help=describe(command, flag))
-            skip.add(flag)
-    parser.add_function_arguments(command, skip=skip, as_group=False)
+    types = get_type_hints(command)
+    for name, parameter in inspect.signature(command).parameters.items():
+        optional = {} if parameter.default is inspect.Parameter.empty else {"default": parameter.default}
+        if name in spelling.positional:
+            optional |= {"nargs": "?"} if optional else {}
+            parser.add_argument(name, type=str, help=describe(command, name), **optional)
+        elif parameter.default is False:
+            parser.add_argument(f"--{name}", action="store_true", help=describe(command, name))
+        elif types[name] is not TrainRun:
+            parser.add_argument(f"--{name}", type=types[name], help=describe(command, name), **optional)
+    return tidied(parser)
+
+
+def tidied(parser: ArgumentParser) -> ArgumentParser:
+    """The parser without what jsonargparse would take and this does not: a file for a section, `--list+ ITEM`."""
+    for action in parser._actions:
+        action.option_strings = [option for option in action.option_strings if not option.endswith("+")]
+        if action.help == "Path to a configuration file.":
+            action.metavar, action.help = "{KEY: VALUE, ...}", "Several of these at once."
     return parser
 
 
-def with_underscores(argument: str) -> str:
-    """`--max-bad=1` as `--max_bad=1`: both spellings of an option are taken."""
-    option, equals, value = argument.partition("=")
-    return "--" + option[2:].replace("-", "_") + equals + value if option.startswith("--") else argument
-
-
 def describe(command: Command, argument: str) -> str:
-    """The line of a docstring about one argument."""
-    lines = (inspect.getdoc(command) or "").splitlines()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.strip().startswith(f"{argument}:")), "")
-
-
-def check_config_files(arguments: list[str]) -> None:
-    """UserError for a missing file or the first key that no setting has, before the parser sees it."""
-    for i, argument in enumerate(arguments):
-        flag, _, value = argument.partition("=")
-        if flag != "--config":
-            continue
-        path = value or (arguments[i + 1] if i + 1 < len(arguments) else "")
-        try:
-            with open(path, encoding="utf-8") as file:
-                settings = yaml.safe_load(file)
-        except OSError as error:
-            raise UserError(
-                f"no config file {path!r} ({error.strerror}); give a YAML file such as those in configs/"
-            ) from error
-        except yaml.YAMLError as error:
-            raise UserError(f"{path} is not YAML: {one_line(error)}") from error
-        if not isinstance(settings, dict):
-            raise UserError(f"{path} holds no settings; give a mapping such as those in configs/")
-        try:
-            check_keys(TrainRun, settings)
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from None
-
-
-def explain(message: str, parser: ArgumentParser) -> str:
-    """A parser's message with the nearest option and the next step."""
-    marker = "Unrecognized arguments: "
-    if marker.lower() in message.lower():
-        unknown = message[message.lower().index(marker.lower()) + len(marker) :].split()[0].split("=")[0]
-        options = [option for action in parser._actions for option in action.option_strings]
-        return f"unknown option {unknown}{nearest(unknown, options)}; `{parser.prog} --help` lists them"
-    return f"{message}; see `{parser.prog} --help`"
+    """What a docstring says of one argument, on one line."""
+    about = (inspect.getdoc(command) or "").partition("\nArgs:\n")[2]
+    found = re.search(rf"^    {argument}: (.+?)(?=^    \w|\Z)", about, re.MULTILINE | re.DOTALL)
+    return " ".join(found[1].split()) if found else ""

@@ -8,6 +8,7 @@ import pytest
 
 from hybridvideo import cli
 from hybridvideo.config import TrainRun
+from hybridvideo.errors import Preempted
 
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) -> str:
@@ -111,3 +112,14 @@ def test_ctrl_c_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     monkeypatch.setitem(cli.COMMANDS, "doctor", interrupted)
     assert cli.main(["doctor"]) == 130
     assert capsys.readouterr().err == "\nstopped\n"
+
+
+def test_a_job_that_was_stopped_and_saved_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped() -> int:
+        raise Preempted("stopped at epoch 3; saved, --resume goes on")
+
+    monkeypatch.setitem(cli.COMMANDS, "doctor", stopped)
+    assert cli.main(["doctor"]) == 75
+    assert capsys.readouterr().err == "stopped at epoch 3; saved, --resume goes on\n"

@@ -5,7 +5,7 @@ The blocks are 16 pixels wide and survive lossy codecs; `numbers` reads them bac
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -50,12 +50,15 @@ def write_video(
     rotation: int = 0,
     audio: bool = False,
     pixel_format: str = "yuv420p",
+    image: Callable[[int], npt.NDArray[np.uint8]] | None = None,
 ) -> Path:
     """Write `frames` numbered frames and return the path; the container follows the suffix.
 
     ticks: presentation times in TIME_BASE, instead of an even `fps`. rotation: degrees a player turns the pictures
     clockwise; they are stored turned the other way, so that they come out upright. size: (width, height) as shown.
+    image: what the frames show instead of their number: uint8 (height, width, 3) of that size.
     """
+    shown = image or (lambda number: picture(number, *size))
     with av.open(str(path), "w", container_options=dict(container_options or {})) as container:
         width, height = size if rotation % 180 == 0 else size[::-1]
         stream = container.add_stream(codec, rate=fps, options=_options(codec, b_frames) | dict(options or {}))
@@ -67,8 +70,8 @@ def write_video(
             stream.set_display_rotation(-rotation)
         sound = container.add_stream("aac", rate=16000, layout="mono") if audio else None
         for number in range(frames):
-            image = np.rot90(picture(number, *size), rotation // 90)
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            stored = np.rot90(shown(number), rotation // 90)
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(stored), format="rgb24")
             frame.pts = number if ticks is None else ticks[number]
             frame.time_base = Fraction(1, fps) if ticks is None else TIME_BASE
             container.mux(stream.encode(frame))

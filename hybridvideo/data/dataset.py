@@ -31,11 +31,13 @@ Failures = Mapping[int, tuple[str, str]]  # index -> (status, reason) of videos 
 class ClipItem(TypedDict):
     """A training item. `clip`: uint8 (C, T, H, W), in memory (T, H, W, C), zeros where not `ok`.
 
-    `label`, `index`: -1 for none. `contrast`: factor for the clip once it is normalised, on the device.
+    `label`, `index`: -1 for none. `contrast`: factor for the clip once it is normalised, on the device. `padded`: share
+    of its frames that lie behind the end of the video.
     """
 
     clip: torch.Tensor
     contrast: float
+    padded: float
     label: int
     index: int
     ok: bool
@@ -140,7 +142,7 @@ class ClipDataset(Dataset[ClipItem | list[ClipItem]]):
         clip_TCHW = plan.finished(frames_TCHW) if inside else plan.on_rgb(frames_TCHW)
         clip = clip_TCHW.contiguous(memory_format=torch.channels_last).transpose(0, 1)
         item = self._labelled(index, decoded.status, decoded.reason, clip)
-        return {**item, "contrast": draw.contrast, "ok": True}
+        return {**item, "contrast": draw.contrast, "padded": decoded.sampled.padded[place], "ok": True}
 
     def _labelled(self, index: int, status: str, reason: str, clip: torch.Tensor | None = None) -> ClipItem:
         """An item with its label, not `ok`."""
@@ -150,6 +152,7 @@ class ClipDataset(Dataset[ClipItem | list[ClipItem]]):
         return ClipItem(
             clip=clip,
             contrast=1.0,
+            padded=0.0,
             label=-1 if label is None else label,
             index=index,
             ok=False,

@@ -14,7 +14,8 @@ B clips of a batch, C channels, T frames, H height, W width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, cast
@@ -106,7 +107,7 @@ class EpochOrder(Sampler[list[tuple[int, int]]]):
 def collate_clips(samples: Sequence[ClipItem | list[ClipItem]]) -> Batch:
     """clip uint8 (B, C, T, H, W), in memory (B, T, H, W, C); contrast float, label, index int64, ok bool (B,).
 
-    status, reason: lists of B. A sample of several clips counts as that many.
+    padded, status, reason: lists of B. A sample of several clips counts as that many.
     """
     items = [item for sample in samples for item in (sample if isinstance(sample, list) else [sample])]
     clips_THWC = [item["clip"].permute(1, 2, 3, 0) for item in items]
@@ -117,6 +118,7 @@ def collate_clips(samples: Sequence[ClipItem | list[ClipItem]]) -> Batch:
         "label": torch.tensor([item["label"] for item in items]),
         "index": torch.tensor([item["index"] for item in items]),
         "ok": torch.tensor([item["ok"] for item in items]),
+        "padded": [item["padded"] for item in items],
         "status": [item["status"] for item in items],
         "reason": [item["reason"] for item in items],
     }
@@ -149,7 +151,7 @@ class Loader:
     """
 
     def __init__(
-        self, dataset: ClipDataset | ViewDataset, order: EpochOrder | Sequence[Sequence[Any]],
+        self, dataset: ClipDataset | ViewDataset, order: EpochOrder | Iterable[Sequence[Any]],
         collate: Callable[[Any], Batch], *, workers: int, deadline: float, pin_memory: bool,
     ) -> None:  # fmt: skip
         self.dataset, self.order, self.pin_memory = dataset, order, pin_memory
@@ -157,6 +159,7 @@ class Loader:
         self._workers = Workers(self._work, workers, deadline=deadline) if workers else None
 
     def __len__(self) -> int:
+        assert isinstance(self.order, Sized), "how long an order is that is taken as it comes, nobody knows"
         return len(self.order)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -194,15 +197,22 @@ def train_loader(
 
 def view_loader(
     dataset: ViewDataset, *, batch_videos: int = 1, workers: int = 2, rank: int = 0, world: int = 1,
-    deadline: float = DEADLINE, pin_memory: bool = False,
+    deadline: float = DEADLINE, pin_memory: bool = False, order: Iterable[int] | None = None,
 ) -> Loader:  # fmt: skip
     """Batches of `collate_views`: process `rank` gets videos rank, rank + world, ..., each exactly once.
 
-    deadline: as in `train_loader`.
+    deadline: as in `train_loader`. order: the videos of this process in place of its share, taken one by one when a
+    worker is free for them; such a loader is gone through once.
     """
     share = range(rank, len(dataset), world)
-    batches = [share[start : start + batch_videos] for start in range(0, len(share), batch_videos)]
+    batches = list(_batched(share, batch_videos)) if order is None else _batched(order, batch_videos)
     return Loader(dataset, batches, collate_views, workers=workers, deadline=deadline, pin_memory=pin_memory)
+
+
+def _batched(order: Iterable[int], size: int) -> Iterator[list[int]]:
+    waiting = iter(order)
+    while batch := list(itertools.islice(waiting, size)):
+        yield batch
 
 
 @dataclass(frozen=True)
@@ -267,17 +277,17 @@ def _copied_ahead(loader: Iterable[Mapping[str, Any]], device: torch.device) -> 
     waiting: tuple[Batch, torch.cuda.Event] | None = None
     for batch in loader:
         with torch.cuda.stream(stream):
-            copied = _moved(batch, device), stream.record_event()
+            copied = _moved(batch, stream.device), stream.record_event()
         if waiting is not None:
-            yield _arrived(*waiting)
+            yield _arrived(*waiting, stream.device)
         waiting = copied
     if waiting is not None:
-        yield _arrived(*waiting)
+        yield _arrived(*waiting, stream.device)
 
 
-def _arrived(batch: Batch, copied: torch.cuda.Event) -> Batch:
-    """The batch, once the computing stream may read it."""
-    computing = torch.cuda.current_stream()
+def _arrived(batch: Batch, copied: torch.cuda.Event, device: torch.device) -> Batch:
+    """The batch, once the stream that computes on its device may read it; the current device may be another."""
+    computing = torch.cuda.current_stream(device)
     computing.wait_event(copied)
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:

@@ -40,13 +40,13 @@ def _beta(alpha: float, generator: torch.Generator) -> float:
 
 
 def _mixup(
-    clips_BCTHW: torch.Tensor, partners_B: torch.Tensor, share: float, generator: torch.Generator
+    clips_BCTHW: torch.Tensor, others_BCTHW: torch.Tensor, share: float, generator: torch.Generator
 ) -> tuple[torch.Tensor, float]:
-    return torch.lerp(clips_BCTHW[partners_B], clips_BCTHW, share), share
+    return torch.lerp(others_BCTHW, clips_BCTHW, share), share
 
 
 def _cutmix(
-    clips_BCTHW: torch.Tensor, partners_B: torch.Tensor, share: float, generator: torch.Generator
+    clips_BCTHW: torch.Tensor, others_BCTHW: torch.Tensor, share: float, generator: torch.Generator
 ) -> tuple[torch.Tensor, float]:
     height, width = clips_BCTHW.shape[-2:]
     down, right = torch.rand(2, generator=generator).tolist()
@@ -54,7 +54,7 @@ def _cutmix(
     top, bottom = (round(min(max(down + side * half, 0.0), 1.0) * height) for side in (-1, 1))
     left, wide = (round(min(max(right + side * half, 0.0), 1.0) * width) for side in (-1, 1))
     mixed_BCTHW = clips_BCTHW.clone()
-    mixed_BCTHW[..., top:bottom, left:wide] = clips_BCTHW[partners_B][..., top:bottom, left:wide]
+    mixed_BCTHW[..., top:bottom, left:wide] = others_BCTHW[..., top:bottom, left:wide]
     # The box is cut off at the frame's edge: what counts is what was really replaced.
     return mixed_BCTHW, 1.0 - (bottom - top) * (wide - left) / (height * width)
 
@@ -63,13 +63,17 @@ Mix = Callable[[torch.Tensor, torch.Tensor, float, torch.Generator], tuple[torch
 MIXES: dict[str, Mix] = {"mixup": _mixup, "cutmix": _cutmix}
 
 
+Partners = Callable[[torch.Generator], tuple[torch.Tensor, torch.Tensor]]
+
+
 class Mixing:
     """Mixes each clip of a batch with another one by the alphas of AugmentConfig; both set: one of them per
     batch.
 
     Called with float clips (B, C, T, H, W), targets (B, K), a CPU generator, and optionally a bool mask `ok`
     (B,): clips that are not ok neither change nor serve as partners. Gives mixed clips and targets. Partners
-    come from the same batch, that of one process.
+    come from the same batch; `partners(generator)` gives clips and targets of those of a batch that several
+    processes share.
     """
 
     def __init__(self, augment: AugmentConfig) -> None:
@@ -82,20 +86,25 @@ class Mixing:
         targets_BK: torch.Tensor,
         generator: torch.Generator,
         ok_B: torch.Tensor | None = None,
+        partners: Partners | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         if not self.alphas:
             return clips_BCTHW, targets_BK
         names = sorted(self.alphas)
         name = names[int(torch.randint(len(names), (), generator=generator))]
         share = _beta(self.alphas[name], generator)
-        partners_B = self._partners(len(clips_BCTHW), generator, ok_B).to(clips_BCTHW.device)
-        mixed_BCTHW, share = MIXES[name](clips_BCTHW, partners_B, share, generator)
-        return mixed_BCTHW, torch.lerp(targets_BK[partners_B], targets_BK, share)
+        if partners is None:
+            others_B = own_partners(len(clips_BCTHW), generator, ok_B).to(clips_BCTHW.device)
+            others_BCTHW, others_BK = clips_BCTHW[others_B], targets_BK[others_B]
+        else:
+            others_BCTHW, others_BK = partners(generator)
+        mixed_BCTHW, share = MIXES[name](clips_BCTHW, others_BCTHW, share, generator)
+        return mixed_BCTHW, torch.lerp(others_BK, targets_BK, share)
 
-    @staticmethod
-    def _partners(batch: int, generator: torch.Generator, ok_B: torch.Tensor | None) -> torch.Tensor:
-        """(B,) index of each clip's partner: a permutation of the ok clips; others keep themselves."""
-        partners_B = torch.arange(batch)
-        usable = partners_B.clone() if ok_B is None else partners_B[ok_B.cpu()]
-        partners_B[usable] = usable[torch.randperm(len(usable), generator=generator)]
-        return partners_B
+
+def own_partners(batch: int, generator: torch.Generator, ok_B: torch.Tensor | None) -> torch.Tensor:
+    """(B,) index of each clip's partner: a permutation of the ok clips; others keep themselves."""
+    partners_B = torch.arange(batch)
+    usable = partners_B.clone() if ok_B is None else partners_B[ok_B.cpu()]
+    partners_B[usable] = usable[torch.randperm(len(usable), generator=generator)]
+    return partners_B

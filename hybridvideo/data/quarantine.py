@@ -7,7 +7,6 @@ that was missing and has come, is tried again.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from functools import cache
@@ -19,9 +18,17 @@ import pyarrow.parquet as pq
 
 from hybridvideo.data.manifest import Manifest
 from hybridvideo.data.scan import checksum, stamp
+from hybridvideo.documents import load_json
 from hybridvideo.errors import STATUSES, USABLE, UserError
+from hybridvideo.parsing import one_line, said
 
-COLUMNS = ("path", "status", "reason", "bytes", "mtime_ns", "checksum")
+COLUMNS = pa.schema(
+    [
+        ("path", pa.string()), ("status", pa.string()), ("reason", pa.string()), ("bytes", pa.int64()),
+        ("mtime_ns", pa.int64()), ("checksum", pa.string()),
+    ]
+)  # fmt: skip
+ADVICE = "give the .parquet table that `hybridvideo scan` wrote"
 
 
 def quarantined(table: str | Path | None, manifest: Manifest) -> dict[int, tuple[str, str]]:
@@ -51,8 +58,10 @@ def read_held(table: Path) -> dict[str, dict[str, Any]]:
     for row in rows:
         if row["status"] in USABLE:
             continue
+        if not row["path"] or "\0" in row["path"]:
+            raise UserError(f"{table}: a row has no path ({said(row['path'])}); scan again")
         if row["status"] not in STATUSES:
-            raise UserError(f"{table}: {row['path']!r} has the unknown status {row['status']!r}; scan again")
+            raise UserError(f"{table}: {said(row['path'])} has the unknown status {said(row['status'])}; scan again")
         folder, name = os.path.split(os.path.abspath(root / row["path"]))
         held[os.path.join(os.path.realpath(folder), name)] = row
     return held
@@ -60,20 +69,27 @@ def read_held(table: Path) -> dict[str, dict[str, Any]]:
 
 def read_scan(table: Path) -> tuple[Path, Sequence[dict[str, Any]]]:
     """The folder that a scan's paths start from, and its rows."""
-    advice = "give the .parquet table that `hybridvideo scan` wrote"
     if not table.is_file():
-        raise UserError(f"no quarantine table {str(table)!r}; {advice}")
+        raise UserError(f"no quarantine table {str(table)!r}; {ADVICE}")
     try:
         schema = pq.read_schema(table)
-        notes = json.loads((schema.metadata or {}).get(b"hybridvideo", b"{}"))
-        missing = [name for name in COLUMNS if name not in schema.names]
-        if missing or "root" not in notes:
-            raise UserError(f"{table} is not the table of a scan ({', '.join(missing) or 'no root'} missing); {advice}")
-        return Path(notes["root"]), pq.read_table(table, columns=list(COLUMNS)).to_pylist()
-    except (pa.ArrowException, OSError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{table} is not readable as Parquet ({str(error).splitlines()[0]}); {advice}") from None
+        root = root_noted(table, schema)
+        missing = [name for name in COLUMNS.names if name not in schema.names]
+        if missing or root is None:
+            raise UserError(f"{table} is not the table of a scan ({', '.join(missing) or 'no root'} missing); {ADVICE}")
+        rows = pq.read_table(table, columns=COLUMNS.names).select(COLUMNS.names).cast(COLUMNS).to_pylist()
+    except UserError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, LookupError) as error:
+        raise UserError(f"{table} is not readable as the table of a scan ({one_line(error)[:120]}); {ADVICE}") from None
+    return Path(root), [{**row, "reason": row["reason"] or ""} for row in rows]
+
+
+def root_noted(table: Path, schema: pa.Schema) -> str | None:
+    """The folder that a scan's metadata name; None where they name none."""
+    notes = load_json((schema.metadata or {}).get(b"hybridvideo", b"{}"), f"{table}: its metadata", ADVICE)
+    root = notes.get("root") if isinstance(notes, dict) else None
+    return root if isinstance(root, str) and root else None
 
 
 def unchanged(file: Path, row: dict[str, Any]) -> bool:

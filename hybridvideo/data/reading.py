@@ -38,11 +38,15 @@ PART = 64  # frames of a video that are decoded before they are finished
 
 @dataclass(frozen=True)
 class Sampled:
-    """Which frames make the clips of a video. indices_KT: of the frames. start, end: seconds, one per clip."""
+    """Which frames make the clips of a video. indices_KT: of the frames. start, end: seconds, one per clip.
+
+    padded: share of a clip's frames that lie behind the end of the video, one per clip.
+    """
 
     indices_KT: Indices
     start: tuple[float, ...]
     end: tuple[float, ...]
+    padded: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -70,18 +74,13 @@ def sample(reader: VideoReader, clip: ClipConfig, starts: Starts) -> Sampled:
     span = clip_span(frames=clip.frames, step=step)
     duration = video_duration(frame_times=times, fps=fps)
     chosen = tuple(starts(duration, span))
-    indices_KT = np.stack(
-        [
-            indices_at_times(
-                frame_times=times,
-                times=clip_times(start=start, frames=clip.frames, step=step),
-                fps=fps,
-                pad=clip.pad,
-            )
-            for start in chosen
-        ]
+    moments = [clip_times(start=start, frames=clip.frames, step=step) for start in chosen]
+    return Sampled(
+        np.stack([indices_at_times(frame_times=times, times=of_clip, fps=fps, pad=clip.pad) for of_clip in moments]),
+        chosen,
+        tuple(min(start + span, duration) for start in chosen),
+        tuple(float(np.mean(of_clip >= duration)) for of_clip in moments),
     )
-    return Sampled(indices_KT, chosen, tuple(min(start + span, duration) for start in chosen))
 
 
 def decode_clips(

@@ -16,7 +16,8 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache, partial
@@ -52,19 +53,34 @@ class ScanSettings:
             raise UserError(f"short is {self.short}; give 1 or more frames")
 
 
-def scan(manifest: Manifest, settings: ScanSettings, *, workers: int, deadline: float) -> Iterator[dict[str, Any]]:
+def scan(
+    manifest: Manifest, settings: ScanSettings, *, workers: int, deadline: float, order: Iterable[int] | None = None
+) -> Iterator[dict[str, Any]]:
     """A row of each video, in the order of the list.
 
     It has `index`, `path`, `status`, `reason`, `label`, `group`, what stands in UNKNOWN (None where it cannot be told)
-    and `seconds`. deadline: seconds for one file. Raises EnvironmentFault for a backend that is not installed.
+    and `seconds`. deadline: seconds for one file. order: indices of the videos to look at, taken one by one when a
+    worker is free; default: all. Raises EnvironmentFault for a backend that is not installed.
     """
     look = partial(scan_file, os.fspath(manifest.root), manifest.root_given if manifest.confined else None, settings)
-    paths = [row.path for row in manifest.rows]
-    with closing(each(look, list(enumerate(paths)), workers=workers, deadline=deadline)) as results:
-        for index, (result, row) in enumerate(zip(results, manifest.rows, strict=True)):
+    taken: deque[int] = deque()
+
+    def tasks() -> Iterator[tuple[int, str]]:
+        for index in range(len(manifest)) if order is None else order:
+            taken.append(index)
+            yield index, manifest.rows[index].path
+
+    with closing(each(look, tasks(), workers=workers, deadline=deadline)) as results:
+        for result in results:
+            index = taken.popleft()
             found = lost_row(manifest.file(index), result) if isinstance(result, Lost) else result
-            label = None if row.label is None else manifest.labels[row.label]
-            yield {"index": index, "path": row.path, "label": label, "group": row.group, **found}
+            yield {"index": index, "path": manifest.rows[index].path, **listed(manifest, index), **found}
+
+
+def listed(manifest: Manifest, index: int) -> dict[str, Any]:
+    """What the list says of a video: its label by name, and its group."""
+    row = manifest.rows[index]
+    return {"label": None if row.label is None else manifest.labels[row.label], "group": row.group}
 
 
 def lost_row(file: Path, lost: Lost) -> dict[str, Any]:

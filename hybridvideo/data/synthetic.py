@@ -30,6 +30,7 @@ import numpy as np
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from hybridvideo.documents import read_json
 from hybridvideo.errors import UserError
 
 CLASSES: tuple[str, ...] = ("left", "right", "up", "down", "clockwise", "anticlockwise", "approach", "recede")
@@ -352,7 +353,7 @@ def _is_complete(folder: Path, arguments: Arguments) -> bool:
     """Whether the folder holds this data set; refuses one that holds, or began to hold, another."""
     for name, complete in (("dataset.json", True), ("dataset.json.part", False)):
         if (folder / name).exists():
-            if json.loads((folder / name).read_text()) != asdict(arguments):
+            if read_json(folder / name, "give an empty folder") != asdict(arguments):
                 raise UserError(f"{folder} holds a data set of other arguments; give an empty folder")
             return complete
     if folder.exists() and any(folder.iterdir()):

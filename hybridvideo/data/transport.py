@@ -11,6 +11,7 @@ import mmap
 import os
 import pickle
 import socket
+import struct
 import tempfile
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
@@ -55,9 +56,7 @@ def send(connection: Connection, value: Any) -> None:
         message = file.getbuffer()
         message[:COUNT] = len(pickler.descriptors).to_bytes(COUNT)
         connection.send_bytes(message)
-        for start in range(0, len(pickler.descriptors), MOST_AT_ONCE):
-            with _as_socket(connection) as channel:
-                socket.send_fds(channel, [b"\0"], pickler.descriptors[start : start + MOST_AT_ONCE])
+        send_descriptors(connection, pickler.descriptors)
     finally:
         for descriptor in {*pickler.descriptors, *_shared.values()}:
             os.close(descriptor)
@@ -70,20 +69,37 @@ def receive(connection: Connection) -> Any:
     descriptors: list[int] = []
     try:
         count = int.from_bytes(message[:COUNT])
-        while len(descriptors) < count:
-            descriptors += _receive_descriptors(connection, min(MOST_AT_ONCE, count - len(descriptors)))
+        receive_descriptors(connection, count, descriptors)
         return _Unpickler(io.BytesIO(memoryview(message)[COUNT:]), descriptors).load()
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
 
 
-def _receive_descriptors(connection: Connection, count: int) -> list[int]:
+def send_descriptors(connection: Connection, descriptors: Sequence[int]) -> None:
+    """Open files, which stay open here."""
+    for start in range(0, len(descriptors), MOST_AT_ONCE):
+        with _as_socket(connection) as channel:
+            socket.send_fds(channel, [b"\0"], descriptors[start : start + MOST_AT_ONCE])
+
+
+def receive_descriptors(connection: Connection, count: int, received: list[int]) -> None:
+    """Add the next `count` open files to `received`, for the caller to close. Raises EOFError or OSError."""
+    while len(received) < count:
+        with _as_socket(connection) as channel:
+            more = min(MOST_AT_ONCE, count - len(received))
+            _, descriptors, _, _ = socket.recv_fds(channel, 1, more, getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+        if not descriptors:
+            raise EOFError
+        received += descriptors
+
+
+def limit_waiting(connection: Connection, seconds: float) -> None:
+    """From now on sending and receiving raise BlockingIOError after so long without a byte."""
     with _as_socket(connection) as channel:
-        _, descriptors, _, _ = socket.recv_fds(channel, 1, count, getattr(socket, "MSG_CMSG_CLOEXEC", 0))
-    if not descriptors:
-        raise EOFError
-    return descriptors
+        time = struct.pack("ll", int(seconds), max(int(seconds % 1 * 1e6), 1))
+        channel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, time)
+        channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, time)
 
 
 class _Pickler(ForkingPickler):
@@ -132,13 +148,19 @@ class _Unpickler(pickle.Unpickler):
 
 def _new_memory(size: int) -> tuple[int, torch.Tensor]:
     """A descriptor, which the caller closes, and its memory as uint8 (size,)."""
+    descriptor = new_file(size)
+    return descriptor, _mapped(descriptor, size)
+
+
+def new_file(size: int) -> int:
+    """A descriptor of so many zeros in memory, without a name; the caller closes it."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("hybridvideo")
     else:
         with tempfile.TemporaryFile() as file:
             descriptor = os.dup(file.fileno())
     os.truncate(descriptor, size)
-    return descriptor, _mapped(descriptor, size)
+    return descriptor
 
 
 def _mapped(descriptor: int, size: int) -> torch.Tensor:

@@ -1,38 +1,86 @@
-"""What runs in a worker process: the items of a task one by one, marked while they last, then the batch.
+"""What runs in a worker process: the items of a task one by one, then the batch; a mark says where it is.
 
-A worker has one thread, is deaf to Ctrl-C and SIGTERM, ends with the main process whatever it is doing, and is the
-first to go where memory ends.
+A worker has one thread, is deaf to Ctrl-C and SIGTERM, ends with the main process whatever it is doing (launcher.py),
+and is the first to go where memory ends.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
-import multiprocessing
+import mmap
 import os
 import pickle
 import platform
-import signal
+import sys
 import time
 import traceback
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from typing import Any, NoReturn, Protocol
 
 import torch
 
 from hybridvideo.data import transport
+from hybridvideo.errors import UserError
 
-NO_MEMORY = 77  # exit code of a worker whose item asked for more memory than there is
-
-# The numbers of a mark: position of the item in its task (or IDLE) and the time it was begun, written by the worker;
-# the first task that is still wanted, written by the main process.
-ITEM, SINCE, WANTED = range(3)
-IDLE = -1
+NO_MEMORY = 77  # exit code of a worker that asked for more memory than there is
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
+
+
+# ---- where a worker is
+
+STARTING, WAITING, BETWEEN, BATCHING, SENDING = range(-5, 0)
+PHASES = {
+    STARTING: "while starting",
+    WAITING: "while waiting for a task",
+    BETWEEN: "between two videos",
+    BATCHING: "while making a batch",
+    SENDING: "while sending a batch",
+}
+MOST_KEYS = 2**20  # of a task
+
+
+class Mark:
+    """Where a worker is, in memory that it shares with the main process.
+
+    place: one of PHASES, or number of the task * MOST_KEYS + position of the item in work. It is one number and is
+    written last, so that no death falls between an item and its time.
+    """
+
+    _PLACE, _SINCE, _WANTED = range(3)
+    SIZE = 3 * 8  # bytes
+
+    def __init__(self, descriptor: int) -> None:
+        self._numbers = memoryview(mmap.mmap(descriptor, self.SIZE)).cast("q")
+
+    def set(self, place: int) -> None:
+        """The worker: is there from now on."""
+        self._numbers[self._SINCE] = time.monotonic_ns()
+        self._numbers[self._PLACE] = place
+
+    @property
+    def place(self) -> int:
+        return self._numbers[self._PLACE]
+
+    @property
+    def since(self) -> float:
+        """By time.monotonic(), the same clock in all processes."""
+        return self._numbers[self._SINCE] / 1e9
+
+    @property
+    def wanted(self) -> int:
+        """The first task whose result is wanted, as the main process says."""
+        return self._numbers[self._WANTED]
+
+    @wanted.setter
+    def wanted(self, number: int) -> None:
+        self._numbers[self._WANTED] = number
+
+
+# ---- what it does
 
 
 @dataclass(frozen=True)
@@ -71,13 +119,18 @@ class Failure:
         raise self.error
 
 
-def serve(connection: Connection, mark: Any, work: Work) -> None:
+def serve(pipe: int, mark_file: int) -> None:
     """Do tasks until the main process is gone."""
     _prepare()
-    with contextlib.suppress(EOFError, OSError):
+    mark = Mark(mark_file)
+    with Connection(pipe) as connection, contextlib.suppress(EOFError, OSError):
+        work = _unpacked(*connection.recv())
         while True:
+            mark.set(WAITING)
             number, keys, lost = connection.recv()
-            result = _attempt(work, number, keys, lost, mark)
+            mark.set(BETWEEN)
+            result = work if isinstance(work, Failure) else _attempt(work, number, keys, lost, mark)
+            mark.set(SENDING)
             try:
                 transport.send(connection, (number, result))
             except (pickle.PicklingError, AttributeError, TypeError) as error:
@@ -85,31 +138,62 @@ def serve(connection: Connection, mark: Any, work: Work) -> None:
             del result  # its memory belongs to the main process now
 
 
-def _attempt(work: Work, number: int, keys: Sequence[Any], lost: dict[int, Lost], mark: Any) -> Any:
+def packed(work: Work) -> tuple[str | None, list[str], bytes]:
+    """What a new worker is to know: the working directory, the folders of modules, the work."""
     try:
-        items = []
-        for position, key in enumerate(keys):
-            if number < mark[WANTED]:
-                return None
-            items.append(work.lost(key, lost[position]) if position in lost else _item(work, key, position, mark))
-        return work.batch(items)
+        here = os.getcwd()
+    except OSError:
+        here = None  # removed; absolute paths work
+    return here, sys.path, pickle.dumps(work)
+
+
+def _unpacked(folder: str | None, path: list[str], work: bytes) -> Work | Failure:
+    sys.path[:] = path
+    try:
+        if folder is not None:
+            os.chdir(folder)
+        unpacked: Work = pickle.loads(work)
+        return unpacked
+    except AttributeError as error:  # it stands in the main module, which no worker imports
+        advice = "what workers use has to be in a module of its own; or use workers=0"
+        return _portable(UserError(f"{error}; {advice}"))
     except Exception as error:
         return _portable(error)
 
 
-def _item(work: Work, key: Any, position: int, mark: Any) -> Any:
-    """One item, marked while it lasts. One that asks for too much memory ends the process, as the system would."""
-    mark[SINCE] = time.monotonic()
-    mark[ITEM] = position
+def _attempt(work: Work, number: int, keys: Sequence[Any], lost: dict[int, Lost], mark: Mark) -> Any:
     try:
-        item = work.item(key)
+        items = []
+        for position, key in enumerate(keys):
+            if number < mark.wanted:
+                return None
+            if position in lost:
+                items.append(work.lost(key, lost[position]))
+            else:
+                items.append(_item(work, key, number * MOST_KEYS + position, mark))
+        mark.set(BATCHING)
+        return work.batch(items)
     except Exception as error:
-        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
-            os._exit(NO_MEMORY)
-        mark[ITEM] = IDLE
+        _end_without_memory(error)
+        return _portable(error)
+
+
+def _item(work: Work, key: Any, place: int, mark: Mark) -> Any:
+    """One item, marked while it lasts."""
+    mark.set(place)
+    try:
+        return work.item(key)
+    except Exception as error:
+        _end_without_memory(error)
         raise
-    mark[ITEM] = IDLE
-    return item
+    finally:
+        mark.set(BETWEEN)
+
+
+def _end_without_memory(error: Exception) -> None:
+    """What asks for too much memory ends the process, as the system would."""
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        os._exit(NO_MEMORY)
 
 
 def _portable(error: Exception) -> Failure:
@@ -123,29 +207,12 @@ def _portable(error: Exception) -> Failure:
 
 
 def _prepare() -> None:
-    """One thread; deaf to signals to the whole group, since the main process decides when workers stop."""
+    """One thread; where memory ends, first to go."""
     transport.become_sender()
     torch.set_num_threads(1)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    _end_with_main()
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("800")
     keep_memory()
-
-
-def _end_with_main() -> None:
-    """Have the kernel end this process when the main process goes, even where a decoder hangs and holds Python's lock.
-
-    The main process holds the other end of the sentinel; when that closes, SIGIO comes, whose default is to end.
-    Elsewhere than on Linux a worker ends when it next looks at its pipe.
-    """
-    main = multiprocessing.parent_process()
-    if main is not None and platform.system() == "Linux":
-        fcntl.fcntl(main.sentinel, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(main.sentinel, fcntl.F_SETFL, fcntl.fcntl(main.sentinel, fcntl.F_GETFL) | os.O_ASYNC)
-        if wait([main.sentinel], 0):
-            os._exit(1)  # it went before this
 
 
 def keep_memory() -> None:

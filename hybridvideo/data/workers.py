@@ -4,10 +4,13 @@
     a task = keys of a batch  --->  item(key) for each key, batch(items)     one pipe per worker, no lock is shared
     results in order          <---  the batch, its tensors in shared memory  (transport.py)
 
-While a worker works, its mark (a few numbers in shared memory) says at which item it is and since when. An item past
-its deadline gets its worker killed; a worker that dies (native crash, out of memory) is noticed at once. Either is a
-strike for the item: a fresh worker takes the same task again. At the second strike the item is lost: from then on
-`lost(key, why)` stands in its place. Everything else comes as if nothing had happened.
+A worker's mark (a few numbers in shared memory) says where it is and since when. One that is past its deadline is
+killed; one that dies (native crash, out of memory) is noticed at once. Where it was at an item, that is a strike for
+the item: a fresh worker takes the same task again. At the second strike the item is lost: from then on `lost(key, why)`
+stands in its place. Everything else comes as if nothing had happened. Deaths outside of any item (while starting,
+batching, sending) are nobody's fault: the task is done again, and after a few of them the machine is called to blame.
+
+Workers are started clean (launcher.py): they know nothing of the main module, which needs no guard.
 """
 
 from __future__ import annotations
@@ -15,34 +18,29 @@ from __future__ import annotations
 import contextlib
 import math
 import multiprocessing
+import os
 import signal
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
-from multiprocessing.context import BaseContext
-from multiprocessing.sharedctypes import RawArray
 from multiprocessing.util import Finalize
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
 from hybridvideo.data import transport
-from hybridvideo.data.worker import IDLE, ITEM, NO_MEMORY, SINCE, WANTED, Failure, Lost, Work, serve
+from hybridvideo.data.launcher import LAUNCHER
+from hybridvideo.data.worker import MOST_KEYS, NO_MEMORY, PHASES, STARTING, Failure, Lost, Mark, Work, packed
 from hybridvideo.errors import EnvironmentFault, UserError
 
 __all__ = ["DEADLINE", "Lost", "Work", "Workers", "each"]
 
-DEADLINE = 120.0  # seconds an item may take, by the clock
+DEADLINE = 120.0  # seconds an item may take, by the clock; also what is between items
+STARTING_SECONDS = 60.0  # that starting may take at least, whatever the deadline
 STRIKES = 2  # deaths of a worker at one item until the item is lost
-UNEXPLAINED = 5  # deaths in a row outside any item until the machine is to blame
+UNEXPLAINED = 5  # deaths outside any item, in a row or with one task, until the machine is to blame
 EACH_AHEAD = 64  # tasks for each worker that `each` may be ahead of one that takes long
-PRELOAD = ["hybridvideo.data.dataset", "hybridvideo.data.decode.pyav"]
-
-UNSTARTED = (
-    "their error stands above; a script that decodes needs `if __name__ == '__main__':` around what it does, "
-    "or 0 workers"
-)
 
 Task = TypeVar("Task", bound=Hashable)
 Result = TypeVar("Result")
@@ -55,60 +53,82 @@ Result = TypeVar("Result")
 class _Task:
     number: int
     keys: Sequence[Any]
+    unexplained: int = 0  # workers that died with it in hand, outside any item
 
 
 class _Process:
     """One worker as the main process sees it: its pipe, its mark, and the tasks it has, the one in work first."""
 
-    def __init__(self, work: Work) -> None:
-        context = _context()
-        self.connection, there = context.Pipe()
-        self.mark = RawArray("d", [IDLE, 0.0, 0.0])
+    def __init__(self, work: Work, deadline: float) -> None:
+        self.deadline = deadline
         self.tasks: deque[_Task] = deque()
-        # mypy does not know that every context has a Process
-        self.process = context.Process(target=serve, args=(there, self.mark, work), daemon=True)  # type: ignore[attr-defined]
-        self.process.start()
-        there.close()
+        self.busy_since = 0.0  # when it came to have something to do
+        message = packed(work)
+        file = transport.new_file(Mark.SIZE)
+        self.connection, there = multiprocessing.Pipe()
+        self.mark = Mark(file)
+        self.mark.set(STARTING)
+        try:
+            self.number = LAUNCHER.start(there.fileno(), file)
+        finally:
+            there.close()
+            os.close(file)
+        transport.limit_waiting(self.connection, max(deadline, STARTING_SECONDS))
+        self._send(message)
 
     def give(self, task: _Task, lost: dict[int, Lost]) -> None:
+        if not self.tasks:
+            self.busy_since = time.monotonic()
         self.tasks.append(task)
-        with contextlib.suppress(OSError):  # it just died: that is noticed where its pipe is read
-            self.connection.send((task.number, task.keys, lost))
+        self._send((task.number, task.keys, lost))
 
-    def item_in_work(self) -> int | None:
-        """Position of the item it is at, in its first task."""
-        position = int(self.mark[ITEM])
-        return position if self.tasks and position != IDLE else None
+    def _send(self, message: tuple[Any, ...]) -> None:
+        with contextlib.suppress(OSError):  # it just died or hangs: that is noticed where its pipe is read
+            self.connection.send(message)
 
-    def time_left(self, deadline: float) -> float:
-        """Seconds until it can be past its deadline; without end while it has nothing to do."""
-        if self.item_in_work() is None:
-            return deadline if self.tasks else math.inf
-        return float(self.mark[SINCE]) + deadline - time.monotonic()
+    def take(self) -> Any:
+        """The result of its first task, and its number."""
+        number, result = transport.receive(self.connection)
+        self.busy_since = time.monotonic()
+        task = self.tasks.popleft()
+        assert task.number == number, (task.number, number)
+        return task, result
+
+    def item(self, place: int) -> Any:
+        """The key that a place of its mark stands for; None for places outside items."""
+        number, position = divmod(place, MOST_KEYS)
+        keys = next((task.keys for task in self.tasks if task.number == number), None)
+        return None if place < 0 or keys is None else keys[position]
+
+    def time_left(self) -> float:
+        """Seconds until it is past its deadline; without end while it has nothing to do."""
+        if not self.tasks:
+            return math.inf
+        place, since = self.mark.place, self.mark.since
+        allowed = max(self.deadline, STARTING_SECONDS) if place == STARTING else self.deadline
+        # outside items it may have waited for this process, which was away
+        return (since if place >= 0 else max(since, self.busy_since)) + allowed - time.monotonic()
 
     def end(self, patience: float = 0.0) -> int | None:
         """Kill it if it lives `patience` seconds from now, close all that belongs to it; gives its exit code."""
-        self.process.join(patience)
-        self.process.kill()
-        self.process.join()
-        code: int | None = self.process.exitcode
-        self.process.close()
+        (code,) = LAUNCHER.end([self.number], patience)
         self.connection.close()
         return code
 
 
 @dataclass
 class _State:
-    """What is left to close, apart from `Workers` so that closing needs no living one."""
+    """What is left to close, apart from `Workers` so that closing needs no living one. owner: who started them."""
 
     processes: list[_Process] = field(default_factory=list)
+    owner: int = field(default_factory=os.getpid)
 
     def close(self) -> None:
         processes, self.processes = self.processes, []
+        if processes and self.owner == os.getpid():
+            LAUNCHER.end([process.number for process in processes])
         for process in processes:
-            process.process.kill()
-        for process in processes:
-            process.end()
+            process.connection.close()
 
 
 class Workers:
@@ -135,15 +155,19 @@ class Workers:
         self._wanted = 0  # the first task whose result is wanted
         self._turn = 0  # number of the iteration
         self._ended = True  # whether it has no task that is not given out
+        self._new_state()
+
+    def _new_state(self) -> None:
         self._state = _State()
-        # Before multiprocessing ends daemons at exit; never in a fork of this process, which has no workers.
-        Finalize(self, self._state.close, exitpriority=10)
+        Finalize(self, self._state.close, exitpriority=10)  # before the launcher; never in a fork of this process
 
     def run(self, tasks: Iterable[Sequence[Any]]) -> Iterator[Any]:
         """The result of each task, in their order. What the work raises is raised in its turn, with its type.
 
         One iteration at a time: a new one ends the one before. Raises EnvironmentFault where workers cannot work.
         """
+        if self._state.owner != os.getpid():  # this is a fork: the workers are the parent's
+            self._new_state()
         self._forget()
         self._turn, self._ended = self._turn + 1, False
         turn, number = self._turn, self._next
@@ -187,14 +211,14 @@ class Workers:
         self._results.clear()
         self._again.clear()
         for process in self._state.processes:
-            process.mark[WANTED] = self._wanted
+            process.mark.wanted = self._wanted
 
     def _give_out(self, waiting: Iterator[Sequence[Any]], awaited: int) -> None:
         """Fill up the workers, evenly, those that died replaced."""
         processes = self._state.processes
         while len(processes) < self.count:
-            processes.append(_Process(self.work))
-            processes[-1].mark[WANTED] = self._wanted
+            processes.append(_Process(self.work, self.deadline))
+            processes[-1].mark.wanted = self._wanted
         for depth in range(1, self.depth + 1):
             for process in processes:
                 if len(process.tasks) < depth and (task := self._next_task(waiting, awaited)):
@@ -208,6 +232,7 @@ class Workers:
         if (keys := next(waiting, None)) is None:
             self._ended = True
             return None
+        assert len(keys) < MOST_KEYS, len(keys)
         self._next += 1
         return _Task(self._next - 1, keys)
 
@@ -218,26 +243,28 @@ class Workers:
     def _listen(self) -> None:
         """Wait until a worker sends something, dies or is past its deadline, and deal with all that did."""
         processes = self._state.processes
-        left = min(process.time_left(self.deadline) for process in processes)
-        ready = wait([process.connection for process in processes], None if left == math.inf else max(left, 0.0))
+        left = min(process.time_left() for process in processes)
+        patience = None if left == math.inf else min(max(left, 0.0), self.deadline)  # one that starts has longer
+        ready = wait([process.connection for process in processes], patience)
         for process in list(processes):
             if process.connection in ready:
                 self._receive(process)
         for process in list(processes):
-            if process.time_left(self.deadline) < 0 and not process.connection.poll():
-                self._replace(process, "timeout")
+            place = process.mark.place
+            if process.time_left() < 0 and not process.connection.poll():
+                self._replace(process, "timeout", place)
 
     def _receive(self, process: _Process) -> None:
         """All that a worker has sent; its end, if that is what came."""
         try:
             while process.connection.poll():
-                number, result = transport.receive(process.connection)
-                task = process.tasks.popleft()
-                assert task.number == number, (task.number, number)
+                task, result = process.take()
                 self._unexplained = 0
                 self._forgive(task)
-                if number >= self._wanted:
-                    self._results[number] = result
+                if task.number >= self._wanted:
+                    self._results[task.number] = result
+        except BlockingIOError:  # a message that does not go on
+            self._replace(process, "timeout", process.mark.place)
         except (EOFError, OSError):
             self._replace(process, "crashed")
 
@@ -247,25 +274,33 @@ class Workers:
             for key in task.keys:
                 self._strikes.pop(self.work.identity(key), None)
 
-    def _replace(self, process: _Process, status: str) -> None:
-        """A worker is dead or past its deadline: note the strike, have its tasks done again by another."""
+    def _replace(self, process: _Process, status: str, place: int | None = None) -> None:
+        """A worker is dead or past its deadline: note the strike, have its tasks done again by another.
+
+        place: where it was when its time was up. Where it has moved on since, nobody gets a strike.
+        """
         self._state.processes.remove(process)
-        position = process.item_in_work()
         code = process.end(patience=1.0 if status == "crashed" else 0.0)  # its exit code comes in a moment
-        if position is None:
-            self._note_unexplained(code)
+        last = process.mark.place
+        key = process.item(last)
+        if key is None or code is None or place not in (None, last):
+            self._note_unexplained(process, status, code, last)
         else:
-            identity = self.work.identity(process.tasks[0].keys[position])
-            self._strikes[identity] += 1
-            if self._strikes[identity] >= STRIKES:
-                self.lost[identity] = Lost(status, self._why(status, code))
+            self._strike(self.work.identity(key), Lost(status, self._why(status, code)))
         self._again.extendleft(task for task in reversed(process.tasks) if task.number >= self._wanted)
 
-    def _note_unexplained(self, code: int | None) -> None:
+    def _strike(self, identity: Hashable, lost: Lost) -> None:
+        self._strikes[identity] += 1
+        if self._strikes[identity] >= STRIKES:
+            self.lost[identity] = lost
+
+    def _note_unexplained(self, process: _Process, status: str, code: int | None, place: int) -> None:
         self._unexplained += 1
-        if self._unexplained >= UNEXPLAINED:
-            advice = UNSTARTED if code == 1 else "memory may be short: lower the number of workers"
-            raise EnvironmentFault(f"worker processes end before they come to a video ({_death(code)}); {advice}")
+        for task in list(process.tasks)[:1]:
+            task.unexplained += 1
+        times = max(self._unexplained, *(task.unexplained for task in process.tasks), 0)
+        if times >= UNEXPLAINED:
+            raise EnvironmentFault(_unexplained(status, code, place, times))
 
     def _why(self, status: str, code: int | None) -> str:
         if status == "timeout":
@@ -273,27 +308,28 @@ class Workers:
         return f"ended its decoding process {STRIKES} times ({_death(code)})"
 
 
+def _unexplained(status: str, code: int | None, place: int, times: int) -> str:
+    """One line on workers that end where no file is to blame, and what to do."""
+    where = PHASES.get(place, "while they move on")
+    if status == "timeout":
+        what = f"hang {where}, {times} times"
+        advice = "the machine or its disks may be overloaded: lower the number of workers, or raise the deadline"
+    else:
+        what = f"end {where}, {times} times ({_death(code)})"
+        advice = "their error stands above" if code == 1 else "memory may be short: lower the number of workers"
+    return f"worker processes {what}; {advice}"
+
+
 def _death(code: int | None) -> str:
     """An exit code in words."""
     if code == NO_MEMORY:
         return "out of memory"
-    if code is None or code >= 0:
+    if code is None:
+        return "with the process that starts them"
+    if code >= 0:
         return f"exit code {code}"
     name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
     return f"{name}, perhaps out of memory" if name == "SIGKILL" else name
-
-
-def _context() -> BaseContext:
-    """How workers start: from a clean server process that has imported this package once.
-
-    A fork of the training process would copy locks held by its threads (BLAS, trackers, CUDA); a fresh
-    interpreter for each worker would import torch again.
-    """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
-    return context
 
 
 # ---- one call for each task

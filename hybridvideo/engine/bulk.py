@@ -27,17 +27,19 @@ Paths = str | Path | Iterable[str | Path] | Manifest
 def classify(
     model: VideoModel, paths: Paths, *, views: EvalConfig | None = None, top_k: int = 5, workers: int = 2,
     deadline: float = DEADLINE, quarantine: str | None = None, device: str | torch.device = "cpu",
-    precision: Precision = "fp32",
+    precision: Precision = "fp32", order: Iterable[int] | None = None,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Classes of videos.
 
     Args:
-        model: from `load_model`.
+        model: from `load_model`; it is moved to `device` and set to evaluation.
         paths: a folder, a list file, a video, or several paths.
         views: clips by crops of each video; default: what the model was evaluated with.
         top_k: classes per video.
         workers: decoding processes. deadline: seconds for one video, after which its process is ended and replaced.
         quarantine: table of a scan; what it found unusable is not opened.
+        device: such as "cuda" or "cuda:1". precision: "fp32", or "bf16" or "fp16" by autocast.
+        order: indices of the inputs to do, taken one by one as they can be read; default: all.
 
     Yields:
         For each video a dict with `index` (of the input), `path`, `status` ("ok", "partial", or why not), `reason`,
@@ -48,11 +50,11 @@ def classify(
     chosen = views or default_views(model)
     names = model.labels or tuple(str(i) for i in range(model.num_classes))
     reading = Reading(workers, deadline, quarantine)
-    for result in results(model, manifest, chosen, model, reading, device, precision):
+    for result in results(model, manifest, chosen, model, reading, device, precision, order):
         row = start_row(manifest, result)
         if len(result.outputs_VK):
-            scores, order = averaged(result.outputs_VK, chosen.average).topk(min(top_k, len(names)))
-            best = [names[i] for i in order.tolist()]
+            scores, classes = averaged(result.outputs_VK, chosen.average).topk(min(top_k, len(names)))
+            best = [names[i] for i in classes.tolist()]
             row |= {"label": best[0], "score": float(scores[0]), "topk_labels": best, "topk_scores": scores.tolist()}
         else:
             row |= {"label": None, "score": None, "topk_labels": [], "topk_scores": []}
@@ -62,30 +64,35 @@ def classify(
 def extract(
     model: VideoModel, paths: Paths, *, stage: str = "head", views: EvalConfig | None = None, workers: int = 2,
     deadline: float = DEADLINE, quarantine: str | None = None, device: str | torch.device = "cpu",
-    precision: Precision = "fp32",
+    precision: Precision = "fp32", as_numpy: bool = False, order: Iterable[int] | None = None,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Features of clips: one vector per clip, averaged over its crops.
 
     Args:
         stage: "head" for the features before the classifier, or a name of `model.stage_names`, whose grid is
             averaged over time and space.
+        as_numpy: features as arrays, not as lists.
+        views, workers and the others: as for `classify`; clips without crops are `EvalConfig(clips=4, crops=1)`.
+        order: as in `classify`, like all that is not named here.
 
     Yields:
         For each clip a dict with `index` (of the input), `path`, `status`, `reason`, `start`, `end` (seconds) and
-        `feature` (list of floats); a video that cannot be read gives one row whose start, end and feature are None.
+        `feature` (a list of D floats, or a float32 array (D,)); a video that cannot be read gives one row whose start,
+        end and feature are None.
     """
     manifest = as_manifest(paths)
     chosen = views or default_views(model)
     compute = feature_function(model, stage)
     reading = Reading(workers, deadline, quarantine)
-    for result in results(model, manifest, chosen, compute, reading, device, precision):
+    for result in results(model, manifest, chosen, compute, reading, device, precision, order):
         row = start_row(manifest, result)
         if not len(result.outputs_VK):
             yield {**row, "start": None, "end": None, "feature": None}
             continue
         features_KD = result.outputs_VK.unflatten(0, (chosen.clips, chosen.crops)).mean(1)
         for start, end, feature_D in zip(result.start, result.end, features_KD, strict=True):
-            yield {**row, "start": start, "end": end, "feature": feature_D.tolist()}
+            feature = feature_D.float().numpy() if as_numpy else feature_D.tolist()
+            yield {**row, "start": start, "end": end, "feature": feature}
 
 
 def feature_function(model: VideoModel, stage: str) -> Callable[[Tensor], Tensor]:
@@ -99,13 +106,13 @@ def feature_function(model: VideoModel, stage: str) -> Callable[[Tensor], Tensor
 
 def results(
     model: VideoModel, manifest: Manifest, views: EvalConfig, compute: Callable[[Tensor], Tensor],
-    reading: Reading, device: str | torch.device, precision: Precision,
+    reading: Reading, device: str | torch.device, precision: Precision, order: Iterable[int] | None = None,
 ) -> Iterator[VideoResult]:  # fmt: skip
     """All views of each video through `compute`."""
     prep = model.preprocessing or Preprocessing(normalisation=model.normalisation)
     target = torch.device(device)
     model.to(target).eval()
-    with open_views(manifest, prep, views, reading) as loader:
+    with open_views(manifest, prep, views, reading, order=order) as loader:
         yield from run_views(
             loader, compute, normalisation=prep.normalisation, device=target, batch_size=views.batch_size,
             precision=precision,

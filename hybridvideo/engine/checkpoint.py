@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from hybridvideo.documents import read_json
 from hybridvideo.errors import UserError
 from hybridvideo.models.contract import VideoModel
+from hybridvideo.parsing import parsed
 from hybridvideo.weights.checkpoint import ModelCard, write_checkpoint
 from hybridvideo.weights.folders import WEIGHTS, replacing, settle
 
 STATE, OPTIMIZER, RAW_WEIGHTS = "state.json", "optimizer.pt", "training.safetensors"
+LARGEST_STATE = 2**28  # bytes: the reasons of a million bad videos
 
 
 @dataclass
@@ -28,12 +32,16 @@ class LoopState:
     step: int = 0
     """Optimizer steps that are done."""
     clips_seen: int = 0
+    skipped: int = 0
+    """Steps that were left out."""
     skipped_in_a_row: int = 0
     loss_sum: float = 0.0
     """Of this epoch, over `weight_sum` clips."""
     weight_sum: float = 0.0
     seconds: float = 0.0
     """Of training, without validation."""
+    epoch_seconds: float = 0.0
+    epoch_skipped: int = 0
     best: float = -1.0
     """Best top-1 on the validation list."""
     bad: dict[str, list[str]] = field(default_factory=dict)
@@ -73,11 +81,13 @@ def load_run(folder: Path, evaluated: VideoModel, raw: VideoModel | None) -> tup
     """Weights into the models; gives the state and that of optimizer and scaler. UserError where it is damaged."""
     settle(folder)
     try:
-        state = LoopState(**json.loads((folder / STATE).read_text()))
+        damaged = "the checkpoint is damaged"
+        notes = read_json(folder / STATE, damaged, largest=LARGEST_STATE, any_name=True)
+        state = parsed(LoopState, notes, str(folder / STATE))
         evaluated.load_state_dict(load_file(folder / WEIGHTS))
         if raw is not None:
             raw.load_state_dict(load_file(folder / RAW_WEIGHTS))
         optimizer = torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True)
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
         raise UserError(f"cannot resume from {folder}: {str(error).splitlines()[0]}") from error
     return state, optimizer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -90,9 +91,10 @@ def score_share(
 
 
 def open_views(
-    manifest: Manifest, prep: Preprocessing, views: EvalConfig, reading: Reading, *, rank: int = 0, world: int = 1
-) -> Loader:
-    """All views of the videos of one process, in batches; to be closed."""
+    manifest: Manifest, prep: Preprocessing, views: EvalConfig, reading: Reading, *, rank: int = 0, world: int = 1,
+    order: Iterable[int] | None = None,
+) -> Loader:  # fmt: skip
+    """All views of the videos of one process, or of those in `order`, in batches; to be closed."""
     held = quarantined(reading.quarantine, manifest)
     dataset = ViewDataset(
         manifest, prep.clip, ViewTransform(prep.frame, views.crops), views.clips,
@@ -100,7 +102,7 @@ def open_views(
     )  # fmt: skip
     return view_loader(
         dataset, batch_videos=videos_per_batch(views), workers=reading.workers, deadline=reading.deadline,
-        rank=rank, world=world,
+        rank=rank, world=world, order=order,
     )  # fmt: skip
 
 
@@ -124,6 +126,14 @@ def row_of(result: VideoResult, manifest: Manifest, model: VideoModel, views: Ev
     return row
 
 
+def protocol(views: EvalConfig, prep: Preprocessing, precision: Precision) -> dict[str, Any]:
+    """How a list is scored, as far as the figures depend on it."""
+    return {
+        "clips": views.clips, "crops": views.crops, "average": views.average,
+        **plain(prep.clip), "frame": plain(prep.frame), "precision": precision,
+    }  # fmt: skip
+
+
 def summary(
     model: VideoModel, views: EvalConfig, prep: Preprocessing, precision: Precision, rows: list[dict[str, Any]],
     seconds: float,
@@ -140,10 +150,7 @@ def summary(
         "num_failed": len(failed),
         "failures": [{name: row[name] for name in ("path", "status", "reason")} for row in failed],
         "num_partial": sum(row["status"] == "partial" for row in read),
-        "protocol": {
-            "clips": views.clips, "crops": views.crops, "average": views.average,
-            **plain(prep.clip), "frame": plain(prep.frame), "precision": precision,
-        },
+        "protocol": protocol(views, prep, precision),
         "labels": list(labels),
         "seconds": seconds,
         "videos_per_second": len(rows) / max(seconds, 1e-9),

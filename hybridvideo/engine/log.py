@@ -1,8 +1,12 @@
-"""What a run tells: metrics.jsonl, Accelerate's trackers, and the list of videos that could not be read."""
+"""What a run tells: metrics.jsonl, Accelerate's trackers, a line per epoch, the list of bad videos."""
 
 from __future__ import annotations
 
 import json
+import math
+import sys
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +25,13 @@ class RunLog:
             self.write({"kind": "resume" if from_step else "start", "step": from_step})
 
     def write(self, line: dict[str, Any]) -> None:
-        """One line of metrics.jsonl; numbers go to the trackers too."""
+        """One line of metrics.jsonl, with the time; numbers go to the trackers too. What is not finite is null."""
         if not self.accelerator.is_main_process:
             return
+        line = {name: finite(value) for name, value in line.items()}
+        stamped = line | {"time": datetime.now(UTC).isoformat(timespec="milliseconds")}
         with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps(stamped, allow_nan=False) + "\n")
         numbers = {
             f"{line['kind']}/{name}": value
             for name, value in line.items()
@@ -34,11 +40,21 @@ class RunLog:
         if numbers:
             self.accelerator.log(numbers, step=line["step"])
 
+    def say(self, text: str) -> None:
+        """A line for the person, with the time; a progress bar stays below it."""
+        if self.accelerator.is_main_process:
+            print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
     def bad(self, videos: dict[str, list[str]]) -> None:
         """Rewrite the list of videos that were not read whole."""
         if self.accelerator.is_main_process and videos:
             rows = [{"path": path, "status": what[0], "reason": what[1]} for path, what in sorted(videos.items())]
             self.bad_path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def finite(value: Any) -> Any:
+    """The value, or None for a number that JSON has no word for."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def keep_until(path: Path, step: int) -> None:
@@ -54,3 +70,45 @@ def keep_until(path: Path, step: int) -> None:
         if row["step"] <= step:
             kept.append(line + "\n")
     path.write_text("".join(kept))
+
+
+# --- the line of an epoch ---------------------------------------------------------------------------------------------
+
+
+def epoch_text(line: dict[str, Any], epochs: int, best: float, lr: float, seconds_left: float) -> str:
+    """An epoch's line of metrics.jsonl for a person. `best`: top-1, or below 0 for none."""
+    parts = [f"train loss {number(line['train_loss'])}"]
+    if "val_loss" in line:
+        parts += [f"val loss {number(line['val_loss'])}", f"top-1 {percent(line['val_top1'])}",
+                  f"best {percent(best if best >= 0 else None)}"]  # fmt: skip
+    parts += [f"lr {lr:.2e}", f"{line['clips_per_second']:.3g} clips/s"]
+    parts += [f"{line[name]} {words}" for name, words in NOTED.items() if line.get(name)]
+    left = [f"{duration(seconds_left)} left"] if line["epoch"] + 1 < epochs else []
+    return f"epoch {line['epoch'] + 1}/{epochs}: {', '.join(parts + left)}"
+
+
+NOTED = {
+    "skipped_steps": "steps left out",
+    "bad_clips": "training videos not read whole",
+    "val_failed": "validation videos unreadable",
+    "val_not_finite": "validation videos without a finite score",
+}
+
+
+def number(value: float | None) -> str:
+    """A loss; a dash for none."""
+    return "-" if value is None or not math.isfinite(value) else f"{value:.3f}"
+
+
+def percent(share: float | None) -> str:
+    """A share; a dash for none."""
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def duration(seconds: float) -> str:
+    """Hours and minutes, or minutes and seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -1,5 +1,7 @@
 """What is said of predictions: accuracies with confidence intervals, and the confusion matrix.
 
+A video with a score that is no finite number was named nothing: it is wrong, and in no column of the matrix.
+
 N videos   K classes
 """
 
@@ -21,7 +23,7 @@ Z95 = 1.959964
 def in_top(scores_NK: Scores, labels_N: Labels, k: int) -> NDArray[np.bool_]:
     """Whether the true class is among the k of highest score; ties go to the class of lower index."""
     order_NK = np.argsort(-scores_NK, axis=1, kind="stable")
-    return (order_NK[:, :k] == labels_N[:, None]).any(1)
+    return (order_NK[:, :k] == labels_N[:, None]).any(1) & np.isfinite(scores_NK).all(1)
 
 
 def confusion_matrix(predicted_N: Labels, labels_N: Labels, num_classes: int) -> NDArray[np.int64]:
@@ -31,16 +33,14 @@ def confusion_matrix(predicted_N: Labels, labels_N: Labels, num_classes: int) ->
     return matrix
 
 
-def class_accuracies(confusion_KK: NDArray[np.int64]) -> NDArray[np.float64]:
+def class_accuracies(correct_K: Labels, totals_K: Labels) -> NDArray[np.float64]:
     """(K,) recall of each class; NaN where a class has no video."""
-    totals = confusion_KK.sum(1)
-    return np.where(totals > 0, np.diag(confusion_KK) / np.maximum(totals, 1), np.nan)
+    return np.where(totals_K > 0, correct_K / np.maximum(totals_K, 1), np.nan)
 
 
-def mean_class_accuracy(confusion_KK: NDArray[np.int64]) -> float:
+def mean_class_accuracy(correct_K: Labels, totals_K: Labels) -> float:
     """Mean recall of the classes that occur."""
-    accuracies = class_accuracies(confusion_KK)
-    present = accuracies[~np.isnan(accuracies)]
+    present = class_accuracies(correct_K, totals_K)[totals_K > 0]
     return float(present.mean()) if len(present) else 0.0
 
 
@@ -54,16 +54,15 @@ def wilson_interval(correct: int, total: int) -> Interval:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def mean_class_interval(confusion_KK: NDArray[np.int64]) -> Interval:
+def mean_class_interval(correct_K: Labels, totals_K: Labels) -> Interval:
     """95 % interval of the mean-class accuracy: normal, from the smoothed variance of each class's recall."""
-    totals = confusion_KK.sum(1)
-    seen = totals > 0
+    seen = totals_K > 0
     if not seen.any():
         return 0.0, 1.0
     # (x + 1) / (n + 2) keeps the variance of a class without a mistake above zero
-    smoothed = (np.diag(confusion_KK)[seen] + 1) / (totals[seen] + 2)
-    error = math.sqrt(float((smoothed * (1 - smoothed) / totals[seen]).sum())) / int(seen.sum())
-    accuracy = mean_class_accuracy(confusion_KK)
+    smoothed = (correct_K[seen] + 1) / (totals_K[seen] + 2)
+    error = math.sqrt(float((smoothed * (1 - smoothed) / totals_K[seen]).sum())) / int(seen.sum())
+    accuracy = mean_class_accuracy(correct_K, totals_K)
     return max(0.0, accuracy - Z95 * error), min(1.0, accuracy + Z95 * error)
 
 
@@ -86,19 +85,20 @@ def accuracy(scores_NK: Scores, labels_N: Labels, names: Sequence[str]) -> Accur
     scores_NK = scores_NK.reshape(-1, len(names))
     total = len(labels_N)
     top1, top5 = (int(in_top(scores_NK, labels_N, k).sum()) for k in (1, min(5, len(names))))
-    predicted_N = np.argmax(scores_NK, 1) if total else np.zeros(0, np.int64)
-    confusion_KK = confusion_matrix(predicted_N, labels_N, len(names))
-    recalls = class_accuracies(confusion_KK)
+    named_N = np.isfinite(scores_NK).all(1)
+    confusion_KK = confusion_matrix(np.argmax(scores_NK[named_N], 1), labels_N[named_N], len(names))
+    correct_K, totals_K = np.diag(confusion_KK), np.bincount(labels_N, minlength=len(names))
+    recalls = class_accuracies(correct_K, totals_K)
     return Accuracy(
         top1=top1 / max(total, 1),
         top5=top5 / max(total, 1),
-        mean_class_accuracy=mean_class_accuracy(confusion_KK),
+        mean_class_accuracy=mean_class_accuracy(correct_K, totals_K),
         top1_interval=wilson_interval(top1, total),
         top5_interval=wilson_interval(top5, total),
-        mean_class_accuracy_interval=mean_class_interval(confusion_KK),
+        mean_class_accuracy_interval=mean_class_interval(correct_K, totals_K),
         confusion=confusion_KK.tolist(),
         per_class=[
-            {"label": name, "videos": int(row.sum()), "accuracy": None if np.isnan(recall) else float(recall)}
-            for name, row, recall in zip(names, confusion_KK, recalls, strict=True)
+            {"label": name, "videos": int(videos), "accuracy": None if np.isnan(recall) else float(recall)}
+            for name, videos, recall in zip(names, totals_K, recalls, strict=True)
         ],
     )

@@ -11,6 +11,8 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from hybridvideo.text import shown
+
 SECONDS_BETWEEN_LINES = 15.0
 
 
@@ -21,9 +23,9 @@ class Advance(Protocol):
 
 
 @contextmanager
-def progress(label: str, total: int, shown: bool = True, done: int = 0) -> Iterator[Advance]:
-    """`advance(steps, note)` moves it on; `shown=False` (a process that is not the first) prints nothing."""
-    if not shown or total == 0:
+def progress(label: str, total: int, visible: bool = True, done: int = 0) -> Iterator[Advance]:
+    """`advance(steps, note)` moves it on; `visible=False` (a process that is not the first) prints nothing."""
+    if not visible or total == 0:
         yield lambda steps=1, note="": None
     elif sys.stderr.isatty():
         yield from bar(label, total, done)
@@ -34,17 +36,17 @@ def progress(label: str, total: int, shown: bool = True, done: int = 0) -> Itera
 def bar(label: str, total: int, done: int) -> Iterator[Advance]:
     """A rich progress bar on standard error."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
-        task = shown.add_task(label, total=total, completed=done, note="")
+    with Progress(*columns, console=Console(stderr=True), transient=True) as moving:
+        task = moving.add_task(shown(label), total=total, completed=done, note="")
 
         def advance(steps: int = 1, note: str = "") -> None:
-            shown.update(task, advance=steps, note=note)
+            moving.update(task, advance=steps, note=shown(note))
 
         yield advance
 
@@ -58,6 +60,6 @@ def lines(label: str, total: int, done: int) -> Advance:
         done += steps
         if time.monotonic() - printed > SECONDS_BETWEEN_LINES:
             printed = time.monotonic()
-            print(f"{label}: {done}/{total} {note}".rstrip(), file=sys.stderr, flush=True)
+            print(shown(f"{label}: {done}/{total} {note}".rstrip()), file=sys.stderr, flush=True)
 
     return advance

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.checkpoint import checkpoint
 
 from hybridvideo.config import Normalisation, Preprocessing
@@ -179,16 +179,16 @@ class AfterFrozen(nn.Module):
 
 @contextmanager
 def kept_statistics(model: nn.Module) -> Iterator[None]:
-    """BatchNorm in training computes as before, but does not count the batch in its running statistics."""
-    norms = (layer for layer in model.modules() if isinstance(layer, _BatchNorm))
-    kept = [(layer, layer.momentum, layer.num_batches_tracked) for layer in norms if layer.training]
-    for layer, *_ in kept:
-        layer.momentum, layer.num_batches_tracked = 0.0, None
+    """Layers in training compute as before, but what they note of the batch is forgotten: it was noted before."""
+    norms = [layer for layer in model.modules() if isinstance(layer, _NormBase) and layer.training]
+    kept = [(layer, name, buffer) for layer in norms for name, buffer in layer.named_buffers(recurse=False)]
+    for layer, name, buffer in kept:
+        setattr(layer, name, buffer.clone())
     try:
         yield
     finally:
-        for layer, momentum, batches in kept:
-            layer.momentum, layer.num_batches_tracked = momentum, batches
+        for layer, name, buffer in kept:
+            setattr(layer, name, buffer)
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -104,7 +104,7 @@ def demo_predictions(rows: Rows, most: int = 12) -> tuple[Html, ...]:
     failed = [row for row in rows if row.get("label") is None]
     if not rows:
         return ()
-    few = f"; the first {most}" if len(named) > most else ""
+    few = f"; the first {most} are listed" if len(named) > most else ""
     said = paragraph(f"{len(named)} held-out files, classified by the hybrid{few}.")
     return (said, *([prediction_table(named[:most])] if named else []), *unreadable_blocks(failed))
 

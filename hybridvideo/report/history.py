@@ -1,6 +1,7 @@
 """A training run's `metrics.jsonl` as curves and numbers.
 
-A resumed run writes some steps again; the later line of a step counts.
+A resumed run writes some steps again; the later line of a step counts. `seconds` (of training, without validation) and
+`clips_seen` of an epoch's line are those of the whole run up to there; what does not exist is null.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from hybridvideo.report.page import (
     Html,
@@ -18,13 +19,12 @@ from hybridvideo.report.page import (
     columns,
     duration,
     figure,
-    interval,
     paragraph,
     percent,
     readable,
 )
 from hybridvideo.report.plots import ACCENT, BAD, GOOD, SECOND, SOFT, Line, curves
-from hybridvideo.report.sections import Results, Rows, judged
+from hybridvideo.report.sections import Results, Rows, named_correctly, telling_measures
 
 # of a step row: key, title, name of the axis, how to read it, colour
 STEP_CHARTS = (
@@ -62,18 +62,21 @@ def line_of(rows: Sequence[Mapping[str, Any]], key: str, name: str, **style: Any
     return Line(name, [x for x, _ in points], [y for _, y in points], **style) if points else None
 
 
-def _finite(value: object) -> bool:
+def _finite(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def training_lead(rows: Rows, results: Results | None) -> str:
     epochs = of_kind(rows, "epoch")
-    took = f" in {duration(sum(float(row.get('seconds') or 0) for row in epochs))}" if epochs else ""
-    done = f"{len(epochs)} {'epoch' if len(epochs) == 1 else 'epochs'}{took}."
-    if results:
-        bounds = interval(results.get("top1_interval"))
-        done += f" On {judged(results)} validation videos it is right in {percent(results['top1'])} ({bounds})."
-    return done
+    count = epochs_done(epochs)
+    took = f" in {duration(epochs[-1]['seconds'])} of training" if epochs and _finite(epochs[-1].get("seconds")) else ""
+    done = f"{count} {'epoch' if count == 1 else 'epochs'}{took}."
+    return f"{done} {named_correctly(results, 'validation videos')}." if results else done
+
+
+def epochs_done(epochs: Rows) -> int:
+    """Epochs of the whole run, also where its first lines are gone."""
+    return int(epochs[-1]["epoch"]) + 1 if epochs else 0
 
 
 def training_cards(rows: Rows) -> tuple[Html, ...]:
@@ -81,17 +84,45 @@ def training_cards(rows: Rows) -> tuple[Html, ...]:
     if not epochs:
         return (paragraph("No epoch has been completed yet."),)
     last = epochs[-1]
-    items = [card("epochs", str(len(epochs)), f"{readable(last['step'])} steps")]
-    items.append(card("training loss", readable(last["train_loss"]), "last epoch"))
-    measured = [row for row in epochs if _finite(row.get("val_top1"))]
-    if measured:
-        best = max(measured, key=lambda row: float(row["val_top1"]))
-        items.append(card("validation top-1", percent(measured[-1]["val_top1"]), "last epoch, one view"))
-        items.append(card("best top-1", percent(best["val_top1"]), f"epoch {int(best['epoch']) + 1}, one view"))
-    items.append(card("speed", f"{float(last['clips_per_second']):.3g}", "clips a second, last epoch"))
     bad = int(last.get("bad_clips") or 0)
-    items.append(card("clips seen", readable(last["clips_seen"]), f"{bad} could not be read in the last epoch"))
-    return (cards(*items),)
+    skipped = len(of_kind(rows, "skipped"))
+    left_out = f", {readable(skipped)} left out (not finite)" if skipped else ""
+    return (
+        cards(
+            card("epochs", readable(epochs_done(epochs)), f"{readable(last['step'])} steps{left_out}"),
+            card("training loss", readable(last.get("train_loss")), "last epoch"),
+            *validation_cards(epochs),
+            card("speed", readable(speed_of_last(epochs)), "clips a second of training, last epoch"),
+            card("clips seen", readable(last.get("clips_seen")), f"{readable(bad)} videos were not read whole"),
+        ),
+    )
+
+
+def validation_cards(epochs: Rows) -> list[Html]:
+    """Accuracy after the last epoch and after the best; nothing of a run without validation."""
+    measured = [row for row in epochs if _finite(row.get("val_top1"))]
+    if not measured:
+        return []
+    best = max(measured, key=lambda row: float(row["val_top1"]))
+    return [
+        card("validation top-1", percent(epochs[-1].get("val_top1")), "last epoch, one view"),
+        card("best top-1", percent(best["val_top1"]), f"epoch {int(best['epoch']) + 1}, one view"),
+    ]
+
+
+def speed_of_last(epochs: Rows) -> float | None:
+    """Clips a second in the last epoch alone; None where its own share of the run cannot be told."""
+    start = {"epoch": -1, "clips_seen": 0, "seconds": 0}
+    before, last = [start, *epochs][-2:]
+    if int(last["epoch"]) != int(before["epoch"]) + 1:
+        return None
+    clips, seconds = (grown(before.get(key), last.get(key)) for key in ("clips_seen", "seconds"))
+    return clips / seconds if clips is not None and seconds else None
+
+
+def grown(before: object, after: object) -> float | None:
+    """By how much a total has grown; None where one is not known."""
+    return float(after) - float(before) if _finite(before) and _finite(after) else None
 
 
 def curve_blocks(rows: Rows, results: Results | None = None) -> tuple[Html, ...]:
@@ -102,11 +133,12 @@ def curve_blocks(rows: Rows, results: Results | None = None) -> tuple[Html, ...]
         line_of(epochs, "train_loss", "training, mean of the epoch", colour=ACCENT),
         line_of(epochs, "val_loss", "validation", colour=SECOND),
     )
-    few = results is not None and len(results["labels"]) <= 5
+    # Of a run that is not yet evaluated the classes are not known, but top-5 of five or fewer is always 1.
+    telling = "top5" in telling_measures(results) if results else any(row.get("val_top5") != 1 for row in epochs)
     accuracies = (
         line_of(epochs, "val_top1", "top-1", colour=ACCENT),
         line_of(epochs, "val_mean_class_accuracy", "mean of classes", colour=GOOD, dashed=True),
-        None if few else line_of(epochs, "val_top5", "top-5", colour=SOFT),
+        line_of(epochs, "val_top5", "top-5", colour=SOFT) if telling else None,
     )
     chance = 1 / len(results["labels"]) if results else None
     blocks = []

@@ -1,19 +1,22 @@
 """The building blocks of a page, and the one HTML file they are written to.
 
 `Html` is markup; a plain `str` is text. Every block escapes the text it is given, so nothing from a file name, a label
-or a config can become markup. A page holds its style and its pictures itself: no script, no link to anything outside.
+or a config can become markup, turn the direction of writing or hide. A page holds its style and its pictures itself: no
+script, no link to anything outside.
 """
 
 from __future__ import annotations
 
 import html
 import math
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NewType, TypeGuard
+
+from hybridvideo.files import write_text
+from hybridvideo.text import shown
 
 Html = NewType("Html", str)
 Cell = str | int | float | None
@@ -56,6 +59,7 @@ h1{font-size:28px;line-height:1.2;margin:0 0 8px;letter-spacing:-.01em;overflow-
 h2{font-size:19px;margin:40px 0 12px}
 h3{font-size:15px;margin:0 0 8px}
 p{margin:0 0 12px;max-width:78ch}
+p,h2,h3,summary,figcaption,footer{overflow-wrap:anywhere}
 .lead{font-size:17px;color:var(--soft);overflow-wrap:anywhere}
 nav{display:flex;flex-wrap:wrap;gap:4px 18px;margin-top:14px;padding-bottom:14px;border-bottom:1px solid var(--line)}
 a{color:var(--accent);text-decoration:none}
@@ -70,7 +74,7 @@ a:hover{text-decoration:underline}
 .card.big{border-top:4px solid var(--tone,var(--line))}
 .card.big .value{font-size:46px;color:var(--tone,var(--ink))}
 figure{margin:0}
-figure svg{display:block;width:100%;min-width:min(440px,var(--natural));height:auto;margin:0 auto}
+figure svg{display:block;width:100%;height:auto;margin:0 auto}
 figure svg text{font-family:inherit!important}
 figcaption{color:var(--soft);font-size:13px;margin-top:8px}
 .scroll{overflow-x:auto;max-width:100%}
@@ -97,6 +101,9 @@ pre{margin:0;overflow-x:auto;font:13px/1.5 ui-monospace,SFMono-Regular,Menlo,Con
 .clip .file{color:var(--soft);padding:0 10px 8px;margin-top:-6px}
 section>*+*,.stack>*+*{margin-top:14px}
 footer{color:var(--soft);font-size:13px;margin-top:40px;padding-bottom:40px}
+@media(max-width:600px){header,main,footer{padding:0 12px}header{padding-top:20px}h1{font-size:22px}
+.box{padding:12px}.card .value{font-size:21px}.card.big .value{font-size:34px}.facts td:first-child{white-space:normal;
+width:40%;padding-right:12px}th,td{padding-right:10px}.cards{grid-template-columns:repeat(auto-fit,minmax(130px,1fr))}}
 @media print{body{background:none}.box,.clip{break-inside:avoid}nav{display:none}}
 """
 )
@@ -142,7 +149,9 @@ def readable(value: object) -> str:
     if isinstance(value, int):
         return f"{value:,}".replace(",", " ")
     if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) < 10_000 else f"{value:,.0f}".replace(",", " ")
+        if not math.isfinite(value):
+            return "–"
+        return f"{value:.4g}" if abs(value) < 9_999.5 else f"{value:,.0f}".replace(",", " ")
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {readable(item)}" for key, item in value.items())
     if isinstance(value, (list, tuple)):
@@ -154,8 +163,8 @@ def readable(value: object) -> str:
 
 
 def text(words: str) -> Html:
-    """`words` with everything that could be markup escaped."""
-    return Html(html.escape(words, quote=True))
+    """`words` on one line, with everything that could be markup or would not be seen escaped."""
+    return Html(html.escape(shown(words), quote=True))
 
 
 def join(blocks: Iterable[Html]) -> Html:
@@ -234,7 +243,8 @@ def facts(pairs: Mapping[str, object]) -> Html:
 
 def preformatted(words: str) -> Html:
     """Text as it stands, such as a YAML file; wide lines scroll."""
-    return Html(f"<pre>{text(words)}</pre>")
+    lines = "\n".join(text(line) for line in words.split("\n"))
+    return Html(f"<pre>{lines}</pre>")
 
 
 def folded(summary: str, *blocks: Html) -> Html:
@@ -259,11 +269,11 @@ class Section:
 
 def page(title: str, lead: str, sections: Sequence[Section]) -> Html:
     """The whole document. Sections without blocks are left out."""
-    shown = [section for section in sections if section.blocks]
-    links = join(Html(f'<a href="#{section.anchor}">{text(section.title)}</a>') for section in shown)
+    filled = [section for section in sections if section.blocks]
+    links = join(Html(f'<a href="#{section.anchor}">{text(section.title)}</a>') for section in filled)
     body = join(
         Html(f'<section id="{section.anchor}"><h2>{text(section.title)}</h2>\n{join(section.blocks)}</section>')
-        for section in shown
+        for section in filled
     )
     return Html(
         f"""<!doctype html>
@@ -283,11 +293,6 @@ def page(title: str, lead: str, sections: Sequence[Section]) -> Html:
 
 
 def write_page(path: str | Path, document: Html) -> Path:
-    """Write the document whole or not at all; folders that are missing are made."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name}.{os.getpid()}")
-    # A file name may hold bytes that are no UTF-8 (surrogates in a str): they are shown as question marks.
-    aside.write_bytes(document.encode("utf-8", "replace"))
-    aside.replace(target)
-    return target
+    """Write the document whole or not at all; folders that are missing are made. Raises EnvironmentFault."""
+    write_text(Path(path), document)
+    return Path(path)

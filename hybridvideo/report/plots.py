@@ -17,9 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from hybridvideo.report.page import THEME, Html, duration, known, text
+from hybridvideo.text import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.collections import PathCollection
     from matplotlib.figure import Figure
 
 INK, SOFT, LINE = (THEME[name][0] for name in ("ink", "soft", "line"))
@@ -30,6 +32,8 @@ MARKERS = ("o", "^", "s", "D")
 
 PIXELS_PER_INCH = 95
 """Of a figure at its largest on the page, so that text has one size in all of them."""
+WIDTH = 4.8
+"""Inches of most figures: half a page on a screen, and on a phone, where they shrink to its width, still to be read."""
 CELLS_WITH_TEXT = 20
 CLASSES_WITH_NAMES = 40
 GROUPS_WITH_LEGEND = 24
@@ -103,12 +107,18 @@ def _svg(drawing: Figure, says: str) -> Html:
         drawing.savefig(target, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     body = target.getvalue()
     body = re.sub(r"<metadata>.*?</metadata>", "", body[body.index("<svg") :], flags=re.DOTALL)
-    body = re.sub(r'\sxmlns(:xlink)?="[^"]*"', "", body).replace("xlink:href", "href")
-    for name, (light, _) in THEME.items():
-        body = body.replace(light, f"var(--{name})")
+    body = re.sub(r"<[^>]*>", lambda tag: _for_a_page(tag[0]), body)
     widest = drawing.get_figwidth() * PIXELS_PER_INCH
-    opening = f'<svg role="img" aria-label="{text(says)}" style="--natural:{widest:.0f}px;max-width:{widest:.0f}px"'
+    opening = f'<svg role="img" aria-label="{text(says)}" style="max-width:{widest:.0f}px"'
     return Html(body.replace("<svg", opening, 1).strip())
+
+
+def _for_a_page(tag: str) -> str:
+    """An SVG tag as HTML has it, with the page's colours; what stands between tags is text and stays."""
+    tag = re.sub(r'\sxmlns(:xlink)?="[^"]*"', "", tag).replace("xlink:href", "href")
+    for name, (light, _) in THEME.items():
+        tag = tag.replace(light, f"var(--{name})")
+    return tag
 
 
 def _styled() -> Any:
@@ -118,8 +128,8 @@ def _styled() -> Any:
 
 
 def shortened(label: str, length: int = 22) -> str:
-    """A label no longer than `length`, its end cut."""
-    flat = " ".join(label.split())
+    """A label as it may be shown, no longer than `length`, its end cut."""
+    flat = shown(" ".join(label.split()))
     return flat if len(flat) <= length else flat[: length - 1] + "…"
 
 
@@ -127,14 +137,17 @@ def shortened(label: str, length: int = 22) -> str:
 
 
 def curves(lines: Sequence[Line], *, x: str, y: str, share: bool = False, chance: float | None = None) -> Html:
-    """Curves over a common axis; points that are not finite are left out. `share`: y is a share, shown in percent."""
+    """Curves over steps; points that are not finite are left out. `share`: y is a share, shown in percent."""
+    from matplotlib.ticker import MaxNLocator
+
     with _styled():
-        drawing, axes = _figure(6, 3.3)
+        drawing, axes = _figure(WIDTH, 3)
         for line in lines:
             _draw(axes, line)
         axes.set_xlabel(x)
         axes.set_ylabel(y)
         axes.margins(x=0.02)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if chance is not None:
             axes.axhline(chance, color=SOFT, linewidth=1, linestyle=":", label="chance")
         if share:
@@ -174,7 +187,7 @@ def _percent(axis: Any) -> None:
 def accuracy_bars(entries: Sequence[Accuracy], *, chance: float | None = None) -> Html:
     """A bar for each accuracy with its confidence interval as a whisker, and the chance level as a dotted line."""
     with _styled():
-        drawing, axes = _figure(8, 0.75 + 0.52 * len(entries))
+        drawing, axes = _figure(WIDTH, 0.75 + 0.45 * len(entries))
         for place, entry in enumerate(entries):
             axes.barh(place, entry.value, height=0.5, color=entry.colour)
             end = entry.value
@@ -203,7 +216,7 @@ def score_histogram(scores: Sequence[float], correct: Sequence[bool] | None = No
     edges = np.linspace(0, 1, 21).tolist()
     values = np.clip(np.asarray(scores, dtype=float), 0, 1)
     with _styled():
-        drawing, axes = _figure(6, 3)
+        drawing, axes = _figure(WIDTH, 3)
         if correct is None:
             axes.hist(values, edges, color=ACCENT, rwidth=0.9)
         else:
@@ -223,7 +236,7 @@ def stage_bars(seconds: Mapping[str, float]) -> Html:
     """How long each stage of a job took, in the order given."""
     longest = max(seconds.values(), default=1.0) or 1.0
     with _styled():
-        drawing, axes = _figure(6, 0.5 + 0.32 * max(len(seconds), 1))
+        drawing, axes = _figure(WIDTH, 0.5 + 0.32 * max(len(seconds), 1))
         for place, value in enumerate(seconds.values()):
             axes.barh(place, value, height=0.55, color=ACCENT)
             axes.text(value + 0.012 * longest, place, duration(value), va="center", fontsize=8)
@@ -330,19 +343,20 @@ def feature_scatter(features_ND: npt.ArrayLike, groups: Sequence[str] | None = N
     names = np.asarray([groups[index] for index in kept.tolist()]) if groups is not None else np.full(len(kept), "")
     places, held = principal_plane(features[kept])
     with _styled():
-        drawing, axes = _figure(8, 4.6)
-        for number, name in enumerate(dict.fromkeys(names.tolist())):
-            _scatter(axes, places[names == name], str(name), number)
+        drawing, axes = _figure(1.2 * WIDTH, 4)
+        groups_shown = list(dict.fromkeys(names.tolist()))
+        dots = [_scatter(axes, places[names == name], number) for number, name in enumerate(groups_shown)]
         axes.set_xlabel(f"first principal direction (the two hold {100 * held:.0f} % of the variance)")
         axes.set_ylabel("second principal direction")
         axes.tick_params(labelbottom=False, labelleft=False, length=0)
-        if 1 < len(set(names.tolist())) <= GROUPS_WITH_LEGEND:
-            drawing.legend(loc="outside right upper", fontsize=8, handletextpad=0.2)
+        if 1 < len(groups_shown) <= GROUPS_WITH_LEGEND:
+            labels = [shortened(str(name)) for name in groups_shown]
+            drawing.legend(dots, labels, loc="outside right upper", fontsize=8, handletextpad=0.2)
         return _svg(drawing, f"{len(kept)} clips in the principal plane of their features")
 
 
-def _scatter(axes: Axes, places: npt.NDArray[np.float64], name: str, number: int) -> None:
+def _scatter(axes: Axes, places: npt.NDArray[np.float64], number: int) -> PathCollection:
     colour = GROUPS[number % len(GROUPS)]
     marker = MARKERS[number // len(GROUPS) % len(MARKERS)]
     x, y = places.T
-    axes.scatter(x, y, s=16, color=colour, marker=marker, alpha=0.75, linewidths=0, label=shortened(name))
+    return axes.scatter(x, y, s=16, color=colour, marker=marker, alpha=0.75, linewidths=0)

@@ -30,7 +30,6 @@ from hybridvideo.report.page import (
     box,
     columns,
     facts,
-    interval,
     page,
     percent,
     readable,
@@ -44,8 +43,8 @@ from hybridvideo.report.sections import (
     contact_blocks,
     feature_block,
     histogram_block,
-    judged,
     mistakes_blocks,
+    named_correctly,
     prediction_table,
     setting_blocks,
     unreadable_blocks,
@@ -132,10 +131,7 @@ def evaluation_page(
         Section("Unreadable files", unreadable_blocks(results["failures"])),
         Section("Settings", setting_blocks(environment, config, {**identity, **results.get("protocol", {})})),
     ]
-    lead = (
-        f"{percent(results['top1'])} of {judged(results)} videos named correctly "
-        f"(95 % interval {interval(results.get('top1_interval'))}), {len(results['labels'])} classes."
-    )
+    lead = f"{named_correctly(results, 'videos')}, {len(results['labels'])} classes."
     return write_page(path, page(title or name, lead, sections))
 
 
@@ -170,7 +166,7 @@ def prediction_page(
         Section("Videos", (prediction_table(named),) if named else ()),
         Section("Settings", setting_blocks(environment, config)),
     ]
-    return write_page(path, page(title, _read_and_failed("videos classified", len(named), failed), sections))
+    return write_page(path, page(title, done("videos classified", named, failed), sections))
 
 
 def _label_counts(counted: Counter[str], most: int = 20) -> list[tuple[str, int, str]]:
@@ -184,9 +180,12 @@ def _summary(summary: Mapping[str, object] | None) -> tuple[Html, ...]:
     return (box(facts(summary)),) if summary else ()
 
 
-def _read_and_failed(what: str, count: int, failed: Rows) -> str:
-    files = len({str(row["path"]) for row in failed})
-    return f"{readable(count)} {what}; " + (f"{files} files could not be read." if files else "every file was read.")
+def done(what: str, read: Rows, failed: Rows) -> str:
+    """What a bulk job did, in a sentence; a file that could not be read has one row."""
+    partial = len({str(row["path"]) for row in read if row["status"] == "partial"})
+    faults = [(len(failed), "could not be read"), (partial, "only read in part")]
+    said = [f"{readable(count)} {'file' if count == 1 else 'files'} {fault}" for count, fault in faults if count]
+    return f"{readable(len(read))} {what}; {', '.join(said) or 'every file was read'}."
 
 
 def extraction_page(
@@ -220,7 +219,7 @@ def extraction_page(
         Section("Unreadable files", unreadable_blocks(failed)),
         Section("Settings", setting_blocks(environment, config)),
     ]
-    return write_page(path, page(title, _read_and_failed("clips turned into features", len(read), failed), sections))
+    return write_page(path, page(title, done("clips turned into features", read, failed), sections))
 
 
 def clip_groups(rows: Rows) -> tuple[list[str] | None, str]:
@@ -229,9 +228,15 @@ def clip_groups(rows: Rows) -> tuple[list[str] | None, str]:
         return ["unknown" if row.get("label") is None else str(row["label"]) for row in rows], "label"
     files = [PurePath(str(row["path"])) for row in rows]
     if len(set(files)) <= GROUPS_BY_FILE:
-        return [file.name for file in files], "file"
-    folders = [file.parent.name for file in files]
+        return short_names(files), "file"
+    folders = short_names([file.parent for file in files])
     return (folders, "folder") if len(set(folders)) > 1 else (None, "")
+
+
+def short_names(paths: Sequence[PurePath]) -> list[str]:
+    """Last parts of the paths, or all of them where two share theirs."""
+    names = [path.name for path in paths]
+    return names if len(set(names)) == len(set(paths)) else [str(path) for path in paths]
 
 
 # ---- the demo --------------------------------------------------------------------------------------------------------

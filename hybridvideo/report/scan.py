@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
@@ -35,6 +37,8 @@ MOST_KINDS = 12
 LENGTHS = (1, 2, 5, 10, 20, 30, 60, 300, 1800)
 """Seconds between the bars of the durations."""
 SLOWEST = 10
+MOST_REASONS = 3
+"""Most reasons of a kind of fault that are told in words."""
 
 MEANINGS = {
     "ok": "every promised frame decodes",
@@ -66,39 +70,68 @@ def scan_page(
         Section("Slow files", slow_blocks(rows)),
         Section("Settings", (box(facts(summary), title="Scan"), *setting_blocks(notes.get("environment"), None))),
     ]
-    count = "Every file is usable" if not bad else f"{readable(len(bad))} of {readable(len(rows))} files are unusable"
+    healthy = "Every file is usable" if rows else "No file"
+    count = f"{readable(len(bad))} of {readable(len(rows))} files are unusable" if bad else healthy
     some = f"; {readable(len(partial))} more are damaged and used in part" if partial else ""
     return write_page(path, page(title, f"{count}{some}.", sections))
 
 
 def next_steps(rows: Rows, scanned: str) -> list[str]:
-    """A sentence for each thing there is to do; none for a healthy corpus."""
+    """A sentence for each thing there is to do; none for a healthy corpus. scanned: the table of the scan."""
     counts = Counter(str(row["status"]) for row in rows)
     bad = sum(count for status, count in counts.items() if status not in USABLE)
     wanted = [
-        (bad, f"unusable: add `--data.quarantine {scanned}` to train and evaluate, `--quarantine {scanned}` to predict "
-              "and extract; these files are then not opened, and stay counted. One that is mended is tried again."),
+        (0 if bad == len(rows) else bad, f"unusable: {quarantine_advice(scanned)}"),
+        (counts["refused"], f"refused, not opened for safety: {reasons(rows, 'refused')}. Of links, scan the folder "
+                            "they lead to, or a list of absolute paths."),
+        (counts["unreadable"], f"of which nothing decodes: {reasons(rows, 'unreadable')}. Fetch them again, and see "
+                               "that they are videos."),
         (counts["missing"], "listed, but not there: fetch them, or name their folder with --root (--data.root in "
                             "training)."),
+        (counts["no_video"], "without a video stream: take them off the list."),
         (counts["partial"], "damaged: training uses what decodes. Fetch them again if you can."),
         (counts["short"], "with fewer frames than --short says: they are used, and clips of them padded (`clip.pad`)."),
         (counts["timeout"], "past the deadline: if they are long, scan with a longer --deadline."),
-        (counts["unsupported"], "not decoded here: transcode them with another program."),
+        (counts["crashed"], "ended their decoding process, twice: take them off the list."),
+        (counts["unsupported"], f"not decoded here: {reasons(rows, 'unsupported')}. Transcode them with another "
+                                "program."),
         (len(identical(rows)), "with the same bytes as another file of the list: see that none stands in both training "
                                "and validation."),
     ]  # fmt: skip
-    return [f"{count} {'file' if count == 1 else 'files'} {sentence}" for count, sentence in wanted if count]
+    steps = [f"{readable(count)} {'file' if count == 1 else 'files'} {sentence}" for count, sentence in wanted if count]
+    return ["No file can be used:", *steps] if rows and bad == len(rows) else steps
+
+
+def quarantine_advice(scanned: str) -> str:
+    """How training and the bulk jobs leave out what a scan found unusable."""
+    where = shlex.quote(scanned)
+    if Path(scanned).suffix != ".parquet":
+        return "scan again with --out NAME.parquet for a table that training and bulk jobs take as their quarantine."
+    return (
+        f"add `--data.quarantine {where}` to train and evaluate, `--quarantine {where}` to predict and extract; these "
+        "files are then not opened, and stay counted. One that is mended is tried again."
+    )
+
+
+def reasons(rows: Rows, status: str) -> str:
+    """Why files have a status, most frequent first: `file is empty (7), a named pipe, not a regular file (2)`."""
+    counts = Counter(without_name(str(row["reason"])) for row in rows if row["status"] == status)
+    told = "; ".join(f"{reason} ({readable(count)})" for reason, count in counts.most_common(MOST_REASONS))
+    return told + ("; ..." if len(counts) > MOST_REASONS else "")
+
+
+def without_name(reason: str) -> str:
+    """A reason without the quoted file name that it begins with."""
+    return re.sub(r"""^(['"])(?:\\.|(?!\1).)*\1:? *""", "", reason) or "no reason known"
 
 
 def identical(rows: Rows) -> list[Mapping[str, Any]]:
-    """Files whose content an earlier row has too."""
-    seen: set[str] = set()
+    """Files whose content another file of an earlier row has too; a file that is listed twice is one file."""
+    first: dict[str, str] = {}
     again = []
     for row in rows:
-        if row["checksum"] and row["bytes"]:
-            if row["checksum"] in seen:
-                again.append(row)
-            seen.add(row["checksum"])
+        if row["checksum"] and row["bytes"] and first.setdefault(row["checksum"], row["path"]) != row["path"]:
+            again.append(row)
     return again
 
 
@@ -108,24 +141,30 @@ def identical(rows: Rows) -> list[Mapping[str, Any]]:
 def scan_cards(rows: Rows) -> Html:
     """The corpus in a few numbers."""
     usable = [row for row in rows if row["status"] in USABLE]
-    length = sum(row["duration"] for row in usable)
-    size = sum(row["bytes"] or 0 for row in rows)
+    length = sum(row["duration"] or 0 for row in usable)
+    sizes = [row["bytes"] for row in rows if row["bytes"] is not None]
     bad = len(rows) - len(usable)
     frames = sum(row["decoded"] or 0 for row in usable)
+    each = f"{_size(sum(sizes) / len(sizes))} a file" if sizes else "no file is there"
+    good = "good" if usable else None
     return cards(
-        card("usable", percent(len(usable) / len(rows)), f"{readable(len(usable))} files", tone="good"),
-        card("unusable", readable(bad), percent(bad / len(rows)), tone="bad" if bad else None),
+        card("usable", _share(len(usable), len(rows)), f"{readable(len(usable))} files", tone=good),
+        card("unusable", readable(bad), _share(bad, len(rows)), tone="bad" if bad else None),
         card("usable video", duration(length), f"{readable(frames)} frames decoded" if frames else "not decoded"),
-        card("size", _size(size), f"{_size(size / len(rows))} a file"),
+        card("size", _size(sum(sizes)), each),
     )
+
+
+def _share(count: int, total: int) -> str:
+    return percent(count / total if total else None)
 
 
 def _size(count: float) -> str:
     for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
+        if count < 999.5:
             return f"{count:.3g} {unit}"
         count /= 1000
-    return f"{count:.3g} TB"
+    return f"{readable(count)} TB"
 
 
 def status_box(rows: Rows) -> Html:
@@ -207,7 +246,7 @@ def slow_blocks(rows: Rows) -> tuple[Html, ...]:
     timed.sort(key=lambda row: float(row["seconds"]) / float(row["duration"]), reverse=True)
     lines = [
         (str(row["path"]), f"{row['seconds']:.2f} s", duration(row["duration"]),
-         f"{row['duration'] / row['seconds']:.3g}x", _shape(row), str(row["codec"]))
+         f"{readable(row['duration'] / row['seconds'])}x", _shape(row), str(row["codec"]))
         for row in timed[:SLOWEST]
     ]  # fmt: skip
     header = ("file", "took", "length", "real time", "size", "codec")

@@ -35,6 +35,7 @@ from hybridvideo.models import create_model
 from hybridvideo.report.environment import cpu_cores, cpu_name
 from hybridvideo.tasks.bulk import read_inputs
 from hybridvideo.tasks.device import pick_device
+from hybridvideo.text import shown
 
 # stage -> the functions whose own time it is, without that of the stages they call
 STAGES: dict[str, tuple[tuple[type, str], ...]] = {
@@ -86,7 +87,7 @@ def bench_loader(
         parts = {"bench": bench, "clip": clip, "frame": frame, "augment": augment}
         settings = {name: asdict(part) for name, part in parts.items()}  # type: ignore[call-overload]
         write_json(Path(out), {**facts, **settings, "stage_ms_per_clip": stages, "unreadable": bad, **asdict(fed)})
-        print(f"figures {out}")
+        print(shown(f"figures {out}"))
     return 0
 
 

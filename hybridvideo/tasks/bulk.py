@@ -1,56 +1,51 @@
-"""What the two bulk jobs share: rows are kept on disk as inputs are done, so that a stopped job goes on.
+"""What the bulk jobs share: rows are kept as inputs are done, so that a stopped job goes on and several share one.
 
-OUT.parts/job.json            what the job is; another model, setting or list starts anew
-OUT.parts/part-000000.jsonl   rows of some inputs, complete or absent
-OUT                           the table, written when all inputs are done; then the parts go
+OUT.parts/     rows of what is done (parts.py)        .OUT.locks/    who is at work, and on what (claims.py)
+OUT            the table, written when every input has its rows; then the parts go
+
+A call that finds parts or the table of its own job goes on with them (before.py); those of another job stay as they
+are unless --overwrite is given. `--out -` keeps nothing: rows are JSON lines on standard output.
 """
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import itertools
-import json
-import shutil
+import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from hybridvideo.data.manifest import Manifest, read_manifest
-from hybridvideo.data.workers import DEADLINE
-from hybridvideo.engine.multiview import Precision
 from hybridvideo.engine.preemption import StopRequest
 from hybridvideo.engine.progress import progress
-from hybridvideo.errors import USABLE, Preempted, TooMuchBadData, UserError
-from hybridvideo.files import write_json, write_text
+from hybridvideo.errors import USABLE, EnvironmentFault, Preempted, TooMuchBadData, UserError
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.report.environment import environment_facts
+from hybridvideo.tasks import before
+from hybridvideo.tasks.claims import Claims, Crew, stamped
 from hybridvideo.tasks.given import results_folder, weights_digest, weights_said
-from hybridvideo.tasks.tables import Rows, check_format, printable, write_batches
+from hybridvideo.tasks.identity import Identity, digest, digest_of_list, identity_of
+from hybridvideo.tasks.parts import Parts, Stamp
+from hybridvideo.tasks.tables import ROWS_PER_BATCH, Rows, check_format, json_line, printable, write_batches
+from hybridvideo.tasks.work import Job, Work
+from hybridvideo.text import shown
 
-ROWS_PER_PART = 256  # rows between two writes: what a crash can cost
-ROWS_PER_GROUP = 4096  # rows of a Parquet row group
+__all__ = ["STDOUT", "Finished", "Job", "Work", "run_job", "stream_job"]
 
-
-@dataclass(frozen=True)
-class Job:
-    """How a bulk job runs."""
-
-    workers: int = 2
-    device: str = "auto"
-    precision: Precision = "fp32"
-    max_bad: float = 1.0
-    deadline: float = DEADLINE
-    quarantine: str | None = None
+STDOUT = "-"  # as --out
+SECONDS_BETWEEN_LOOKS = 0.5  # at the pieces of others, when nothing else is left
 
 
 @dataclass(frozen=True)
 class Finished:
-    """What a bulk job left: the table, one row in memory per input or clip, and how fast it was."""
+    """What a bulk job left: the table, one row in memory per input or clip, and how fast it was.
+
+    inputs: those done by this call; 0 where nothing was left to do.
+    """
 
     table: Path
     rows: Rows
@@ -63,6 +58,9 @@ class Finished:
     def videos_per_second(self) -> float:
         """Of those read in this call; 0 where all were done before."""
         return self.inputs / self.seconds if self.seconds else 0.0
+
+
+# --- what is asked for ------------------------------------------------------------------------------------------------
 
 
 def output_table(out: str | None, run: str, name: str) -> Path:
@@ -87,81 +85,163 @@ def read_inputs(source: str) -> Manifest:
     return manifest
 
 
-def provenance(run: str, model: VideoModel, source: str, settings: dict[str, Any]) -> dict[str, Any]:
+def provenance(
+    run: str, model: VideoModel, source: str, manifest: Manifest, settings: dict[str, Any]
+) -> dict[str, Any]:
     """Where the rows of a table come from."""
-    return {"checkpoint": weights_said(run), "weights_sha256": weights_digest(run, model), "source": source,
-            **settings, "environment": environment_facts()}  # fmt: skip
+    return {"checkpoint": weights_said(run), "weights_sha256": weights_digest(run, model),
+            "source": os.path.abspath(source), "root": os.path.abspath(manifest.root), **settings,
+            "environment": environment_facts()}  # fmt: skip
 
 
-def run_job(
-    table: Path, manifest: Manifest, compute: Callable[[Manifest], Iterable[dict[str, Any]]], schema: pa.Schema,
-    notes: dict[str, Any], max_bad: float, label: str,
-) -> Finished:  # fmt: skip
-    """Rows of all inputs into `table`. Preempted where the person stops it; the same call goes on."""
+# --- the whole --------------------------------------------------------------------------------------------------------
+
+
+def run_job(table: Path, manifest: Manifest, work: Work, job: Job) -> Finished:
+    """Rows of all inputs into `table`; what was done before and still holds is not done again.
+
+    Raises Preempted where the person stops it: the same call goes on. UserError where another process is at work on
+    the table, unless `job.join`, and where the table is another job's, unless `job.overwrite`.
+    """
     check_format(table)
-    parts = table.with_name(table.name + ".parts")
-    start_parts(parts, manifest, notes)
-    done = {row["index"] for row in read_parts(parts)}
-    waiting = [index for index in range(len(manifest)) if index not in done]
-    if done:
-        print(f"going on after {len(done)} of {len(manifest)} inputs", file=sys.stderr)
-    start = time.perf_counter()
-    with StopRequest() as stop, progress(label, len(manifest), done=len(done)) as advance:
-        kept: Rows = []
-        for rows in by_input(compute(manifest.subset(waiting)) if waiting else []):
-            kept += [{**printable(row), "index": waiting[row["index"]]} for row in rows]
-            advance(1)
-            stopping = stop.requested
-            if stopping or len(kept) >= ROWS_PER_PART:
-                write_part(parts, kept)
-                kept = []
-            if stopping:
-                raise Preempted(f"stopped; what is done is kept in {parts}: the same command goes on")
-        write_part(parts, kept)
-    seconds = time.perf_counter() - start
-    rows = sorted(read_parts(parts), key=lambda row: row["index"])
-    write_batches(table, (rows[i : i + ROWS_PER_GROUP] for i in range(0, len(rows), ROWS_PER_GROUP)), schema, notes)
-    shutil.rmtree(parts)
+    identity = identity_of(work.notes, work.schema, work.free)
+    parts = parts_of(table, manifest, identity, work)
+    crew = Crew(table, str(work.notes["job"]))
+    done, seconds, rows = 0, 0.0, None
+    with contextlib.ExitStack() as stack:
+        stack.callback(crew.tidy)
+        with crew.door(wait=job.join):
+            begun = begin(table, parts, manifest, identity, work, job, crew)
+            if begun:
+                stack.enter_context(crew.membership())
+        if begun:
+            start = time.perf_counter()
+            done = do_all(parts, crew, manifest, work)
+            seconds = time.perf_counter() - start
+            rows = write_once(table, parts, crew, work)
+        else:
+            text = f"nothing to do: {table} has all {len(manifest)} inputs, and none has changed"
+            print(shown(text), file=sys.stderr)
+    if rows is None:
+        rows = rows_of_table(table, identity, work)
     failed = len({row["index"] for row in rows if row["status"] not in USABLE})
-    finished = Finished(table, rows, len(waiting), failed, seconds, notes)
-    if failed > max_bad * len(manifest):
-        share = f"{failed} of {len(manifest)} inputs"
-        raise TooMuchBadData(f"{share} cannot be read, more than --max-bad {max_bad} allows; {table} says why for each")
-    return finished
+    check_share(failed, len(manifest), job.max_bad, f"{table} says why for each")
+    return Finished(table, rows, done, failed, seconds, work.notes)
 
 
-def start_parts(parts: Path, manifest: Manifest, notes: dict[str, Any]) -> None:
-    """A folder of parts for this very job; those of another job are removed, and that is said."""
-    listed = json.dumps([str(manifest.root), [row.path for row in manifest.rows]])
-    job = {**notes, "inputs_sha256": hashlib.sha256(listed.encode()).hexdigest()}
-    job.pop("environment", None)
-    path = parts / "job.json"
-    if path.exists() and json.loads(path.read_text()) != json.loads(json.dumps(job)):
-        print(f"{parts} holds parts of another job (other model, settings or list); starting anew", file=sys.stderr)
-        shutil.rmtree(parts)
-    if not path.exists():
-        write_json(path, job)
+def parts_of(table: Path, manifest: Manifest, identity: Identity, work: Work) -> Parts:
+    """Where the rows of this job and list are kept."""
+    listed = ((row.path, *work.listed(index).values()) for index, row in enumerate(manifest.rows))
+    folder = table.with_name(table.name + ".parts")
+    return Parts(folder, digest(identity), digest_of_list(listed), len(manifest))
 
 
-def by_input(rows: Iterable[dict[str, Any]]) -> Iterator[Rows]:
-    """The rows of one input after another."""
-    for _, group in itertools.groupby(rows, key=lambda row: row["index"]):
-        yield list(group)
+def begin(
+    table: Path, parts: Parts, manifest: Manifest, identity: Identity, work: Work, job: Job, crew: Crew
+) -> bool:  # fmt: skip
+    """Join those at work, or bring the parts up to date; False where nothing is left to do."""
+    while others := ", ".join(crew.others()):
+        if not job.join:
+            raise UserError(f"{others} is at work on {table}; wait until it ends, give --join to share its work, "
+                            "or give another --out")  # fmt: skip
+        parts.begin()
+        if before.is_same(parts, identity, others):
+            return True
+        time.sleep(SECONDS_BETWEEN_LOOKS)  # they have finished and are about to leave
+    if job.overwrite and not parts.of_this_job():
+        parts.remove()
+    elif not job.overwrite:
+        before.check_owner(table, parts, identity, work)
+    usable = (job.join or not job.overwrite) and before.table_identity(table, work) == identity
+    if usable and not parts.of_this_job() and before.is_up_to_date(table, manifest, work):
+        return False
+    before.settle(table if usable else None, parts, manifest, work)
+    before.write_job(parts, identity)
+    parts.begin()
+    return True
 
 
-def write_part(parts: Path, rows: Rows) -> None:
-    """The next part, if there is something to write."""
-    if rows:
-        number = len(list(parts.glob("part-*.jsonl")))
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        write_text(parts / f"part-{number:06d}.jsonl", text)
+def do_all(parts: Parts, crew: Crew, manifest: Manifest, work: Work) -> int:
+    """Work until every piece of the list is complete, by whomever; how many inputs were done here."""
+    with StopRequest() as stop, progress(work.label, len(manifest)) as advance:
+        claims = Claims(parts, crew, lambda index: before.stamp_now(manifest, index), advance)
+        try:
+            while claims.open:
+                if not do_pieces(claims, work, stop):
+                    wait_for_others(claims, crew, stop)
+        except Preempted:
+            claims.write_all()
+            raise
+        finally:
+            claims.release_all()
+    return claims.done
 
 
-def read_parts(parts: Path) -> Iterator[dict[str, Any]]:
-    """All rows that are kept."""
-    for path in sorted(parts.glob("part-*.jsonl")):
-        for line in path.read_text(encoding="utf-8").rstrip("\n").split("\n"):  # a name may hold other line ends
-            yield json.loads(line)
+def do_pieces(claims: Claims, work: Work, stop: StopRequest) -> bool:
+    """All pieces that are free, one after another; False where none is. Preempted where it is stopped."""
+    order = claims.take()
+    if (first := next(order, None)) is None:
+        return False
+    for rows in work.by_input(work.compute(itertools.chain([first], order))):
+        claims.keep(rows)
+        stop_where_asked(claims, stop)
+    claims.check_all_came()
+    return True
+
+
+def wait_for_others(claims: Claims, crew: Crew, stop: StopRequest) -> None:
+    """Until a piece is free, because its process has died, or none is left."""
+    if claims.open:
+        print(f"waiting for the last rows of {', '.join(crew.others()) or 'another process'}", file=sys.stderr)
+    while claims.open and not claims.any_free():
+        stop_where_asked(claims, stop)
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def stop_where_asked(claims: Claims, stop: StopRequest) -> None:
+    """Preempted where the person has asked for it."""
+    if stop.requested:
+        raise Preempted(f"stopped; what is done is kept in {claims.parts.folder}: the same command goes on")
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+
+def write_once(table: Path, parts: Parts, crew: Crew, work: Work) -> Rows | None:
+    """Write the table from the parts, and remove them; None where another process has done so."""
+    with crew.table():
+        if parts.are_gone():
+            return None
+        rows = all_rows(parts, work)
+        batches = (rows[first : first + ROWS_PER_BATCH] for first in range(0, len(rows), ROWS_PER_BATCH))
+        write_batches(table, batches, work.schema, work.notes)
+        parts.remove()
+    return rows
+
+
+def all_rows(parts: Parts, work: Work) -> Rows:
+    """All rows in the order of the list. EnvironmentFault where an input has none."""
+    rows: Rows = []
+    for piece in parts.pieces:
+        kept = sorted(parts.read(piece), key=lambda row: row["index"])
+        if lost := set(parts.members(piece)) - {row["index"] for row in kept}:
+            raise EnvironmentFault(f"rows of {len(lost)} inputs are gone from {parts.folder}; the same command goes on")
+        rows += [row | printable(work.listed(row["index"])) for row in kept]
+    return rows
+
+
+def rows_of_table(table: Path, identity: Identity, work: Work) -> Rows:
+    """The rows of a finished table, each with the `index` of its input."""
+    if before.table_identity(table, work) != identity:
+        raise EnvironmentFault(f"{table} is not there, though it was written; the same command makes it again")
+    return [{**row, "index": index} for index, rows in enumerate(before.rows_of_inputs(table, work)) for row in rows]
+
+
+def check_share(failed: int, inputs: int, max_bad: float, where: str) -> None:
+    """TooMuchBadData where more inputs cannot be read than allowed."""
+    if failed > max_bad * inputs:
+        share = f"{failed} of {inputs} inputs"
+        raise TooMuchBadData(f"{share} cannot be read, more than --max-bad {max_bad} allows; {where}")
 
 
 def failures(rows: Rows) -> Iterator[str]:
@@ -169,3 +249,30 @@ def failures(rows: Rows) -> Iterator[str]:
     for row in rows:
         if row["status"] != "ok":
             yield f"{row['path']}: {row['status']}: {row['reason']}"
+
+
+# --- standard output --------------------------------------------------------------------------------------------------
+
+
+def stream_job(manifest: Manifest, work: Work, job: Job) -> int:
+    """Rows of all inputs as JSON lines on standard output, as they come; the exit code."""
+    stamps: dict[int, Stamp] = {}
+
+    def order() -> Iterator[int]:
+        for index in range(len(manifest)):
+            stamps[index] = before.stamp_now(manifest, index)
+            yield index
+
+    failed = 0
+    with progress(work.label, len(manifest)) as advance:
+        for rows in work.by_input(work.compute(order())):
+            index = rows[0]["index"]
+            stamp = stamps.pop(index)
+            for row in rows:
+                whole = stamped(printable(row | work.listed(index)), stamp)
+                sys.stdout.buffer.write(json_line(whole, work.schema).encode())
+            sys.stdout.buffer.flush()
+            failed += rows[0]["status"] not in USABLE
+            advance(1)
+    check_share(failed, len(manifest), job.max_bad, "the lines say why for each")
+    return 0

@@ -9,6 +9,7 @@ from hybridvideo.data.manifest.names import label_names
 from hybridvideo.errors import UserError
 from hybridvideo.models.contract import count_parameters
 from hybridvideo.parsing import plain
+from hybridvideo.text import shown
 from hybridvideo.weights.checkpoint import ModelCard, write_checkpoint
 from hybridvideo.weights.folders import CARD, COMPLETE, WEIGHTS, find_checkpoint, replacing
 from hybridvideo.weights.foreign import Wanted, load_foreign
@@ -24,12 +25,14 @@ def convert(source: str, out: str, wanted: Wanted, overwrite: bool) -> int:
     model, card, report = load_foreign(source, wanted)
     with replacing(folder) as new:
         write_checkpoint(new, model.state_dict(), card)
-    print(f"weights     {report}")
-    for line in report.details().splitlines():
-        print(f"            {line}")
-    print(f"model       {card.name}, {count_parameters(model) / 1e6:.2f} M parameters")
-    print("\n".join(lines_of(card)))
-    print(f"checkpoint  {folder}")
+    lines = [
+        f"weights     {report}",
+        *(f"            {line}" for line in report.details().splitlines()),
+        f"model       {card.name}, {count_parameters(model) / 1e6:.2f} M parameters",
+        *lines_of(card),
+        f"checkpoint  {folder}",
+    ]
+    print("\n".join(map(shown, lines)))
     return 0
 
 

@@ -40,6 +40,7 @@ from hybridvideo.config import (
 from hybridvideo.data.manifest import read_manifest
 from hybridvideo.data.synthetic import render_dataset
 from hybridvideo.engine.progress import progress
+from hybridvideo.errors import Preempted
 from hybridvideo.files import write_json
 from hybridvideo.report.demo import Arm
 from hybridvideo.report.environment import environment_facts
@@ -52,6 +53,7 @@ from hybridvideo.tasks.folders import CONFIG, read_run_config
 from hybridvideo.tasks.pages import evaluation_samples
 from hybridvideo.tasks.predict import predict
 from hybridvideo.tasks.train import train
+from hybridvideo.text import shown
 
 VIDEOS = {"train": 128, "val": 8, "test": 32}  # of each motion
 
@@ -77,7 +79,7 @@ def demo(out: str, seed: int, seeds: int) -> int:
     for i, (hybrid, control) in enumerate(figures):
         print(f"seed {seed + i}: hybrid {hybrid:.1%}, control {control:.1%} of held-out videos")
     print("the control sees the same frames but not their order: it cannot tell a motion from its reverse")
-    print(f"report {page}")
+    print(shown(f"report {page}"))
     return 0
 
 
@@ -91,7 +93,7 @@ def render(folder: Path, seed: int) -> None:
             advance(now - done)
             done = now
 
-        print(f"rendering {sum(VIDEOS.values()) * 8} videos of eight motions into {folder}")
+        print(shown(f"rendering {sum(VIDEOS.values()) * 8} videos of eight motions into {folder}"))
         render_dataset(folder, **VIDEOS, seed=seed, workers=min(2, os.cpu_count() or 1), progress=tell)
 
 
@@ -107,13 +109,14 @@ def run_seed(folder: Path, seed: int, timings: Timings, first: bool) -> tuple[fl
             train_once(folder, run, seed, changes)
         with timings.measure("evaluating"), quiet():
             data = EvaluateData(str(test), workers=2)
+            shutil.rmtree(run / "test", ignore_errors=True)  # of another version
             evaluate(str(run), data, Views(), str(run / "test"), None, "auto", "fp32")
         accuracies.append(json.loads((run / "test" / "results.json").read_text())["top1"])
     if first:
         with timings.measure("classifying"):
-            predict(str(hybrid), str(test), str(folder / "predictions"), 3, Views(), Job())
+            predict(str(hybrid), str(test), str(folder / "predictions"), 3, Views(), Job(overwrite=True))
         with timings.measure("extracting"):
-            extract(str(hybrid), str(test), str(folder / "features"), "head", Views(clips=1), Job())
+            extract(str(hybrid), str(test), str(folder / "features"), "head", Views(clips=1), Job(overwrite=True))
     return accuracies[0], accuracies[1]
 
 
@@ -126,11 +129,14 @@ def train_once(folder: Path, run: Path, seed: int, changes: dict[str, Any]) -> N
     )  # fmt: skip
     same = (run / CONFIG).exists() and read_run_config(run) == settings
     if same and (run / "report.html").exists():
-        print(f"{run} is there already")
+        print(shown(f"{run} is there already"))
         return
     if not same:
         shutil.rmtree(run, ignore_errors=True)
-    train(settings, str(run), (run / "checkpoints" / "last").exists(), run.name)
+    try:
+        train(settings, str(run), (run / "checkpoints" / "last").exists(), run.name)
+    except Preempted:
+        raise Preempted(f"stopped; what is done is kept in {folder}: the same command goes on") from None
 
 
 def write_page(folder: Path, seed: int, timings: Timings) -> Path:

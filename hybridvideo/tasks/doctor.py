@@ -20,6 +20,7 @@ from typing import Literal
 
 from hybridvideo.errors import EnvironmentFault
 from hybridvideo.report.environment import cpu_cores, cpu_name, package_version
+from hybridvideo.text import shown
 
 State = Literal["ok", "optional", "fault"]
 LONGEST_PROBE = 60.0
@@ -282,7 +283,7 @@ def mps() -> Finding:
 def disk() -> Finding:
     free = shutil.disk_usage(Path.cwd()).free / 1e9
     if free < DISK_WANTED:
-        return Finding("disk space", "optional", f"{free:.1f} GB free here", "give --out FOLDER on another disk")
+        return Finding("disk space", "optional", f"{free:.1f} GB free here", "give jobs --out FOLDER on another disk")
     return Finding("disk space", "ok", f"{free:.0f} GB free here")
 
 
@@ -293,7 +294,7 @@ def writing() -> Finding:
             return Finding("current folder", "ok", f"{Path.cwd()}, can be written")
     except OSError as fault:
         detail = f"{Path.cwd()} cannot be written: {os.strerror(fault.errno or 0)}"
-        return Finding("current folder", "optional", detail, "give --out FOLDER, or change to a folder of your own")
+        return Finding("current folder", "optional", detail, "give jobs --out FOLDER, or go to a folder of your own")
 
 
 # ---- the whole -------------------------------------------------------------------------------------------------------
@@ -337,13 +338,13 @@ def show(findings: list[Finding]) -> None:
     for finding in findings:
         words, style = SIGNS[finding.state]
         # Text, not str: rich would read the brackets of 'hybridvideo[decord]' as a style.
-        rows.add_row(Text(words, style=style), Text(finding.name), Text(finding.detail))
+        rows.add_row(Text(words, style=style), Text(finding.name), Text(shown(finding.detail)))
     console.print(rows)
     faults = [finding for finding in findings if finding.state == "fault"]
     for title, state in (("To mend:", "fault"), ("If you want it:", "optional")):
         commands = [finding for finding in findings if finding.state == state and finding.mend]
         for line in [title, *(f"  {finding.name}: {finding.mend}" for finding in commands)] if commands else []:
-            console.print(Text(line), soft_wrap=True)
+            console.print(Text(shown(line)), soft_wrap=True)
     console.print(
         f"{len(faults)} {'fault' if len(faults) == 1 else 'faults'}."
         if faults

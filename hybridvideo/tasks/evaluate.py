@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
+import os
+import re
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,18 +17,23 @@ from accelerate import Accelerator
 
 from hybridvideo.config import EvalConfig, EvaluateData, Views
 from hybridvideo.data.manifest import Manifest, read_manifest
-from hybridvideo.engine.evaluate import Evaluation
+from hybridvideo.engine.evaluate import Evaluation, protocol
 from hybridvideo.engine.evaluate import evaluate as run_evaluation
 from hybridvideo.engine.multiview import Precision
 from hybridvideo.errors import TooMuchBadData, UserError
-from hybridvideo.files import write_json
+from hybridvideo.files import acquire, holder, release, write_json
 from hybridvideo.models.contract import VideoModel
+from hybridvideo.parsing import plain
+from hybridvideo.report.sections import MEASURES, judged, telling_measures
 from hybridvideo.tasks.device import pick_device
 from hybridvideo.tasks.folders import config_text, read_run_config
-from hybridvideo.tasks.given import open_given, results_folder, weights_said
+from hybridvideo.tasks.given import open_given, results_folder, weights_digest, weights_said
 from hybridvideo.tasks.pages import write_evaluation_page
 from hybridvideo.tasks.processes import honour_launcher
 from hybridvideo.tasks.tables import write_table
+from hybridvideo.text import shown
+
+LOCK = ".lock"
 
 
 def evaluate(
@@ -32,37 +43,120 @@ def evaluate(
     """The command; several processes of `accelerate launch` share the videos."""
     honour_launcher()
     model = open_given(run, checkpoint)
-    manifest, name = read_list(run, data, model)
+    manifest, source = read_list(run, data, model)
     accelerator = Accelerator(cpu=pick_device(device).type == "cpu")
     views = eval.over(model.card.eval)
-    evaluation = run_evaluation(
-        model, manifest, views, accelerator=accelerator, precision=precision, workers=data.workers,
-        deadline=data.deadline, quarantine=data.quarantine,
-    )  # fmt: skip
-    if accelerator.is_main_process:
-        folder = Path(out) if out else results_folder(run) / f"evaluation-{name}"
-        facts = {"model": model.card.name, "checkpoint": weights_said(run, checkpoint), "list": data.manifest}
-        page = report_evaluation(folder, model, evaluation, manifest, facts, config_text(run))
-        say(evaluation.results, views, page)
-    results = evaluation.results
-    if results["num_failed"] > data.max_bad * results["num_videos"]:
-        raise TooMuchBadData(
-            f"{results['num_failed']} of {results['num_videos']} videos cannot be read, more than --data.max_bad "
-            f"{data.max_bad} allows; the results name them"
-        )
+    with contextlib.ExitStack() as stack:
+        if accelerator.is_main_process:
+            made_of = {
+                "weights_sha256": weights_digest(run, model, checkpoint), "list_sha256": list_digest(manifest),
+                "quarantine": data.quarantine, "normalisation": plain(model.card.preprocessing.normalisation),
+                "protocol": protocol(views, model.card.preprocessing, precision),
+            }  # fmt: skip
+            wanted = Path(out) if out else results_folder(run) / default_name(source, views, checkpoint, precision)
+            folder = stack.enter_context(place_for(wanted, out is not None, made_of))
+        evaluation = run_evaluation(
+            model, manifest, views, accelerator=accelerator, precision=precision, workers=data.workers,
+            deadline=data.deadline, quarantine=data.quarantine,
+        )  # fmt: skip
+        if accelerator.is_main_process:
+            facts = {"checkpoint": weights_said(run, checkpoint), "list": source, **made_of}
+            page = report_evaluation(folder, model, evaluation, manifest, facts, config_text(run))
+            say(evaluation.results, views, page)
+    check_bad(evaluation.results, data.max_bad)
     return 0
 
 
+def check_bad(results: dict[str, Any], max_bad: float) -> None:
+    """TooMuchBadData where more videos than allowed could not be read; the results are written by then."""
+    if results["num_failed"] > max_bad * results["num_videos"]:
+        raise TooMuchBadData(
+            f"{results['num_failed']} of {results['num_videos']} videos cannot be read, more than --data.max_bad "
+            f"{max_bad} allows; the results name them"
+        )
+
+
 def read_list(run: str, data: EvaluateData, model: VideoModel) -> tuple[Manifest, str]:
-    """The list with the labels of the model, and a name for it."""
+    """The list with the labels of the model, and where it is from."""
     source, root, order = data.manifest, data.root, data.order
     if source is None:
         config = read_run_config(Path(run))
         if config is None or not config.data.val:
             raise UserError(f"{run} has no validation list; give --data.manifest LIST")
         source, root, order = config.data.val, root or config.data.root, order or config.data.order
-    manifest = read_manifest(source, root=root, labels=model.labels, order=order)
-    return manifest, Path(source).stem or "list"
+    return read_manifest(source, root=root, labels=model.labels, order=order), source
+
+
+# --- a folder for each evaluation -------------------------------------------------------------------------------------
+
+
+def default_name(source: str, views: EvalConfig, checkpoint: str | None, precision: Precision) -> str:
+    """`evaluation-LIST-4x3`, with checkpoint and precision where they were asked for."""
+    stem = re.sub(r"[^\w.]+", "-", Path(source).resolve().stem).strip("-.")[:80] or "list"
+    said = [checkpoint] * (checkpoint is not None) + [precision] * (precision != "fp32")
+    return "-".join(["evaluation", stem, f"{views.clips}x{views.crops}", *map(str, said)])
+
+
+def list_digest(manifest: Manifest) -> str:
+    """SHA-256 of the videos of a list with their labels, and of the classes."""
+    listed = repr((os.path.abspath(manifest.root), manifest.rows, manifest.labels))
+    return hashlib.sha256(listed.encode("utf-8", "backslashreplace")).hexdigest()
+
+
+@contextlib.contextmanager
+def place_for(folder: Path, chosen: bool, made_of: Mapping[str, Any]) -> Iterator[Path]:
+    """The folder for an evaluation, held until the block ends; the same evaluation may be made there again.
+
+    chosen: by the person: UserError where it holds another evaluation, or one is at work there. Else FOLDER-2, ...
+    """
+    place, lock = first_free(folder, chosen, made_of)
+    try:
+        yield place
+    finally:
+        release(place / LOCK, lock)
+        with contextlib.suppress(OSError):
+            place.rmdir()  # where nothing came of it
+
+
+def first_free(folder: Path, chosen: bool, made_of: Mapping[str, Any]) -> tuple[Path, int]:
+    """The folder, or the first of its numbered kin that this evaluation may have, and its lock, now held."""
+    place, number = folder, 1
+    while True:
+        lock, taken = claim(place, made_of)
+        if lock is not None:
+            return place, lock
+        if chosen:
+            raise UserError(f"{folder} is taken: {taken}; give another --out")
+        number += 1
+        place = folder.with_name(f"{folder.name}-{number}")
+
+
+def claim(place: Path, made_of: Mapping[str, Any]) -> tuple[int | None, str]:
+    """The lock of a folder, now held; or None and why this evaluation may not have it."""
+    lock = acquire(place / LOCK, "evaluate")
+    if lock is None:
+        return None, f"{holder(place / LOCK)} is at work there"
+    if other := other_evaluation(place, made_of):
+        release(place / LOCK, lock)
+        return None, other
+    return lock, ""
+
+
+def other_evaluation(folder: Path, made_of: Mapping[str, Any]) -> str:
+    """What is in a folder that this evaluation must not replace; "" where nothing is, or the same evaluation."""
+    file = folder / "results.json"
+    if not file.exists():
+        return ""
+    try:
+        there = json.loads(file.read_text(encoding="utf-8"))
+        differing = [name for name, value in made_of.items() if there.get(name, ...) != plain(value)]
+    except (OSError, ValueError, AttributeError):
+        return "its results.json is not that of an evaluation"
+    names = ", ".join(name.removesuffix("_sha256") for name in differing)
+    return f"it holds the evaluation of another {names}" if differing else ""
+
+
+# --- what it leaves ---------------------------------------------------------------------------------------------------
 
 
 def report_evaluation(
@@ -91,9 +185,9 @@ def score_schema(num_classes: int) -> pa.Schema:
 def say(results: dict[str, Any], views: EvalConfig, page: Path) -> None:
     """The figures, for a person."""
     print(f"{results['num_videos']} videos, {results['num_failed']} unreadable, {views.clips} x {views.crops} views")
-    for name, title in (("top1", "top-1"), ("top5", "top-5"), ("mean_class_accuracy", "mean-class accuracy")):
+    for name in telling_measures(results) if judged(results) else ():
         low, high = results[f"{name}_interval"]
-        print(f"{title:<20} {results[name]:.4f}   95 % {low:.4f} to {high:.4f}")
+        print(f"{MEASURES[name]:<20} {results[name]:.4f}   95 % {low:.4f} to {high:.4f}")
     for failure in results["failures"][:10]:
-        print(f"unreadable: {failure['path']}: {failure['status']}: {failure['reason']}", file=sys.stderr)
-    print(f"results {page.parent}\nreport {page}")
+        print(shown(f"unreadable: {failure['path']}: {failure['status']}: {failure['reason']}"), file=sys.stderr)
+    print(f"results {shown(str(page.parent))}\nreport {shown(str(page))}")

@@ -14,11 +14,23 @@ from hybridvideo.engine.bulk import extract as extract_rows
 from hybridvideo.engine.bulk import feature_function
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.parsing import plain
-from hybridvideo.tasks.bulk import Job, failures, output_table, page_beside, provenance, read_inputs, run_job
+from hybridvideo.tasks.bulk import (
+    STDOUT,
+    Job,
+    Work,
+    failures,
+    output_table,
+    page_beside,
+    provenance,
+    read_inputs,
+    run_job,
+    stream_job,
+)
 from hybridvideo.tasks.device import pick_device
 from hybridvideo.tasks.folders import config_text
 from hybridvideo.tasks.given import open_given
 from hybridvideo.tasks.pages import write_extraction_page
+from hybridvideo.text import shown
 
 
 def extract(run: str, source: str, out: str | None, stage: str, eval: Views, job: Job) -> int:
@@ -31,20 +43,25 @@ def extract(run: str, source: str, out: str | None, stage: str, eval: Views, job
     views = eval.over(model.card.eval)
     settings = {"job": "extract", "stage": stage, "width": width, "views": plain(views), "precision": job.precision,
                 "preprocessing": plain(model.preprocessing), "model": model.card.name}  # fmt: skip
-    finished = run_job(
-        table, manifest,
-        lambda part: extract_rows(model, part, stage=stage, views=views, workers=job.workers,
-                              deadline=job.deadline, quarantine=job.quarantine, device=device,
-                                  precision=job.precision),
-        feature_schema(width), provenance(run, model, source, settings), job.max_bad, "extracting",
+    work = Work(
+        "extracting", provenance(run, model, source, manifest, settings), feature_schema(width),
+        lambda order: extract_rows(model, manifest, stage=stage, views=views, workers=job.workers,
+                                   deadline=job.deadline, quarantine=job.quarantine, device=device,
+                                   precision=job.precision, order=order),
+        rows_of=lambda row: 1 if row["start"] is None else views.clips,
     )  # fmt: skip
+    if out == STDOUT:
+        return stream_job(manifest, work, job)
+    finished = run_job(table, manifest, work, job)
     clips = sum(row["feature"] is not None for row in finished.rows)
     print(f"{clips} clips of {len(manifest) - finished.failed} videos, {width} numbers each, from {stage}; "
           f"{finished.failed} unreadable, {finished.videos_per_second:.1f} videos/s")  # fmt: skip
     for line in failures(finished.rows):
-        print(line)
-    page = write_extraction_page(page_beside(table, table != Path(out or "")), finished, config_text(run))
-    print(f"features {table}\nreport {page}")
+        print(shown(line))
+    page = page_beside(table, table != Path(out or ""))
+    if finished.inputs or not page.is_file():
+        write_extraction_page(page, finished, config_text(run))
+    print(f"features {shown(str(table))}\nreport {shown(str(page))}")
     return 0
 
 
@@ -53,7 +70,8 @@ def feature_schema(width: int) -> pa.Schema:
     return pa.schema(
         [
             ("path", pa.string()), ("status", pa.string()), ("reason", pa.string()), ("start", pa.float64()),
-            ("end", pa.float64()), ("feature", pa.list_(pa.float32(), width)),
+            ("end", pa.float64()), ("feature", pa.list_(pa.float32(), width)), ("bytes", pa.int64()),
+            ("mtime_ns", pa.int64()),
         ]
     )  # fmt: skip
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from hybridvideo.config import TrainRun
+from hybridvideo.documents import read_yaml
 from hybridvideo.errors import UserError
 from hybridvideo.files import write_text
 from hybridvideo.parsing import parsed, plain
@@ -46,9 +47,9 @@ def is_numbered(path: Path, name: str) -> bool:
 def read_run_config(folder: Path) -> TrainRun | None:
     """The settings a run was made with; None for a bare checkpoint."""
     path = folder / CONFIG
-    if not path.is_file():
+    if not path.exists():
         return None
-    return parsed(TrainRun, yaml.safe_load(path.read_text()) or {}, str(path))
+    return parsed(TrainRun, read_yaml(path, "the run is damaged; start a new one"), str(path))
 
 
 def config_text(folder: str | Path) -> str | None:

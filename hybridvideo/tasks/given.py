@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from hybridvideo.models.contract import VideoModel
+from hybridvideo.text import shown
 from hybridvideo.weights.folders import WEIGHTS, find_checkpoint
 from hybridvideo.weights.sources import is_ours, sha256_of
 from hybridvideo.weights.trained import load_model
@@ -24,7 +25,7 @@ def open_given(run: str, which: str | None = None) -> VideoModel:
     model = load_model(run, which)
     if not is_ours(run) and model.card.origin and os.environ.get("LOCAL_RANK", "0") == "0":
         for note in model.card.origin.notes:
-            print(f"{run}: {note}", file=sys.stderr)
+            print(shown(f"{run}: {note}"), file=sys.stderr)
     return model
 
 
@@ -42,8 +43,8 @@ def weights_said(run: str, which: str | None = None) -> str:
     return str(find_checkpoint(run, which)) if is_ours(run) else run
 
 
-def weights_digest(run: str, model: VideoModel) -> str:
+def weights_digest(run: str, model: VideoModel, which: str | None = None) -> str:
     """SHA-256 of the file the model's weights were read from."""
     if is_ours(run):
-        return sha256_of((find_checkpoint(run) / WEIGHTS,))
+        return sha256_of((find_checkpoint(run, which) / WEIGHTS,))
     return str(model.card.origin.sha256) if model.card.origin else ""

@@ -10,7 +10,8 @@ from hybridvideo.data.manifest.check import check_files, shortened
 from hybridvideo.data.manifest.kinetics import Matched, match_files, official_clips
 from hybridvideo.data.manifest.lists import read_text
 from hybridvideo.errors import TooMuchBadData, UserError
-from hybridvideo.files import write_text
+from hybridvideo.files import write_text, writing
+from hybridvideo.text import shown
 
 
 def prepare_kinetics(annotations: str, videos: str, out: str | None, max_bad: float = 1.0) -> int:
@@ -26,9 +27,9 @@ def prepare_kinetics(annotations: str, videos: str, out: str | None, max_bad: fl
             f"files are named like {matched.clips[0].named.file_name} or {matched.clips[0].named.youtube_id}.mp4"
         )
     kept = manifest.subset(there)
-    print("\n".join(findings(manifest, matched, kept)))
+    print("\n".join(map(shown, findings(manifest, matched, kept))))
     write_lists(table, kept, matched)
-    print("\n".join(advice(table, kept, len(manifest))))
+    print("\n".join(map(shown, advice(table, kept, len(manifest)))))
     missing = len(manifest) - len(there)
     if missing > max_bad * len(manifest):
         raise TooMuchBadData(f"{missing} of {len(manifest)} clips are missing, more than --max-bad {max_bad} allows")
@@ -71,6 +72,8 @@ def findings(manifest: Manifest, matched: Matched, kept: Manifest) -> list[str]:
     lines = [f"{len(kept)} of {len(manifest)} clips have a file below {manifest.root}"]
     for what, found in (
         ("missing", missing),
+        ("links to nothing", report.missing),
+        ("that cannot be opened", [f"{path} ({reason})" for path, reason in report.refused]),
         ("listed twice", [" = ".join(paths) for paths in report.duplicates]),
         ("of the same YouTube video", [" and ".join(paths) for paths in report.same_video]),
         ("further copies, left out", matched.copies),
@@ -107,14 +110,14 @@ def classes(kept: Manifest) -> list[str]:
 
 def write_lists(table: Path, kept: Manifest, matched: Matched) -> None:
     """The list of what is there, and beside it the names of what is missing."""
-    table.parent.mkdir(parents=True, exist_ok=True)
     write_manifest(kept, table)
     missing = [clip.named.file_name for clip, path in zip(matched.clips, matched.paths, strict=True) if not path]
     beside = table.with_suffix(".missing.txt")
     if missing:
         write_text(beside, "".join(f"{name}\n" for name in missing))
     else:
-        beside.unlink(missing_ok=True)
+        with writing(beside):
+            beside.unlink(missing_ok=True)
 
 
 def advice(table: Path, kept: Manifest, listed: int) -> list[str]:

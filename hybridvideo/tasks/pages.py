@@ -23,7 +23,7 @@ CLIPS, FRAMES, SHORT_SIDE = 24, 8, 96  # of a contact sheet
 def write_training_page(folder: Path, results: dict[str, Any] | None, rows: Rows, val: Manifest | None) -> Path:
     """RUN/report.html; `rows` are those of the evaluation at its end."""
     samples = evaluation_samples(rows, val) if val is not None else []
-    return training_page(folder / "report.html", folder, results, samples)
+    return training_page(folder / "report.html", folder, results, samples, title=f"Training: {folder.resolve().name}")
 
 
 def write_evaluation_page(
@@ -34,6 +34,7 @@ def write_evaluation_page(
     return evaluation_page(
         folder / "report.html", results, evaluation_samples(rows, manifest), environment_facts(), config,
         scores=[max(row["scores"]) for row in read], correct=[row["predicted"] == row["label"] for row in read],
+        title=f"Evaluation: {last_part(results['checkpoint'], 'checkpoints')} on {last_part(results['list'])}",
     )  # fmt: skip
 
 
@@ -41,24 +42,44 @@ def write_prediction_page(page: Path, finished: Finished, manifest: Manifest, co
     """The page of a classification job."""
     chosen = spread([row for row in finished.rows if row["label"] is not None], CLIPS)
     samples = read_samples((manifest.file(row["index"]), None, row["label"], row["score"]) for row in chosen)
-    return prediction_page(page, finished.rows, samples, job_summary(finished), environment_facts(), config)
+    title, summary = job_title("Predictions", finished), job_summary(finished)
+    return prediction_page(page, finished.rows, samples, summary, environment_facts(), config, title=title)
 
 
 def write_extraction_page(page: Path, finished: Finished, config: str | None) -> Path:
     """The page of an extraction job."""
     read = [row for row in finished.rows if row["feature"] is not None]
     features_ND = np.array([row["feature"] for row in read], np.float32).reshape(-1, finished.provenance["width"])
-    return extraction_page(page, job_summary(finished), features_ND, finished.rows, environment_facts(), config)
+    title, summary = job_title("Features", finished), job_summary(finished)
+    return extraction_page(page, summary, features_ND, finished.rows, environment_facts(), config, title=title)
 
 
 def job_summary(finished: Finished) -> dict[str, object]:
-    """What a bulk job did, for the page."""
+    """What a bulk job did, for the page; the speed is that of the inputs done in this call."""
     notes = finished.provenance
+    inputs = len({row["index"] for row in finished.rows})
+    earlier = {"of these done in this call": finished.inputs} if finished.inputs < inputs else {}
+    speed = {"videos per second": finished.videos_per_second} if finished.inputs else {}
     return {
-        "inputs": finished.inputs, "unreadable": finished.failed, "videos per second": finished.videos_per_second,
-        "model": notes["model"], "checkpoint": notes["checkpoint"], "source": notes["source"],
+        "inputs": inputs, "unreadable": finished.failed, **earlier, **speed, "model": notes["model"],
+        "checkpoint": notes["checkpoint"], "source": notes["source"],
         "clips x crops": f"{notes['views']['clips']} x {notes['views']['crops']}", "table": str(finished.table),
     }  # fmt: skip
+
+
+def job_title(what: str, finished: Finished) -> str:
+    """`Predictions: clips by my-run`."""
+    notes = finished.provenance
+    return f"{what}: {last_part(notes['source'])} by {last_part(notes['checkpoint'], 'checkpoints')}"
+
+
+def last_part(place: str, below: str = "") -> str:
+    """Name of a file or folder; runs/x/checkpoints/best is x, best. What is no path, such as hf:a/b, stays."""
+    path = Path(place)
+    if not path.exists():
+        return place
+    path = path.resolve()
+    return f"{path.parent.parent.name}, {path.name}" if below and path.parent.name == below else path.name or place
 
 
 # --- clips to look at -------------------------------------------------------------------------------------------------

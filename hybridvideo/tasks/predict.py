@@ -8,17 +8,29 @@ from typing import Any
 
 import pyarrow as pa
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from hybridvideo.config import Views
 from hybridvideo.engine.bulk import classify
 from hybridvideo.parsing import plain
-from hybridvideo.tasks.bulk import Finished, Job, output_table, page_beside, provenance, read_inputs, run_job
+from hybridvideo.tasks.bulk import (
+    STDOUT,
+    Finished,
+    Job,
+    Work,
+    output_table,
+    page_beside,
+    provenance,
+    read_inputs,
+    run_job,
+    stream_job,
+)
 from hybridvideo.tasks.device import pick_device
 from hybridvideo.tasks.folders import config_text
 from hybridvideo.tasks.given import open_given
 from hybridvideo.tasks.pages import write_prediction_page
+from hybridvideo.text import shown
 
 MOST_LINES = 40  # of the table on the terminal
 
@@ -26,6 +38,7 @@ SCHEMA = pa.schema(
     [
         ("path", pa.string()), ("status", pa.string()), ("reason", pa.string()), ("label", pa.string()),
         ("score", pa.float32()), ("topk_labels", pa.list_(pa.string())), ("topk_scores", pa.list_(pa.float32())),
+        ("bytes", pa.int64()), ("mtime_ns", pa.int64()),
     ]
 )  # fmt: skip
 
@@ -40,16 +53,20 @@ def predict(run: str, source: str, out: str | None, top_k: int, eval: Views, job
     settings = {"job": "predict", "views": plain(views), "top_k": top_k, "precision": job.precision,
                 "preprocessing": plain(model.preprocessing), "model": model.card.name,
                 "labels": list(model.card.labels)}  # fmt: skip
-    finished = run_job(
-        table, manifest,
-        lambda part: classify(model, part, views=views, top_k=top_k, workers=job.workers,
-                              deadline=job.deadline, quarantine=job.quarantine, device=device,
-                              precision=job.precision),
-        SCHEMA, provenance(run, model, source, settings), job.max_bad, "classifying",
+    work = Work(
+        "classifying", provenance(run, model, source, manifest, settings), SCHEMA,
+        lambda order: classify(model, manifest, views=views, top_k=top_k, workers=job.workers,
+                               deadline=job.deadline, quarantine=job.quarantine, device=device,
+                               precision=job.precision, order=order),
     )  # fmt: skip
+    if out == STDOUT:
+        return stream_job(manifest, work, job)
+    finished = run_job(table, manifest, work, job)
     show(finished)
-    page = write_prediction_page(page_beside(table, table != Path(out or "")), finished, manifest, config_text(run))
-    print(f"predictions {table}\nreport {page}")
+    page = page_beside(table, table != Path(out or ""))
+    if finished.inputs or not page.is_file():
+        write_prediction_page(page, finished, manifest, config_text(run))
+    print(f"predictions {shown(str(table))}\nreport {shown(str(page))}")
     return 0
 
 
@@ -57,18 +74,18 @@ def show(finished: Finished) -> None:
     """The first rows as a table; all that could not be read are counted."""
     table = Table("video", "class", "score", "others")
     for row in finished.rows[:MOST_LINES]:
-        table.add_row(escape(row["path"]), *cells(row))
+        table.add_row(Text(shown(row["path"])), *cells(row))
     Console(width=None if sys.stdout.isatty() else 120).print(table)
     if len(finished.rows) > MOST_LINES:
-        print(f"... and {len(finished.rows) - MOST_LINES} more in {finished.table}")
+        print(shown(f"... and {len(finished.rows) - MOST_LINES} more in {finished.table}"))
     print(f"{len(finished.rows)} videos, {finished.failed} unreadable, {finished.videos_per_second:.1f} videos/s")
 
 
-def cells(row: dict[str, Any]) -> list[str]:
+def cells(row: dict[str, Any]) -> list[Text]:
     """Class, score and runners-up, or why there are none."""
     if row["label"] is None:
-        return [f"[red]{escape(row['status'])}[/red]", "", escape(row["reason"])]
+        return [Text(row["status"], "red"), Text(), Text(shown(row["reason"]))]
     others = zip(row["topk_labels"][1:4], row["topk_scores"][1:4], strict=True)
     runners_up = ", ".join(f"{name} {score:.2f}" for name, score in others)
-    note = f" [yellow]({escape(row['reason'])})[/yellow]" if row["status"] != "ok" else ""
-    return [escape(row["label"]) + note, f"{row['score']:.3f}", escape(runners_up)]
+    note = Text(f" ({shown(row['reason'])})" if row["status"] != "ok" else "", "yellow")
+    return [Text(shown(row["label"])) + note, Text(f"{row['score']:.3f}"), Text(shown(runners_up))]

@@ -10,7 +10,6 @@ DST/.prepare/           recipe.json (how copies are made) and done.jsonl (what w
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import signal
@@ -19,7 +18,7 @@ from collections import Counter
 from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import pyarrow as pa
 
@@ -38,12 +37,15 @@ from hybridvideo.data.decode.known import SUFFIX
 from hybridvideo.data.manifest import Manifest, read_manifest, write_manifest
 from hybridvideo.data.reading import listed_file
 from hybridvideo.data.workers import Lost, each
+from hybridvideo.documents import load_json, read_bytes, read_json_object
 from hybridvideo.engine.progress import progress
 from hybridvideo.errors import Preempted, TooMuchBadData, UserError, VideoError
-from hybridvideo.files import write_json, write_text
+from hybridvideo.files import append_line, locked, write_json, write_text, writing
+from hybridvideo.parsing import parsed, said
 from hybridvideo.report.environment import environment_facts
 from hybridvideo.tasks.kinetics import prepare_kinetics
 from hybridvideo.tasks.tables import write_table
+from hybridvideo.text import shown
 
 MANIFEST = "manifest.csv"
 KINETICS = "kinetics400"  # the source that stands for making its list
@@ -51,6 +53,8 @@ KEPT = ("ok", "partial")
 TRY_AGAIN = ("timeout", "crashed", "missing")  # may be otherwise the next time
 MEASURED_VIDEOS, MEASURED_SECONDS = 8, 60.0
 SHOWN = 10  # reasons on the terminal
+LARGEST_LEDGER = 2**29  # bytes, of about 300 a video
+AGAIN = "remove that file, or give another --out"
 
 SCHEMA = pa.schema(
     [("path", pa.string()), ("source", pa.string()), ("copy", pa.string()), ("status", pa.string()),
@@ -118,9 +122,10 @@ def prepare(
         made = [Made("refused", plan.refused) if plan.refused else done[plan.source].made for plan in plans]
         kept = [index for index, result in enumerate(made) if result.status in KEPT]
         write_results(folder, manifest, plans, made, kept, recipe)
-    print("\n".join(summary(folder, plans, made, measure(plans, made, folder))))
+    lines = summary(folder, plans, made, measure(plans, made, folder))
     if kept:
-        print(f"wrote {folder / MANIFEST}\nnext: {next_command(manifest, folder / MANIFEST)}")
+        lines += [f"wrote {folder / MANIFEST}", f"next: {next_command(manifest, folder / MANIFEST)}"]
+    print("\n".join(map(shown, lines)))
     failed = len(made) - len(kept)
     if failed > max_bad * len(made):
         raise TooMuchBadData(f"{failed} of {len(made)} videos have no copy, more than --max-bad {max_bad} allows")
@@ -137,7 +142,7 @@ def read_source(source: str, root: str | None) -> Manifest:
     except UserError as error:
         manifest = read_manifest(source, root=root, labelled=False)  # where it is no list at all, this says so
         if not (Path(source).is_dir() or len(manifest) == 1):
-            print(f"the labels are left out: {error}", file=sys.stderr)
+            print(shown(f"the labels are left out: {error}"), file=sys.stderr)
         return manifest
 
 
@@ -196,27 +201,25 @@ def open_folder(out: Path, recipe: Recipe, overwrite: bool) -> Iterator[Path]:
         raise UserError(f"--out {out} is a file; give a folder")
     if out.is_dir() and not notes.is_dir() and any(out.iterdir()):
         raise UserError(f"--out {out} holds files that `prepare` did not make; give an empty or new folder")
-    notes.mkdir(parents=True, exist_ok=True)
-    with (notes / "lock").open("w") as lock:
-        _lock(lock, out)
-        before, now = notes / "recipe.json", json.loads(json.dumps(asdict(recipe)))
-        if before.exists() and (then := json.loads(before.read_text())) != now:
-            changes = ", ".join(
-                f"{key} {then.get(key)} there, {now[key]} now" for key in now if then.get(key) != now[key]
-            )
-            if not overwrite:
-                raise UserError(f"{out} holds copies of another recipe ({changes}); give another --out or --overwrite")
+    with locked(notes / "lock", "prepare"):
         if overwrite:
-            (notes / "done.jsonl").unlink(missing_ok=True)
-        write_json(before, now)
+            with writing(notes):
+                (notes / "done.jsonl").unlink(missing_ok=True)
+        elif changes := other_recipe(notes / "recipe.json", asdict(recipe)):
+            raise UserError(f"{out} holds copies of another recipe ({changes}); give another --out or --overwrite")
+        write_json(notes / "recipe.json", asdict(recipe))
         yield notes / "done.jsonl"
 
 
-def _lock(file: IO[str], out: Path) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise UserError(f"another `prepare` works in {out}; wait for it, or give another --out") from None
+def other_recipe(file: Path, now: dict[str, Any]) -> str:
+    """What differs in the recipe that is noted; "" where nothing does, or none is."""
+    if not file.exists():
+        return ""
+    then = read_json_object(file, AGAIN)
+    now = json.loads(json.dumps(now))
+    return ", ".join(
+        f"{key} {said(then.get(key))} there, {said(now[key])} now" for key in now if then.get(key) != now[key]
+    )
 
 
 # ---- doing it
@@ -234,18 +237,16 @@ def make_copies(
     index = str(out / MANIFEST) + SUFFIX
     copies = [Copy(plan.source, str(out / plan.copy), recipe, index) for plan in waiting.values()]
     with contextlib.ExitStack() as stack:
-        for plan in waiting.values():
-            make_folder((out / plan.copy).parent, out)
+        for folder in {(out / plan.copy).parent for plan in waiting.values()}:
+            make_folder(folder, out)
         stack.callback(_remove_asides, copies)
         stack.enter_context(term_as_interrupt())
         advance = stack.enter_context(progress("prepare", len(wanted), done=len(wanted) - len(waiting)))
         made = stack.enter_context(contextlib.closing(_made(copies, workers, deadline)))
-        kept = stack.enter_context(ledger.open("a", encoding="utf-8"))
         try:
             for plan, result in zip(waiting.values(), made, strict=True):
                 done[plan.source] = Done(plan.source, plan.size, plan.changed, plan.copy, result)
-                kept.write(json.dumps(asdict(done[plan.source])) + "\n")
-                kept.flush()
+                append_line(ledger, json.dumps(asdict(done[plan.source])))
                 advance(1)
         except KeyboardInterrupt:
             raise Preempted(f"stopped; what is done stays in {out}: the same command goes on") from None
@@ -261,25 +262,34 @@ def _made(copies: list[Copy], workers: int, deadline: float) -> Generator[Made, 
 
 def make_folder(folder: Path, out: Path) -> None:
     """A folder below `out`. UserError where a link would lead elsewhere."""
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     if not is_under(os.path.realpath(folder), os.path.realpath(out)):
         raise UserError(f"{folder} leads out of {out} by a link; remove the link")
 
 
 def _remove_asides(copies: list[Copy]) -> None:
     for copy in copies:
-        aside_of(Path(copy.target)).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside_of(Path(copy.target)).unlink(missing_ok=True)
 
 
 def read_done(ledger: Path) -> dict[str, Done]:
-    """What was done, by original, the last word of each; a line that a crash has cut is dropped from the file."""
+    """What was done, by original, the last word of each; lines that a crash has spoilt are dropped from the file."""
     if not ledger.exists():
         return {}
-    lines = ledger.read_bytes().split(b"\n")
-    if lines.pop():
-        write_text(ledger, b"".join(line + b"\n" for line in lines).decode())
-    rows = [json.loads(line) for line in lines]
-    return {row["source"]: Done(**{**row, "made": Made(**row["made"])}) for row in rows}
+    lines = read_bytes(ledger, AGAIN, LARGEST_LEDGER).split(b"\n")
+    whole = [(line, done) for line in lines[:-1] if (done := _as_done(line)) is not None]
+    if len(whole) < len(lines) - 1 or lines[-1]:
+        write_text(ledger, b"".join(line + b"\n" for line, _ in whole).decode())
+    return {done.source: done for _, done in whole}
+
+
+def _as_done(line: bytes) -> Done | None:
+    try:
+        return parsed(Done, load_json(line, "", "", any_name=True))
+    except UserError:
+        return None
 
 
 @contextlib.contextmanager

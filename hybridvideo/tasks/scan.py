@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -11,18 +12,20 @@ from typing import Any
 
 import pyarrow as pa
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from hybridvideo.data.decode import BACKENDS
 from hybridvideo.data.decode.known import SUFFIX
 from hybridvideo.data.manifest import Manifest, read_manifest
-from hybridvideo.data.scan import ScanSettings, scan
+from hybridvideo.data.scan import ScanSettings, listed, scan
 from hybridvideo.errors import STATUSES, TooMuchBadData, UserError, nearest
 from hybridvideo.report.environment import environment_facts
 from hybridvideo.report.page import duration, percent
 from hybridvideo.report.scan import next_steps, scan_page
-from hybridvideo.tasks.bulk import Finished, page_beside, run_job
+from hybridvideo.tasks.bulk import STDOUT, Finished, Job, Work, page_beside, run_job, stream_job
+from hybridvideo.tasks.pages import last_part
+from hybridvideo.text import shown
 
 __all__ = ["ScanSettings", "scan_corpus"]
 
@@ -40,8 +43,7 @@ SCHEMA = pa.schema(
 
 
 def scan_corpus(
-    source: str, out: str, settings: ScanSettings, labelled: bool, root: str | None, workers: int, deadline: float,
-    max_bad: float,
+    source: str, out: str, settings: ScanSettings, labelled: bool, root: str | None, job: Job
 ) -> int:  # fmt: skip
     """The command."""
     if settings.backend not in ("auto", *BACKENDS):
@@ -50,21 +52,33 @@ def scan_corpus(
         raise UserError(f"no decoding backend is called {settings.backend!r}{hint}; allowed: {', '.join(allowed)}")
     table = Path(out) if Path(out).suffix else Path(out) / "scan.parquet"
     manifest = read_manifest(source, root=root, labelled=labelled)
-    notes = {"job": "scan", "source": source, "root": str(manifest.root.absolute()), "labels": list(manifest.labels),
-             **asdict(settings), "deadline": deadline, "environment": environment_facts()}  # fmt: skip
-    settings = replace(settings, index=str(table) + SUFFIX)
-    finished = run_job(
-        table, manifest, lambda part: scan(part, settings, workers=workers, deadline=deadline), SCHEMA, notes,
-        max_bad=1.0, label="scanning",
-    )  # fmt: skip
-    page = scan_page(page_beside(table, table != Path(out)), finished.rows, facts(finished, manifest), notes)
+    work = scan_work(manifest, source, replace(settings, index=None if out == STDOUT else str(table) + SUFFIX), job)
+    if out == STDOUT:
+        return stream_job(manifest, work, job)
+    finished = run_job(table, manifest, work, replace(job, max_bad=1.0))
+    page = page_beside(table, table != Path(out))
+    if finished.inputs or not page.is_file():
+        title = f"Scan: {last_part(source)}"
+        scan_page(page, finished.rows, facts(finished, manifest), work.notes, title=title)
     show(finished, table, page)
-    if finished.failed > max_bad * len(manifest):
+    if finished.failed > job.max_bad * len(manifest):
         raise TooMuchBadData(
-            f"{finished.failed} of {len(manifest)} files are unusable, more than --max-bad {max_bad} allows; "
+            f"{finished.failed} of {len(manifest)} files are unusable, more than --max-bad {job.max_bad} allows; "
             f"{table} says why for each"
         )
     return 0
+
+
+def scan_work(manifest: Manifest, source: str, settings: ScanSettings, job: Job) -> Work:
+    """What is made of each file."""
+    notes = {"job": "scan", "source": os.path.abspath(source), "root": os.path.abspath(manifest.root),
+             "labels": list(manifest.labels), **asdict(replace(settings, index=None)), "deadline": job.deadline,
+             "environment": environment_facts()}  # fmt: skip
+    return Work(
+        "scanning", notes, SCHEMA,
+        lambda order: scan(manifest, settings, workers=job.workers, deadline=job.deadline, order=order),
+        listed=lambda index: listed(manifest, index), free=("labels",),
+    )  # fmt: skip
 
 
 def facts(finished: Finished, manifest: Manifest) -> dict[str, object]:
@@ -94,8 +108,8 @@ def show(finished: Finished, table: Path, page: Path) -> None:
     show_bad(console, [row for row in rows if row["status"] != "ok"])
     print(f"{len(rows)} files, {finished.failed} unusable, {finished.videos_per_second:.1f} files/s")
     for step in next_steps(rows, str(table)):
-        print(f"- {step}")
-    print(f"table {table}\nreport {page}")
+        print(shown(f"- {step}"))
+    print(f"table {shown(str(table))}\nreport {shown(str(page))}")
 
 
 def show_bad(console: Console, bad: Sequence[dict[str, Any]]) -> None:
@@ -104,7 +118,7 @@ def show_bad(console: Console, bad: Sequence[dict[str, Any]]) -> None:
         return
     listed = Table("file", "status", "reason")
     for row in bad[:MOST_LINES]:
-        listed.add_row(escape(row["path"]), row["status"], escape(row["reason"]))
+        listed.add_row(*(Text(shown(row[name])) for name in ("path", "status", "reason")))
     console.print(listed)
     if len(bad) > MOST_LINES:
         print(f"... and {len(bad) - MOST_LINES} more in the table")

@@ -1,11 +1,15 @@
-"""Tables on disk: Parquet with its provenance in the schema, CSV or JSON lines by extension; complete or absent."""
+"""Tables on disk: Parquet with its provenance in the schema, CSV or JSON lines by extension; complete or absent.
+
+TABLE.parquet                                provenance is JSON under the key `hybridvideo` of the schema's metadata
+TABLE.csv, .jsonl   TABLE.provenance.json    with the table's size and checksum, so that each is known to be the other's
+"""
 
 from __future__ import annotations
 
 import csv
 import json
-import os
-from collections.abc import Callable, Iterable
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hybridvideo.errors import UserError
+from hybridvideo.files import replacing_file, write_json
 
 Rows = list[dict[str, Any]]
+
+ROWS_PER_BATCH = 4096  # of a Parquet row group, and in memory while a table is read
+NEVER_NULL = ("path", "status", "reason")  # columns of text in which an empty CSV cell is an empty text
+LONGEST_CELL = 1 << 30  # of a CSV: a long feature is one cell
 
 
 def printable(row: dict[str, Any]) -> dict[str, Any]:
@@ -26,36 +35,46 @@ def _escaped(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
 def write_table(path: Path, rows: Rows, schema: pa.Schema, provenance: dict[str, Any]) -> None:
     """One table from rows in memory."""
     write_batches(path, [rows], schema, provenance)
 
 
 def write_batches(path: Path, batches: Iterable[Rows], schema: pa.Schema, provenance: dict[str, Any]) -> None:
-    """A table from batches of rows, the format by the path's extension."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.new")
-    WRITERS[check_format(path)](aside, batches, schema, provenance)
-    os.replace(aside, path)
+    """A table from batches of rows, the format by the path's extension.
+
+    Raises EnvironmentFault where the disk takes no more; the table that was there is then whole.
+    """
+    if check_format(path) == ".parquet":
+        with replacing_file(path) as aside:
+            write_parquet(aside, batches, schema, provenance)
+        return
+    with replacing_file(path) as aside:
+        TEXT_WRITERS[path.suffix](aside, batches, schema)
+        seal = seal_of(aside)
+    write_json(notes_beside(path), {**provenance, "table": seal})
 
 
 def check_format(path: Path) -> str:
     """The extension; UserError for one that no writer has."""
-    if path.suffix not in WRITERS:
-        raise UserError(f"{path} has the extension {path.suffix!r}; give {', '.join(WRITERS)}, or a folder")
+    if path.suffix not in FORMATS:
+        raise UserError(f"{path} has the extension {path.suffix!r}; give {', '.join(FORMATS)}, or a folder")
     return path.suffix
 
 
 def write_parquet(path: Path, batches: Iterable[Rows], schema: pa.Schema, provenance: dict[str, Any]) -> None:
-    """Columns as in the schema; provenance as JSON under the key `hybridvideo` of the schema's metadata."""
+    """Columns as in the schema; provenance in the schema's metadata."""
     noted = schema.with_metadata({"hybridvideo": json.dumps(provenance, ensure_ascii=False)})
     with pq.ParquetWriter(path, noted, compression="zstd") as writer:
         for rows in batches:
             writer.write_table(pa.Table.from_pylist(rows, schema=noted))
 
 
-def write_csv(path: Path, batches: Iterable[Rows], schema: pa.Schema, provenance: dict[str, Any]) -> None:
-    """One header line; lists are JSON in their cell; provenance goes into a .json file beside."""
+def write_csv(path: Path, batches: Iterable[Rows], schema: pa.Schema) -> None:
+    """One header line; lists are JSON in their cell."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, schema.names)
         writer.writeheader()
@@ -63,26 +82,80 @@ def write_csv(path: Path, batches: Iterable[Rows], schema: pa.Schema, provenance
             cells = {name: row[name] for name in schema.names}
             writer.writerow({name: json.dumps(cell, ensure_ascii=False) if isinstance(cell, list) else cell
                              for name, cell in cells.items()})  # fmt: skip
-    note_beside(path, provenance)
 
 
-def write_jsonl(path: Path, batches: Iterable[Rows], schema: pa.Schema, provenance: dict[str, Any]) -> None:
-    """One object a line; provenance goes into a .json file beside."""
+def write_jsonl(path: Path, batches: Iterable[Rows], schema: pa.Schema) -> None:
+    """One object a line."""
     with path.open("w", encoding="utf-8") as file:
         for row in (row for rows in batches for row in rows):
-            file.write(json.dumps({name: row[name] for name in schema.names}, ensure_ascii=False) + "\n")
-    note_beside(path, provenance)
+            file.write(json_line(row, schema))
 
 
-def note_beside(path: Path, provenance: dict[str, Any]) -> None:
+def json_line(row: dict[str, Any], schema: pa.Schema) -> str:
+    """A row's columns as a line of JSON."""
+    return json.dumps({name: row[name] for name in schema.names}, ensure_ascii=False) + "\n"
+
+
+def notes_beside(path: Path) -> Path:
     """table.csv -> table.provenance.json."""
-    final = path.with_name(path.name.removeprefix(".").removesuffix(".new"))
-    text = json.dumps(provenance, indent=1, ensure_ascii=False)
-    final.with_suffix(".provenance.json").write_text(text, encoding="utf-8")
+    return path.with_suffix(".provenance.json")
 
 
-WRITERS: dict[str, Callable[[Path, Iterable[Rows], pa.Schema, dict[str, Any]], None]] = {
-    ".parquet": write_parquet,
-    ".csv": write_csv,
-    ".jsonl": write_jsonl,
-}
+def seal_of(path: Path) -> dict[str, int]:
+    """Size and CRC-32 of a file."""
+    size = crc32 = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            size, crc32 = size + len(block), zlib.crc32(block, crc32)
+    return {"bytes": size, "crc32": crc32}
+
+
+TEXT_WRITERS: dict[str, Callable[[Path, Iterable[Rows], pa.Schema], None]] = {".csv": write_csv, ".jsonl": write_jsonl}
+FORMATS = (".parquet", *TEXT_WRITERS)
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def read_notes(path: Path) -> dict[str, Any] | None:
+    """The provenance of a table of ours; None where it has none, or is not whole."""
+    try:
+        if check_format(path) == ".parquet":
+            notes = json.loads((pq.read_schema(path).metadata or {})[b"hybridvideo"])
+        else:
+            notes = json.loads(notes_beside(path).read_bytes())
+            if notes.pop("table") != seal_of(path):
+                return None
+    except (OSError, pa.ArrowException, ValueError, LookupError, TypeError, AttributeError):
+        return None
+    return notes if isinstance(notes, dict) else None
+
+
+def read_rows(path: Path, schema: pa.Schema) -> Iterator[dict[str, Any]]:
+    """The rows of a table of ours, one after another, with the schema's columns and perhaps others."""
+    if path.suffix == ".parquet":
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(ROWS_PER_BATCH, columns=schema.names):
+                yield from batch.to_pylist()
+    elif path.suffix == ".csv":
+        csv.field_size_limit(LONGEST_CELL)
+        with path.open(newline="", encoding="utf-8") as text:
+            for cells in csv.DictReader(text):
+                yield {name: from_cell(cells[name], schema.field(name)) for name in schema.names}
+    else:
+        with path.open(encoding="utf-8", newline="\n") as lines:
+            yield from map(json.loads, lines)
+
+
+def from_cell(cell: str, column: pa.Field) -> Any:
+    """What a CSV cell was written from."""
+    kind = column.type
+    if cell == "" and column.name not in NEVER_NULL:
+        return None
+    if pa.types.is_string(kind):
+        return cell
+    if pa.types.is_boolean(kind):
+        return cell == "True"
+    if pa.types.is_integer(kind):
+        return int(cell)
+    return float(cell) if pa.types.is_floating(kind) else json.loads(cell)

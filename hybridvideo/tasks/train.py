@@ -18,17 +18,17 @@ from hybridvideo.config import AugmentConfig, Preprocessing, TrainRun
 from hybridvideo.data.dataset import ClipDataset
 from hybridvideo.data.decode.known import index_beside
 from hybridvideo.data.loader import Reading
-from hybridvideo.data.manifest import Manifest, check_files, read_manifest
+from hybridvideo.data.manifest import Manifest, read_manifest
+from hybridvideo.data.manifest.check import check_files
 from hybridvideo.data.quarantine import quarantined
 from hybridvideo.data.sampling import hash_seed
 from hybridvideo.data.transforms import TrainTransform
 from hybridvideo.engine.evaluate import evaluate
 from hybridvideo.engine.frozen import can_be_kept, compute_frozen
-from hybridvideo.engine.train import Data, Plan
+from hybridvideo.engine.parts import Data, Plan
 from hybridvideo.engine.train import train as train_loop
 from hybridvideo.errors import EnvironmentFault, HybridVideoError, Preempted, TooMuchBadData, UserError
 from hybridvideo.files import write_json
-from hybridvideo.models import create_model
 from hybridvideo.models.contract import VideoModel, count_parameters
 from hybridvideo.parsing import plain
 from hybridvideo.report.environment import environment_facts
@@ -44,7 +44,9 @@ from hybridvideo.tasks.folders import (
 )
 from hybridvideo.tasks.pages import write_training_page
 from hybridvideo.tasks.processes import honour_launcher
+from hybridvideo.text import shown
 from hybridvideo.weights.checkpoint import ModelCard
+from hybridvideo.weights.described import described_model
 from hybridvideo.weights.folders import find_checkpoint, settle
 from hybridvideo.weights.load import load_weights
 from hybridvideo.weights.trained import load_model
@@ -72,7 +74,7 @@ def train(run: TrainRun, out: str | None, resume: bool, name: str) -> int:
     found = look_over(run, manifest, val)
     first = PartialState(cpu=pick_device(run.device).type == "cpu").is_main_process
     model = build_model(run, manifest.labels, first)  # before there is a folder: what cannot be built leaves none
-    say(first, "\n".join(found))
+    say(first, *found)
     folder = shared_folder(out, f"{name}-seed{run.seed}", resume)
     accelerator = make_accelerator(run, folder)
     if resume:
@@ -120,7 +122,7 @@ def finish(run: TrainRun, folder: Path, val: Manifest | None, accelerator: Accel
         views = f"{run.eval.clips} x {run.eval.crops} views"
         say(True, f"validation top-1 {results['top1']:.3f} (95 % {low:.3f} to {high:.3f}), {views}, "
                   f"{results['num_videos']} videos, {results['num_failed']} unreadable")  # fmt: skip
-    say(True, f"run {folder}\nreport {page}")
+    say(True, f"run {folder}", f"report {page}")
 
 
 def read_lists(run: TrainRun) -> tuple[Manifest, Manifest | None]:
@@ -138,16 +140,16 @@ def read_lists(run: TrainRun) -> tuple[Manifest, Manifest | None]:
 
 
 def look_over(run: TrainRun, manifest: Manifest, val: Manifest | None) -> list[str]:
-    """Lines on missing, duplicate and unlisted files and on classes. Raises TooMuchBadData for too many missing."""
+    """Lines on missing, duplicate and unlisted files and on classes. Raises TooMuchBadData for too many unusable."""
     lists = {run.data.train: manifest} | ({run.data.val: val} if val is not None else {})
     everything = {os.path.normpath(part.file(index)) for part in lists.values() for index in range(len(part))}
     lines = []
     for source, part in lists.items():
         report = check_files(part)
-        if len(report.missing) > run.data.max_bad * len(part):
+        if report.unusable > run.data.max_bad * len(part):
             raise TooMuchBadData(
-                f"{len(report.missing)} of {len(part)} files of {source} are missing, more than data.max_bad "
-                f"{run.data.max_bad} allows (first: {report.missing[0]}); check data.root"
+                f"{report.unusable} of {len(part)} files of {source} are missing or cannot be opened, more than "
+                f"data.max_bad {run.data.max_bad} allows (first: {report.first_fault}); check data.root"
             )
         nowhere = [path for path in report.unlisted if os.path.normpath(part.root / path) not in everything]
         lines += [f"{source}: {line}" for line in replace(report, unlisted=tuple(nowhere)).lines()]
@@ -212,7 +214,7 @@ def build_model(run: TrainRun, labels: tuple[str, ...], shown: bool = False) -> 
     """The model at the run's input size, with its starting weights; the same in every process."""
     torch.manual_seed(hash_seed(run.seed))
     size = {"frames": run.clip.frames, "height": run.frame.height, "width": run.frame.width}
-    model = create_model(run.model.name, len(labels), **{**size, **run.model.changes})
+    model = described_model(run.model.name, len(labels), {**size, **run.model.changes}, "model")
     if run.model.weights:
         report = load_weights(model, run.model.weights, head=run.model.head)
         say(shown, "\n".join([f"{run.model.weights}: {report}", *report.notes]))
@@ -256,7 +258,7 @@ def make_data(
         raise Preempted(f"stopped in the frozen part; what is done is kept in {cache}, --resume goes on") from None
 
 
-def say(shown: bool, text: str) -> None:
-    """A line for the person, from the first process only."""
-    if shown:
-        print(text, file=sys.stderr, flush=True)
+def say(first: bool, *lines: str) -> None:
+    """Lines for the person, from the first process only."""
+    for line in lines if first else ():
+        print(shown(line), file=sys.stderr, flush=True)

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hybridvideo.config import EvalConfig, Preprocessing
-from hybridvideo.errors import UserError
+from hybridvideo.documents import read_json
 from hybridvideo.parsing import parsed
 from hybridvideo.weights.folders import CARD, WEIGHTS
 
@@ -58,8 +58,6 @@ def write_checkpoint(folder: Path, state: dict[str, Tensor], card: ModelCard) ->
 
 
 def read_card(folder: Path) -> ModelCard:
-    """The card of a checkpoint folder; UserError where it is damaged."""
-    try:
-        return parsed(ModelCard, json.loads((folder / CARD).read_text()), f"{folder / CARD}")
-    except (OSError, json.JSONDecodeError) as error:
-        raise UserError(f"{folder / CARD} cannot be read: {error}; the checkpoint is damaged") from error
+    """The card of a checkpoint folder; UserError where it is damaged, or more than data."""
+    path = folder / CARD
+    return parsed(ModelCard, read_json(path, "the checkpoint is damaged"), str(path))

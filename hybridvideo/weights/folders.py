@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import yaml
-
+from hybridvideo.documents import read_yaml
 from hybridvideo.errors import UserError
 from hybridvideo.files import flush
 
@@ -79,8 +78,9 @@ def find_checkpoint(path: str | Path, which: str | None = None) -> Path:
 
 def kept(run: Path) -> str:
     """Which checkpoint a run's config keeps: last or best."""
-    try:
-        config = yaml.safe_load((run / "config.yaml").read_text())
-        return str(config["train"]["keep"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
+    path = run / "config.yaml"
+    if not path.exists():
         return "last"  # a folder of checkpoints without its config is still usable
+    settings = read_yaml(path, "mend it, or give the checkpoint folder itself")
+    section = settings.get("train") if isinstance(settings, dict) else None
+    return "best" if isinstance(section, dict) and section.get("keep") == "best" else "last"

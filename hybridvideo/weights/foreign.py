@@ -16,10 +16,11 @@ from typing import Any
 
 from hybridvideo.config import ClipConfig, EvalConfig, FrameConfig, Preprocessing
 from hybridvideo.errors import UserError
-from hybridvideo.models import MODELS, create_model
+from hybridvideo.models import MODELS
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.models.variants import Published, Variant
 from hybridvideo.weights.checkpoint import ModelCard, Origin
+from hybridvideo.weights.described import described_model
 from hybridvideo.weights.layouts.layout import State
 from hybridvideo.weights.load import LoadReport, load_opened
 from hybridvideo.weights.recognise import Recognised, architecture_of, layouts_of, recognise, unknown, unprefixed
@@ -59,7 +60,7 @@ def load_foreign(source: From, wanted: Wanted | None = None) -> tuple[VideoModel
     """
     wanted, opened = wanted or Wanted(), open_source(source)
     name, changes, state = architecture(opened, wanted)
-    model = create_model(name, 1, **changes)
+    model = described_model(name, 1, changes, opened.where)
     known = recognise(state, model, opened.where)
     model.reset_classifier(classes(model, known, opened.where))
     report = load_opened(model, opened, known)
@@ -77,7 +78,8 @@ def architecture(opened: Source, wanted: Wanted) -> tuple[str, dict[str, Any], S
             return name, {**changes, **settings_said(opened.facts, name), **wanted.all_changes()}, bare
     if wanted.model is None:
         raise UserError(
-            f"{opened.where} {unknown(opened.state)}; if it is of a model of this project, give its --model"
+            f"{opened.where} {unknown(opened.state)}; if it is of a model of this project, name that with "
+            "`hybridvideo convert SOURCE FOLDER --model NAME` and use FOLDER"
         )
     return wanted.model, wanted.all_changes(), opened.state
 
@@ -95,7 +97,8 @@ def classes(model: VideoModel, known: Recognised, where: str) -> int:
     if weight is None or not weight.ndim or not len(weight):
         raise UserError(
             f"{where} holds {known.layout_name} weights without a classifier: nothing to classify with; train one on "
-            'them (--model.weights SOURCE --model.head replace), or load_weights(model, source, head="replace")'
+            "them (`hybridvideo train --model.weights SOURCE --model.head replace`), or "
+            'load_weights(model, source, head="replace")'
         )
     return len(weight)
 
@@ -123,7 +126,8 @@ def assumptions(name: str, classes: int, facts: Facts, known: Recognised, wanted
     notes = [f"{unsaid}: {where}"] if unsaid else []
     if wanted.labels is None and (facts.labels is None or len(facts.labels) != classes):
         kinetics = "taken to be those of Kinetics-400, in alphabetical order"
-        notes.append(f"classes: {kinetics if classes == KINETICS400 else 'without names; give them with --labels'}")
+        unnamed = "without names; `hybridvideo convert SOURCE FOLDER --labels FILE` gives them"
+        notes.append(f"classes: {kinetics if classes == KINETICS400 else unnamed}")
     return notes
 
 

@@ -6,16 +6,19 @@ Where a field is not there nothing is assumed: the defaults of transformers' cla
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hybridvideo.config import Normalisation
+from hybridvideo.documents import read_json_object
 from hybridvideo.errors import UserError
+from hybridvideo.parsing import is_whole, one_line, parsed
+from hybridvideo.text import shown
 from hybridvideo.weights.sources import HF_CONFIG, Facts
 
 PROCESSORS = ("preprocessor_config.json", "video_preprocessor_config.json")
+AGAIN = "download it again"
 GENERIC = "LABEL_"  # the start of the names that classes have where nobody named them
 # Settings that tensors do not tell, by their names there and here.
 SETTINGS = {"num_frames": "frames", "num_attention_heads": "heads"}
@@ -23,8 +26,8 @@ SETTINGS = {"num_frames": "frames", "num_attention_heads": "heads"}
 
 def facts_of(folder: Path) -> Facts:
     """Classes, normalisation and sizes, where the folder says them. UserError for a file that is no JSON object."""
-    config = read_json(folder / HF_CONFIG)
-    processor = next((read_json(folder / name) for name in PROCESSORS if (folder / name).is_file()), {})
+    config = read_json_object(folder / HF_CONFIG, AGAIN)
+    processor = next((read_json_object(folder / name, AGAIN) for name in PROCESSORS if (folder / name).exists()), {})
     try:
         return Facts(
             labels=labels_of(config),
@@ -34,7 +37,8 @@ def facts_of(folder: Path) -> Facts:
             changes=changes_of(config),
         )
     except (TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
-        raise UserError(f"{folder}: {HF_CONFIG} or {PROCESSORS[0]} is unusual ({error}); correct it") from error
+        reason = shown(one_line(error))
+        raise UserError(f"{folder}: {HF_CONFIG} or {PROCESSORS[0]} is unusual ({reason}); correct it") from error
 
 
 def labels_of(config: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -47,7 +51,7 @@ def labels_of(config: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 def changes_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """Frames, size and heads, under the names that models here have for them."""
-    changes = {ours: config[theirs] for theirs, ours in SETTINGS.items() if isinstance(config.get(theirs), int)}
+    changes = {ours: config[theirs] for theirs, ours in SETTINGS.items() if is_whole(config.get(theirs))}
     if size := size_of(config.get("image_size")):
         changes |= {"height": size[0], "width": size[1]}
     return changes
@@ -59,8 +63,7 @@ def normalisation_of(processor: Mapping[str, Any]) -> Normalisation | None:
         return Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     if "image_mean" not in processor or "image_std" not in processor:
         return None
-    (r, g, b), (sr, sg, sb) = processor["image_mean"], processor["image_std"]
-    return Normalisation((r, g, b), (sr, sg, sb))
+    return parsed(Normalisation, {"mean": processor["image_mean"], "std": processor["image_std"]})
 
 
 def timm_statistics(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,7 +76,7 @@ def size_of(value: Any) -> tuple[int, int] | None:
     """Rows and columns of 224, [224, 224] or {"height": 224, "width": 224}."""
     if isinstance(value, Mapping):
         value = [value["height"], value["width"]] if "height" in value else None
-    if isinstance(value, int):
+    if is_whole(value):
         return value, value
     return (int(value[0]), int(value[1])) if value else None
 
@@ -82,15 +85,4 @@ def short_side_of(processor: Mapping[str, Any]) -> int | None:
     """Of frames before the crop."""
     size = processor.get("size")
     side = size.get("shortest_edge") if isinstance(size, Mapping) else size
-    return side if isinstance(side, int) else None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is no JSON ({error}); download it again") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is no JSON object; download it again")
-    return content
+    return side if is_whole(side) else None

@@ -148,12 +148,14 @@ def fit_head(
         return {key: value for key, value in state.items() if not is_head(model, key)}
     if not any(is_head(model, key) for key in state):
         raise UserError(
-            f"{where} has no classifier ({name}); head=replace (--model.head replace) trains a new one on its features"
+            f"{where} has no classifier ({name}); head=replace (`hybridvideo train --model.head replace`) trains a new "
+            "one on its features"
         )
     if name in state and (theirs := state[name].shape[:1]) != (ours := own[name].shape[:1]):
         raise UserError(
             f"{where} has {theirs.numel()} classes, the model {ours.numel()}; "
-            "use the label set of the weights, or head=replace (--model.head replace) to train a new classifier"
+            "use the label set of the weights, or head=replace (`hybridvideo train --model.head replace`) to train a "
+            "new classifier"
         )
     return dict(state)
 

@@ -10,7 +10,6 @@ hf:OWNER/REPO[@REVISION]             downloaded by huggingface_hub: configuratio
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from typing import Any, TypeAlias
 from torch import Tensor
 
 from hybridvideo.config import ClipConfig, EvalConfig, Normalisation
+from hybridvideo.documents import read_json
 from hybridvideo.errors import UserError
 from hybridvideo.models.state_files import KINDS, open_state_file, unwrapped
 from hybridvideo.weights.checkpoint import read_card
@@ -126,8 +126,8 @@ def hugging_face_files(folder: Path) -> tuple[Path, ...]:
 def shards(index: Path) -> tuple[Path, ...]:
     """The files that an index names; only those beside it."""
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        names = sorted(set(read_json(index, "download the folder again")["weight_map"].values()))
+    except (KeyError, AttributeError, TypeError) as error:
         raise UserError(f"{index} is no index of shards ({error}); download the folder again") from error
     return tuple(index.parent / Path(str(name)).name for name in names)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from hybridvideo.errors import UserError
-from hybridvideo.models import create_model
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.weights.checkpoint import ModelCard, read_card
+from hybridvideo.weights.described import described_model
 from hybridvideo.weights.folders import CARD, WEIGHTS, find_checkpoint
 from hybridvideo.weights.foreign import load_foreign
 from hybridvideo.weights.load import load_weights
@@ -37,7 +37,7 @@ def load_model(path: str | Path, which: str | None = None) -> VideoModel:
         return with_card(model, card)
     folder = find_checkpoint(path, which)
     card = read_card(folder)
-    model = create_model(card.name, len(card.labels), **card.settings)
+    model = described_model(card.name, len(card.labels), card.settings, str(folder / CARD))
     load_weights(model, folder)
     return with_card(model, card)
 

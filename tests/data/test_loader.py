@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import contextlib
 import os
 import signal
 import time
@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
 from hybridvideo.config import AugmentConfig, ClipConfig, FrameConfig, Normalisation
+from hybridvideo.data import loader as loader_module
 from hybridvideo.data.dataset import PADDING, ClipDataset
 from hybridvideo.data.loader import EpochOrder, device_batches, normalise, train_loader, view_loader
 from hybridvideo.data.manifest import Manifest, Row
 from hybridvideo.data.transforms import TrainTransform, ViewTransform
 from hybridvideo.data.views import ViewDataset, views_of
+from hybridvideo.data.workers import each
 from hybridvideo.errors import UserError
 
 CPU = torch.device("cpu")
@@ -256,26 +259,33 @@ def test_a_video_that_kills_its_decoder_is_a_row_of_an_evaluation(manifest: Mani
     assert [count for batch in batches for count in batch["counts"].tolist()] == [6, 0, 6, 0, 6]
 
 
+def processes() -> set[psutil.Process]:
+    """The workers of this process, the server that starts them started."""
+    list(each(os.getpgid, [0], workers=1))
+    server = psutil.Process().children()
+    return {process for process in psutil.Process().children(recursive=True) if process not in server}
+
+
 def test_a_killed_worker_costs_no_clip(manifest: Manifest) -> None:
     sequence = EpochOrder(40, 0, batch_size=2)
     dataset = clips(manifest.subset([0, 1] * 20))
     with train_loader(dataset, sequence, workers=1) as loader:
-        before = set(multiprocessing.active_children())
+        before = processes()
         batches = device_batches(loader, CPU)
         got = [next(batches)]
-        (worker,) = set(multiprocessing.active_children()) - before
-        assert worker.pid is not None
+        (worker,) = processes() - before
         os.kill(worker.pid, signal.SIGKILL)
         got += batches
     assert equal(got, list(train_loader(dataset, sequence, workers=0)))
 
 
 def test_closing_leaves_no_process_and_the_loader_can_be_used_again(manifest: Manifest) -> None:
-    before = set(multiprocessing.active_children())
+    before = processes()
     loader = train_loader(clips(manifest), EpochOrder(5, 0, batch_size=2), workers=2)
     first = list(loader)
+    assert len(processes() - before) == 2
     loader.close()
-    assert set(multiprocessing.active_children()) <= before
+    assert processes() <= before
     assert equal(first, list(loader)) and len(loader) == 3
     loader.close()
 
@@ -327,6 +337,42 @@ def test_batches_arrive_on_the_gpu_unchanged(manifest: Manifest) -> None:
     assert all(batch["clip"].is_cuda for batch in on_gpu)
     back = [{k: v.cpu() if isinstance(v, torch.Tensor) else v for k, v in batch.items()} for batch in on_gpu]
     assert equal(on_cpu, back)
+
+
+class FakeCuda:
+    """Notes which device's streams are asked for; tensors stay where they are."""
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        self.device = torch.device("cuda", device.index or 0) if device else torch.device("cuda", 0)
+        self.events: list[object] = []
+
+    def record_event(self) -> object:
+        return self.device
+
+    def wait_event(self, event: object) -> None:
+        self.events.append(event)
+
+
+@pytest.mark.parametrize("name", ["cuda:1", "cuda:3", "cuda"])
+def test_copying_and_computing_meet_on_the_device_of_the_batch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    computing: dict[torch.device, FakeCuda] = {}
+    moved, kept = [], []
+
+    def current_stream(device: torch.device | None = None) -> FakeCuda:
+        stream = FakeCuda(device)
+        return computing.setdefault(stream.device, stream)
+
+    monkeypatch.setattr(torch.cuda, "Stream", FakeCuda)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", current_stream)
+    monkeypatch.setattr(loader_module, "_moved", lambda batch, device: moved.append(device) or dict(batch))
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: kept.append(stream), raising=False)
+    device = torch.device(name)
+    batches = [{"clip": torch.tensor([number])} for number in range(3)]
+    assert [batch["clip"].item() for batch in device_batches(batches, device)] == [0, 1, 2]
+    own = torch.device("cuda", device.index or 0)
+    assert set(computing) == {own} and moved == [own] * 3
+    assert kept == [computing[own]] * 3 and computing[own].events == [own] * 3
 
 
 def test_contrast_multiplies_the_normalised_clip() -> None:

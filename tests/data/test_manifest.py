@@ -12,7 +12,6 @@ import pytest
 from hybridvideo.data.manifest import (
     Manifest,
     Row,
-    check_files,
     kinetics400_labels,
     label_names,
     read_manifest,
@@ -247,32 +246,6 @@ def test_label_files_are_names_or_numbered_names(tmp_path: Path) -> None:
 def test_the_400_names_ship_with_the_package() -> None:
     names = kinetics400_labels()
     assert len(set(names)) == 400 and names == tuple(sorted(names)) and names[0] == "abseiling"
-
-
-# ---- files
-
-
-def test_missing_duplicate_and_unlisted_files_are_found_without_opening_any(tmp_path: Path) -> None:
-    for name in ("v/a.mp4", "v/b.mp4", "v/new.mp4", "v/notes.txt", "elsewhere/c.mp4"):
-        put(tmp_path / name)
-    (tmp_path / "v/link.mp4").symlink_to(tmp_path / "v/b.mp4")
-    text = "v/a.mp4 0\nv/../v/a.mp4 0\nv/b.mp4 1\nv/link.mp4 1\nv/gone.mp4 1\nnowhere/x.mp4 0\n"
-    report = check_files(read_manifest(put(tmp_path / "list.txt", text), labels=["run", "jump", "sit"]))
-    assert report.missing == ("v/gone.mp4", "nowhere/x.mp4")
-    assert report.duplicates == (("v/a.mp4", "v/../v/a.mp4"), ("v/b.mp4", "v/link.mp4"))
-    assert report.unlisted == ("v/new.mp4",) and report.counts == {"run": 3, "jump": 3, "sit": 0}
-    assert report.lines() == [
-        "4 of 6 files are there; 3 classes of 0 to 3 rows, 1 of them without any: sit",
-        "2 missing: v/gone.mp4, nowhere/x.mp4",
-        "2 listed twice: v/a.mp4 = v/../v/a.mp4, v/b.mp4 = v/link.mp4",
-        "1 beside them but not listed: v/new.mp4",
-    ]
-
-
-def test_two_clips_of_one_youtube_video_are_noted(tmp_path: Path) -> None:
-    text = "x/AAAAAAAAAAA_000001_000011.mp4 0\nAAAAAAAAAAA_000020_000030.mp4 0\nBBBBBBBBBBB_000020_000030.mp4 0\n"
-    report = check_files(read_manifest(put(tmp_path / "list.txt", text)))
-    assert report.same_video == (("x/AAAAAAAAAAA_000001_000011.mp4", "AAAAAAAAAAA_000020_000030.mp4"),)
 
 
 # ---- using a manifest

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hybridvideo.data.manifest import Manifest, Row, check_files, read_manifest, write_manifest
+from hybridvideo.data.manifest import Manifest, Row, read_manifest, write_manifest
+from hybridvideo.data.manifest.check import check_files
 from hybridvideo.errors import UserError
 from tests.data.test_manifest import put, refusal
 

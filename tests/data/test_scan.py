@@ -238,4 +238,4 @@ def test_a_scan_leaves_an_index_that_saves_readers_the_search(corpus: Manifest, 
     index = index_beside(tmp_path / "scan.parquet")
     good = corpus.file([row.path for row in corpus.rows].index("good.mp4"))
     known = index.get(str(good))
-    assert known is not None and known.counted and not known.tolerant and known.status == "ok"
+    assert known is not None and known.counted and not known.by_decoding and known.status == "ok"

@@ -19,7 +19,8 @@ import psutil
 import pytest
 import torch
 
-from hybridvideo.data import transport
+from hybridvideo.data import transport, workers
+from hybridvideo.data.worker import MOST_KEYS
 from hybridvideo.data.workers import Lost, Workers, each
 from hybridvideo.errors import EnvironmentFault, UserError, VideoError
 
@@ -95,9 +96,42 @@ class Squares:
 
 
 @dataclass(frozen=True)
-class DiesInBatch(Squares):
+class Elsewhere(Squares):
+    """Behaves badly outside of any item: with the batch that holds the number `bad`; once only, where `once` is new."""
+
+    where: str = "batch"
+    once: Path | None = None
+
+    def item(self, key: tuple[int, int]) -> torch.Tensor:
+        return torch.full((2, 2), key[1] ** 2)
+
     def batch(self, items: list[torch.Tensor]) -> dict[str, Any]:
-        os._exit(1)
+        bad = any(item[0, 0] == self.bad**2 for item in items)
+        if bad and self.where == "batch":
+            self.misbehave()
+        squares = [int(item[0, 0]) for item in items]
+        return {"squares": squares, "send": Sent(self) if bad and self.where == "send" else None}
+
+    def misbehave(self) -> None:
+        if self.once is None:
+            behave(self.how)
+        elif not self.once.exists():
+            self.once.touch()
+            behave(self.how)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self.where == "start":
+            self.misbehave()
+
+
+@dataclass
+class Sent:
+    work: Elsewhere
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        self.work.misbehave()
+        return type(None), ()
 
 
 def values(results: Iterator[dict[str, Any]]) -> list[list[int]]:
@@ -114,14 +148,14 @@ def descriptors() -> int:
 
 
 def children() -> set[psutil.Process]:
-    """All descendants that run, but the servers that the standard library keeps for later."""
+    """All descendants that run."""
     found = psutil.Process().children(recursive=True)
     return {process for process in found if process.status() != psutil.STATUS_ZOMBIE}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def servers() -> None:
-    """Has those servers started before anything is counted."""
+def server() -> None:
+    """Has the server, which stays, started before anything is counted."""
     list(each(process_id, [1], workers=1))
 
 
@@ -278,10 +312,50 @@ def test_an_epoch_that_is_broken_off_leaves_nothing_for_the_next() -> None:
             next(results)
 
 
-def test_machines_that_kill_every_worker_are_one_clear_error() -> None:
-    with Workers(DiesInBatch(), 2) as pool, pytest.raises(EnvironmentFault, match=r"exit code 1.*__main__") as caught:
-        list(pool.run(epoch(0)))
-    assert "\n" not in str(caught.value)
+PLACES = {"start": "while starting", "batch": "while making a batch", "send": "while sending a batch"}
+DEATHS = {"hang": "5 times", "crash": "SIGSEGV", "exit": "exit code 3", "memory": "out of memory"}
+
+
+@pytest.mark.parametrize(("where", "how"), [*(("batch", how) for how in DEATHS), ("send", "hang"), ("send", "kill")])
+def test_what_happens_outside_of_items_is_no_items_fault_and_ends_in_one_line(where: str, how: str) -> None:
+    work = Elsewhere(bad=3, how=how, where=where)
+    with Workers(work, 2, deadline=DEADLINE) as pool:
+        with pytest.raises(EnvironmentFault, match=f"{PLACES[where]}.*{DEATHS.get(how, 'SIGKILL')}") as caught:
+            list(pool.run(epoch(0, batches=40)))
+        assert not pool.lost and not pool._strikes and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("where", PLACES)
+@pytest.mark.parametrize("how", ["hang", "crash"])
+def test_a_fault_outside_of_items_that_passes_costs_nothing(
+    where: str, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "STARTING_SECONDS", 3.0)
+    with Workers(Elsewhere(bad=3, how=how, where=where, once=tmp_path / "seen"), 2, deadline=DEADLINE) as pool:
+        results = list(pool.run(epoch(0)))
+        assert [result["squares"] for result in results] == [[(2 * i) ** 2, (2 * i + 1) ** 2] for i in range(6)]
+        assert not pool.lost and not pool._strikes and (tmp_path / "seen").exists()
+
+
+def test_a_worker_that_is_stopped_while_it_waits_is_replaced() -> None:
+    with Workers(Squares(), 1, deadline=DEADLINE) as pool:
+        (first,) = pool.run(epoch(0, batches=1))
+        os.kill(first["process"], signal.SIGSTOP)
+        assert values(pool.run(epoch(1, batches=2))) == [[0, 1], [4, 9]] and not pool.lost
+
+
+def test_an_item_that_ended_when_its_time_was_up_gets_no_strike(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Workers(Squares(), 1) as pool:
+        next(pool.run(epoch(0)))
+        (process,) = pool._state.processes
+        process.tasks.extend([workers._Task(7, [(0, 1), (0, 2)])])
+        place = 7 * MOST_KEYS
+        process.mark.set(place + 1)
+        process.end()
+        pool._replace(process, "timeout", place)  # it was at the first item, and is at the second
+        assert not pool._strikes
+        pool._strike(2, Lost("timeout", ""))
+    assert process.item(place + 1) == (0, 2) and process.item(8 * MOST_KEYS) is None and process.item(-1) is None
 
 
 def test_a_forgotten_pool_ends_its_processes() -> None:
@@ -308,11 +382,10 @@ SCRIPT = """
 import threading, time
 from hybridvideo.data.workers import each
 from tests.data.test_workers import behave
-if __name__ == "__main__":
-    results = each(behave, ["hang"], workers=2, deadline=600)
-    threading.Thread(target=list, args=(results,), daemon=True).start()
-    print("ready", flush=True)
-    time.sleep(600)
+results = each(behave, ["hang"], workers=2, deadline=600)
+threading.Thread(target=list, args=(results,), daemon=True).start()
+print("ready", flush=True)
+time.sleep(600)
 """
 
 
@@ -325,10 +398,12 @@ def test_a_worker_that_hangs_and_one_that_waits_end_when_the_main_process_is_kil
         assert main.stdout is not None and main.stdout.readline() == "ready\n"
         family = psutil.Process(main.pid).children(recursive=True)
         limit = time.monotonic() + 20
-        while len(family) < 4 and time.monotonic() < limit:  # two servers of multiprocessing, two workers
+        while len(family) < 3 and time.monotonic() < limit:  # the server, two workers
             time.sleep(0.05)
             family = psutil.Process(main.pid).children(recursive=True)
-        assert len(family) == 4
-        main.kill()
+        try:
+            assert len(family) == 3
+        finally:
+            main.kill()
     _, alive = psutil.wait_procs(family, timeout=20)
     assert not alive

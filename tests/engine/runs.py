@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,10 +40,25 @@ def settings(motion: Path, **changes: Any) -> TrainRun:
     return parsed(TrainRun, merged(base, changes))
 
 
+def still(**changes: Any) -> dict[str, Any]:
+    """Those changes, and nothing that is drawn in another way where batches or processes are others."""
+    return merged({"model": {"changes": {"drop_path": 0.0, "head": {"dropout": 0.0}}}}, changes)
+
+
 def run(folder: Path, run: TrainRun, resume: bool = False) -> Path:
     """`hybridvideo train` into `folder`."""
     assert train(run, str(folder), resume, "test") == 0
     return folder
+
+
+def lines(folder: Path, kind: str) -> list[dict[str, Any]]:
+    """The lines of a kind in a run's metrics.jsonl, each of which must be what JSON allows."""
+
+    def refused(word: str) -> None:
+        raise AssertionError(f"{word} is not JSON")
+
+    rows = [json.loads(line, parse_constant=refused) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in rows if row["kind"] == kind]
 
 
 def weights(folder: Path, which: str = "last") -> dict[str, Tensor]:

@@ -34,6 +34,15 @@ def test_no_video_at_all_is_no_accuracy() -> None:
     assert figures.top1 == 0.0 and figures.top1_interval == (0.0, 1.0)
 
 
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+def test_a_video_whose_scores_are_no_numbers_is_wrong_whatever_its_class(odd: float) -> None:
+    scores = np.array([[odd, odd, odd], [odd, 0.9, 0.1], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    figures = accuracy(scores, np.array([0, 1, 1, 2]), ["a", "b", "c"])
+    assert figures.top1 == figures.top5 == 0.5 and figures.mean_class_accuracy == pytest.approx((0 + 0.5 + 1) / 3)
+    assert figures.confusion == [[0, 0, 0], [0, 1, 0], [0, 0, 1]]
+    assert [(row["videos"], row["accuracy"]) for row in figures.per_class] == [(1, 0.0), (2, 0.5), (1, 1.0)]
+
+
 def test_ties_go_to_the_first_class() -> None:
     assert in_top(np.array([[0.5, 0.5]]), np.array([0]), 1).all()
     assert not in_top(np.array([[0.5, 0.5]]), np.array([1]), 1).any()
@@ -50,7 +59,7 @@ def test_intervals_cover_what_they_promise() -> None:
         correct = rng.binomial(30, truth, 3)
         low, high = wilson_interval(int(correct.sum()), 90)
         covered[0] += low <= truth <= high
-        low, high = mean_class_interval(np.diag(correct) + np.roll(np.diag(30 - correct), 1, axis=1))
+        low, high = mean_class_interval(correct, np.full(3, 30))
         covered[1] += low <= truth <= high
     assert all(0.91 < count / 400 <= 0.99 for count in covered), covered
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from hybridvideo.report.page import (
+    STYLE,
     THEME,
     Section,
     card,
@@ -24,6 +26,7 @@ from hybridvideo.report.page import (
     text,
     write_page,
 )
+from hybridvideo.report.plots import Line, curves
 from tests.report.examples import Page
 
 EVIL = """<script>alert(1)</script>"><img src=x onerror="y">'&"""
@@ -61,7 +64,7 @@ def test_both_colour_schemes_are_defined_in_full() -> None:
 def test_a_page_is_written_whole_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
     target = tmp_path / "new folder" / "report.html"
     assert write_page(target, text("a name of no UTF-8: \udcff, and ü")) == target
-    assert target.read_text(encoding="utf-8") == "a name of no UTF-8: ?, and ü"
+    assert target.read_text(encoding="utf-8") == r"a name of no UTF-8: \udcff, and ü"
     assert list(target.parent.iterdir()) == [target]
 
 
@@ -89,3 +92,27 @@ def test_wide_tables_scroll_and_rows_of_a_wrong_length_are_refused() -> None:
     assert table(["a"], [[1]]).startswith('<div class="scroll">')
     with pytest.raises(ValueError):
         table(["a", "b"], [[1]])
+
+
+def test_on_a_phone_figures_shrink_and_only_tables_and_files_scroll() -> None:
+    document = page("t", "l", [Section("s", (figure(curves([Line("a", [1, 2], [1.0, 2.0])], x="x", y="y"), "c"),))])
+    assert '<meta name="viewport" content="width=device-width,initial-scale=1">' in document
+    rules = dict(re.findall(r"([^{}@\n]+)\{([^{}]*)\}", STYLE.partition("@media(max-width")[0]))
+    assert "width:100%" in rules["figure svg"] and "min-width" not in rules["figure svg"]
+    assert "overflow-x:auto" in rules[".scroll"] and "overflow-x:auto" in rules["pre"]
+    assert "overflow-wrap:anywhere" in rules["p,h2,h3,summary,figcaption,footer"]
+    svg = next(attributes for tag, attributes in Page(document).tags if tag == "svg")
+    assert re.fullmatch(r"max-width:\d+px", str(svg["style"]))
+
+
+def test_what_is_not_seen_is_escaped_and_the_lines_of_a_file_stay() -> None:
+    assert text("a\x1b[2J\u202e\u200b\r\n<b>") == r"a\x1b[2J\u202e\u200b\r\n&lt;b&gt;"
+    assert preformatted("a: 1\nb:\t\x9b2") == "<pre>a: 1\nb:" + r"\t\x9b2</pre>"
+
+
+@pytest.mark.parametrize(
+    ("number", "written"),
+    [(9999.7, "10 000"), (1234.5, "1234"), (float("nan"), "–"), (float("inf"), "–"), (0.5, "0.5")],
+)
+def test_numbers_are_written_without_powers_of_ten_or_nan(number: float, written: str) -> None:
+    assert readable(number) == written

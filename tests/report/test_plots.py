@@ -101,3 +101,13 @@ def test_stage_bars_write_how_long_each_took() -> None:
 def test_a_long_label_is_cut_and_its_line_breaks_go() -> None:
     assert shortened("a\nb") == "a b"
     assert len(shortened("x" * 100)) == 22
+
+
+def test_a_label_is_text_whatever_it_looks_like() -> None:
+    labels = ["_hidden", "#2c69d1", 'xmlns="x" xlink:href', "a\x1b[2J\u202e"]
+    assert [*labels[:3], r"a\x1b[2J\u202e"] == texts(feature_scatter(np.eye(4), labels))[-4:]
+
+
+def test_steps_of_an_axis_are_whole_numbers() -> None:
+    said = texts(curves([Line("loss", [1, 2, 3], [3.0, 2.0, 1.0])], x="step", y="loss"))
+    assert said[: said.index("step")] == ["1", "2", "3"]

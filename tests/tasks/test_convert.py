@@ -85,7 +85,7 @@ def test_a_converted_folder_evaluates_predicts_and_extracts(swin: Path, motion: 
     out = converted(swin, tmp_path)
     few = ("--eval.clips", 2)
     assert call("evaluate", out, "--data.manifest", motion / "test", "--data.workers", 0, *few) == 0
-    results = json.loads((out / "evaluation-test" / "results.json").read_text())
+    results = json.loads((out / "evaluation-test-2x1" / "results.json").read_text())
     assert results["num_videos"] == 8 and results["num_failed"] == 0 and 0 <= results["top1"] <= 1
     assert call("predict", out, motion / "test", "--workers", 0, *few) == 0
     predicted = rows_of(out / "predictions" / "predictions.parquet")
@@ -120,8 +120,8 @@ def test_results_of_foreign_weights_go_below_runs_and_what_was_assumed_is_said(
     assert call("extract", hugging_face, motion / "test", "--workers", 0, *few) == 0
     assert call("evaluate", hugging_face, "--data.manifest", motion / "test", "--data.workers", 0, *few) == 0
     folder = tmp_path / "runs" / "foreign" / "videomae-tiny"
-    assert {path.name for path in folder.iterdir()} == {"predictions", "features", "evaluation-test"}
-    results = json.loads((folder / "evaluation-test" / "results.json").read_text())
+    assert {path.name for path in folder.iterdir()} == {"predictions", "features", "evaluation-test-1x1"}
+    results = json.loads((folder / "evaluation-test-1x1" / "results.json").read_text())
     assert results["checkpoint"] == str(hugging_face)
 
 

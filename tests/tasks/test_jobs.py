@@ -19,7 +19,7 @@ from hybridvideo.config import EvalConfig
 from hybridvideo.data.manifest import read_manifest
 from hybridvideo.engine.evaluate import evaluate
 from hybridvideo.engine.preemption import StopRequest
-from hybridvideo.tasks import bulk
+from hybridvideo.tasks.work import Work
 from tests.engine.runs import run, settings
 from tests.videos import write_video
 
@@ -137,24 +137,27 @@ def test_a_stopped_job_goes_on_and_gives_the_same_rows(
         assert call(*command, "--out", stopped) == 75
     assert not stopped.exists() and (tmp_path / "stopped.parquet.parts").is_dir()
     read: list[int] = []
-    real = bulk.by_input
+    real = Work.by_input
     with monkeypatch.context() as patch:
-        patch.setattr(bulk, "by_input", lambda rows: (read.append(1) or group for group in real(rows)))
+        patch.setattr(Work, "by_input", lambda *given: (read.append(1) or rows for rows in real(*given)))
         assert call(*command, "--out", stopped) == 0
     assert len(read) == 4
     assert rows_of(stopped) == rows_of(whole)
     assert "going on after 4 of 8 inputs" in capsys.readouterr().err
 
 
-def test_parts_of_another_job_are_not_used(
+def test_parts_of_another_job_stay_until_they_are_to_be_replaced(
     trained: Path, motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out.parquet"
     with monkeypatch.context() as patch:
         patch.setattr(StopRequest, "requested", property(lambda self: True, lambda self, value: None), False)
         assert call("predict", trained, motion / "test", "--out", out, "--workers", 0) == 75
-    assert call("predict", trained, motion / "test", "--out", out, "--workers", 0, "--eval.clips", 1) == 0
-    assert "starting anew" in capsys.readouterr().err and len(rows_of(out)) == 8
+    another = ("predict", trained, motion / "test", "--out", out, "--workers", 0, "--eval.clips", 1)
+    assert call(*another) == 2
+    assert "another job has done (views.clips 2 there, 1 now)" in capsys.readouterr().err
+    assert len(list((tmp_path / "out.parquet.parts").glob("part-*"))) == 1
+    assert call(*another, "--overwrite") == 0 and len(rows_of(out)) == 8
 
 
 def test_more_bad_inputs_than_allowed_is_exit_code_3(trained: Path, mixed: Path, tmp_path: Path) -> None:
@@ -203,8 +206,8 @@ def test_an_evaluation_counts_each_video_once_and_names_the_unreadable(
     assert sum(rows[0]["scores"]) == pytest.approx(1.0, abs=1e-5) and rows[4]["scores"] is None
     correct = sum(row["predicted"] == row["label"] for row in rows[:4])
     assert results["top1"] == correct / 4
-    limited = call("evaluate", trained, "--data.manifest", tmp_path / "list.txt", "--out", out, "--data.max_bad", 0.1)
-    assert limited == 3
+    same = ("evaluate", trained, "--data.manifest", tmp_path / "list.txt", "--out", out, "--eval.crops", 3)
+    assert call(*same, "--data.max_bad", 0.1) == 3
 
 
 def test_labels_of_a_list_must_be_those_of_the_model(

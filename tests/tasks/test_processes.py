@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 from hybridvideo.tasks.processes import asked_processes
-from tests.engine.runs import settings, weights
+from tests.engine.runs import lines, settings, weights
 
 
 def write_config(path: Path, motion: Path, **changes: object) -> Path:
@@ -37,7 +38,20 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def test_two_processes_train_and_evaluate_as_one(motion: Path, tmp_path: Path) -> None:
-    config = write_config(tmp_path / "c.yaml", motion)
+    """Of 21 videos two cannot be read; batches of 10, 10 and 1, in steps of two; BatchNorm, mixing, an average."""
+    data = tmp_path / "data"
+    shutil.copytree(motion, data)
+    videos = sorted((data / "train").rglob("*.*"))
+    for extra in videos[4::8]:
+        extra.unlink()
+    for victim in (videos[2], videos[15]):
+        victim.write_bytes(b"")
+    # the power: see tests/engine/test_step.py
+    head = {"norm": "batch", "power": 0.5, "dropout": 0.0}
+    config = write_config(tmp_path / "c.yaml", data, train={"batch_size": 10, "accumulate": 2},
+                          model={"changes": {"drop_path": 0.0, "head": head}},
+                          augment={"mixup": 0.8, "cutmix": 1.0}, optim={"ema": 0.5},
+                          data={"workers": 1, "max_bad": 0.1})  # fmt: skip
     for processes in (1, 2):
         out = tmp_path / f"p{processes}"
         done = subprocess.run(
@@ -46,21 +60,20 @@ def test_two_processes_train_and_evaluate_as_one(motion: Path, tmp_path: Path) -
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert f"{processes} process(es) on cpu" in done.stderr
-    one, two = weights(tmp_path / "p1"), weights(tmp_path / "p2")
-    for name in one:
-        assert torch.allclose(one[name], two[name], atol=2e-4), name
-    epochs = [
-        [
-            json.loads(line)
-            for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()
-            if '"epoch", ' in line
-        ]
-        for run in ("p1", "p2")
-    ]
+    for which in ("last", "best"):
+        one, two = (weights(tmp_path / run, which) for run in ("p1", "p2"))
+        for name in one:
+            assert torch.allclose(one[name], two[name], atol=2e-4), (which, name)
+    epochs = [lines(tmp_path / run, "epoch") for run in ("p1", "p2")]
+    assert [row["clips_seen"] for row in epochs[0]] == [19, 38]
     for a, b in zip(*epochs, strict=True):
         assert a["clips_seen"] == b["clips_seen"] and a["val_videos"] == b["val_videos"] == 8
+        assert a["bad_clips"] == b["bad_clips"] == 2
         assert a["train_loss"] == pytest.approx(b["train_loss"], abs=1e-4)
         assert a["val_loss"] == pytest.approx(b["val_loss"], abs=1e-4)
+    for a, b in zip(*(lines(tmp_path / run, "step") for run in ("p1", "p2")), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], abs=1e-4)
+        assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-2)
     results = [json.loads((tmp_path / run / "evaluation" / "results.json").read_text()) for run in ("p1", "p2")]
     assert results[0]["num_videos"] == results[1]["num_videos"] == 8
 

@@ -11,7 +11,7 @@ import pytest
 
 from hybridvideo import cli
 from hybridvideo.engine.preemption import StopRequest
-from hybridvideo.tasks import bulk
+from hybridvideo.tasks.parts import opened, rows_in
 from tests.videos import write_audio, write_video
 
 
@@ -66,7 +66,8 @@ def test_a_scan_that_was_stopped_goes_on_and_gives_the_same_table(
     assert call("scan", corpus, "--out", whole) == 0
     monkeypatch.setattr(StopRequest, "__enter__", stop_at_once)
     assert call("scan", corpus, "--out", stopped) == 75 and not stopped.exists()
-    assert len(list(bulk.read_parts(tmp_path / "stopped.parquet.parts"))) == 1
+    (part,) = (tmp_path / "stopped.parquet.parts").glob("part-*")
+    assert len(rows_in(opened(part)[1])) == 1
     monkeypatch.undo()
     assert call("scan", corpus, "--out", stopped) == 0
     assert pq.read_table(whole).equals(pq.read_table(stopped))
@@ -106,3 +107,36 @@ def test_a_healthy_corpus_has_nothing_to_do(corpus: Path, tmp_path: Path, capsys
     page = (tmp_path / "scan.report.html").read_text()
     assert "Every file is usable" in page and "What to do next" not in page and "Bad files" not in page
     assert "1 files, 0 unusable" in capsys.readouterr().out
+
+
+def test_a_scan_that_finds_everything_refused_says_why_and_is_exit_code_3(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "links").mkdir()
+    for video in corpus.glob("*.mp4"):
+        (tmp_path / "links" / video.name).symlink_to(video)
+    assert call("scan", tmp_path / "links", "--out", tmp_path / "scan.parquet", "--workers", 0) == 3
+    said = capsys.readouterr()
+    assert "No file can be used:" in said.out and "leads outside the data root" in said.out
+    assert "quarantine" not in said.out and "--max-bad 0.5 allows" in said.err
+    page = (tmp_path / "scan.report.html").read_text()
+    assert "No file can be used:" in page and "<title>Scan: links</title>" in page
+
+
+def test_half_of_a_corpus_may_be_bad_unless_another_share_is_said(corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "good.mp4").write_bytes((corpus / "0.mp4").read_bytes())
+    (tmp_path / "half" / "bad.mp4").write_text("no video")
+    scan = ("scan", tmp_path / "half", "--workers", 0, "--out")
+    assert call(*scan, tmp_path / "a.parquet") == 0
+    (tmp_path / "half" / "worse.mp4").write_text("no video")
+    assert call(*scan, tmp_path / "b.parquet") == 3
+    assert call(*scan, tmp_path / "c.parquet", "--max-bad", 1) == 0
+
+
+def test_a_table_that_cannot_be_a_quarantine_is_not_advised_as_one(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("scan", corpus, "--out", tmp_path / "scan.csv", "--workers", 0) == 0
+    said = capsys.readouterr().out
+    assert "--out NAME.parquet" in said and "quarantine " not in said

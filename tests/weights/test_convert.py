@@ -119,7 +119,7 @@ def test_weights_without_a_classifier_say_how_to_train_one() -> None:
 
 
 def test_an_unknown_layout_asks_for_the_model(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no layout known here .*give its --model"):
+    with pytest.raises(UserError, match=r"no layout known here .*hybridvideo convert SOURCE FOLDER --model NAME"):
         load_foreign({"a": torch.ones(1), "b": torch.ones(1)})
     ours = hv.create_model("video_swin_tiny", 3, dim=8, depths=(1, 1, 1, 1), heads=(1, 1, 1, 1))
     settings = {"dim": 8, "depths": (1, 1, 1, 1), "heads": (1, 1, 1, 1)}

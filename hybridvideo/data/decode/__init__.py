@@ -10,13 +10,15 @@ A decoding library is one file in this folder and one line in BACKENDS. The file
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import math
 import operator
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Self, SupportsIndex, cast
+from typing import Any, Concatenate, ParamSpec, Self, SupportsIndex, TypeVar, cast
 
 import numpy as np
 import torch
@@ -51,8 +53,26 @@ BACKENDS = {
 AUTO = ("pyav", "torchcodec")  # what backend="auto" tries, in this order
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _in_turn(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R]:
+    """The method of a reader, which waits while another thread is in one: no library bears two of them."""
+
+    @functools.wraps(method)
+    def waiting(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with self._turn:
+            return method(self, *args, **kwargs)
+
+    return waiting
+
+
 class VideoReader:
     """One open video file. Close it, or use it as a context manager; it belongs to the process that opened it.
+
+    Threads may share a reader: they are served one after another, and `close` waits for the one that reads. Readers of
+    their own serve them at once.
 
     Frames are counted from 0 in the order of presentation, and every frame is upright (the display matrix is applied)
     and of the size of the first one (a stream that changes size on the way is scaled to it).
@@ -72,42 +92,52 @@ class VideoReader:
 
     def __init__(self, path: str | os.PathLike[str], backend: str = "auto", index: IndexCache | None = None) -> None:
         self.path = os.fspath(path)
+        self._turn = threading.RLock()
         self._asked, open_backend = backend, _backend(backend)
         self._file, self._index = guard.regular_file(path), index
+        self._seen: FloatArray | None = None  # the times that the caller counts by, where it has asked for them
         with _typed():
             self._backend = open_backend(self._file, index.get(self._file) if index is not None else None)
 
     @property
+    @_in_turn
     def backend(self) -> str:
         """The name of the backend in use; with "auto" it changes where the first cannot decode the file."""
         return self._backend.name if isinstance(self._backend, Fallback) else self._asked
 
     @property
+    @_in_turn
     def info(self) -> VideoInfo:
         with _typed():
             return self._backend.info
 
     @property
+    @_in_turn
     def times(self) -> FloatArray:
         """Seconds of every frame, ascending, the first 0.0; float64, read-only."""
-        return self._backend.times
+        self._seen = self._backend.times
+        return self._seen
 
     @property
+    @_in_turn
     def fps(self) -> float:
         """Frames a second, averaged over the frame times; as in `info`, which may need to decode a frame."""
         return self._backend.fps
 
     @property
+    @_in_turn
     def frames_decoded(self) -> int:
         """Frames decoded so far, those included that nobody asked for."""
         return self._backend.decoded
 
     @property
+    @_in_turn
     def status(self) -> str:
         """`ok`, or `partial` where the file is known to be damaged or cut off."""
         return self._backend.status
 
     @property
+    @_in_turn
     def reason(self) -> str:
         """One line on what is wrong; empty while nothing is."""
         return self._backend.reason
@@ -121,6 +151,7 @@ class VideoReader:
         """
         return self.clips_at([(indices, framing)])[0]
 
+    @_in_turn
     def clips_at(
         self, clips: Sequence[tuple[Sequence[SupportsIndex], Framing | Framer]], exact: bool = True
     ) -> list[Clip]:
@@ -130,6 +161,8 @@ class VideoReader:
         levels of mean difference once frames are scaled; nothing for the others. Meant for training clips.
         """
         wanted = [[operator.index(index) for index in indices] for indices, _ in clips]
+        times = self._backend.times if self._seen is None else self._seen
+        self._check_unmoved(times)
         for indices in wanted:
             self._check_indices(indices)
         shots = [
@@ -138,6 +171,7 @@ class VideoReader:
         ]
         with _typed():
             arrays = self._backend.decode(shots)
+        self._check_unmoved(times)
         return [self._clip(*parts) for parts in zip(arrays, shots, wanted, strict=True)]
 
     def _clip(self, frames_UHWC: ByteArray, shot: Shot, wanted: list[int]) -> Clip:
@@ -145,8 +179,9 @@ class VideoReader:
             guard.check_request(len(wanted), *frames_UHWC.shape[2:0:-1])
             place = {index: position for position, index in enumerate(shot.indices)}
             frames_UHWC = frames_UHWC[[place[index] for index in wanted]]
-        return Clip(torch.from_numpy(frames_UHWC).permute(0, 3, 1, 2), tuple(self.times[wanted].tolist()))
+        return Clip(torch.from_numpy(frames_UHWC).permute(0, 3, 1, 2), tuple(self._backend.times[wanted].tolist()))
 
+    @_in_turn
     def frames_at_times(self, times: Sequence[float]) -> Clip:
         """For each time in seconds the frame shown at it: the last one that is not later.
 
@@ -157,6 +192,7 @@ class VideoReader:
             raise UserError(f"{self.path}: times must be finite seconds, not {list(times)}")
         return self.frames_at(shown_at(self.times, moments))
 
+    @_in_turn
     def frames_between(self, start: float, end: float, fps: float | None = None) -> Clip:
         """All frames with start <= time < end, in seconds; with `fps` the frame shown at start, start + 1/fps, ...
 
@@ -168,6 +204,7 @@ class VideoReader:
             raise UserError(f"{self.path}: fps must be a positive number, not {fps}")
         return self.frames_at(between(self.times, self.info.duration, start, end, fps))
 
+    @_in_turn
     def check(self) -> VideoInfo:
         """Decode the whole file once, keep the frames that come, set `status` and `reason`; returns the new info.
 
@@ -175,12 +212,15 @@ class VideoReader:
         """
         with _typed():
             self._backend.check()
+        self._seen = None
         return self.info
 
+    @_in_turn
     def forget(self) -> None:
         """Keep nothing of what was found out here for later readers."""
         self._index = None
 
+    @_in_turn
     def close(self) -> None:
         if self._index is not None and (known := self._backend.known()) is not None:
             self._index.put(self._file, known)
@@ -194,10 +234,17 @@ class VideoReader:
     ) -> None:
         self.close()
 
+    def _check_unmoved(self, times: FloatArray) -> None:
+        """Raise VideoError `partial` where the frames are no longer those that were asked for."""
+        now = self._backend.times
+        if now is not times and not np.array_equal(now, times):
+            self._seen = None
+            raise VideoError("partial", self._backend.reason)
+
     def _check_indices(self, indices: list[int]) -> None:
         if not indices:
             raise UserError(f"{self.path}: no frames asked for; give at least one index or time")
-        last = len(self.times) - 1
+        last = len(self._backend.times) - 1
         if min(indices) < 0 or max(indices) > last:
             wrong = min(indices) if min(indices) < 0 else max(indices)
             raise UserError(f"{self.path}: frame {wrong} is outside 0..{last}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Iterator
 
 import av
@@ -73,6 +75,51 @@ def describes_itself(path: str) -> bool:
     with open(path, "rb") as file:
         head = file.read(8)
     return any(head[place:].startswith(starts) for place, starts in SELF_DESCRIBING.items())
+
+
+_turn = threading.Lock()
+_ears: list[contextlib.ExitStack] = []  # one for each that listens; the first holds what puts FFmpeg's log back
+_heard: list[list[tuple[int, str, str]]] = [[]]
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[None]:
+    """Have FFmpeg's complaints noted meanwhile: a decoder that conceals what it lacks often says so in its log only.
+
+    Nothing is printed. A level that someone else has set is left alone; then errors alone are noted, not warnings.
+    """
+    with _turn:
+        if not _ears and av.logging.get_level() is None:
+            _ears.append(_opened())
+        else:
+            _ears.append(contextlib.ExitStack())
+    try:
+        yield
+    finally:
+        with _turn:
+            if len(_ears) > 1:
+                _ears.pop()
+            else:
+                _ears.pop().close()
+
+
+def _opened() -> contextlib.ExitStack:
+    """FFmpeg's messages up to warnings, in every thread, into a list; closed, all is as it was."""
+    with contextlib.ExitStack() as stack:
+        stack.callback(av.logging.set_skip_repeated, av.logging.get_skip_repeated())
+        stack.callback(av.logging.set_level, None)
+        capture = av.logging.Capture(local=False)
+        _heard[0] = capture.__enter__()
+        stack.callback(capture.__exit__, None, None, None)
+        av.logging.set_skip_repeated(False)
+        av.logging.set_level(av.logging.WARNING)
+        return stack.pop_all()
+
+
+def complaints() -> int:
+    """A number that changes where FFmpeg complains, in any thread of this process, while someone listens."""
+    errors: int = av.logging.get_last_error()[0]
+    return errors + len(_heard[0])
 
 
 def words(error: BaseException) -> str:

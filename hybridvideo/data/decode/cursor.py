@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from typing import TypeAlias, cast
 
 from av.packet import Packet
-from av.video.frame import VideoFrame
+from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
 from hybridvideo.data.decode import guard
@@ -23,6 +24,7 @@ from hybridvideo.data.decode.container import (
     FAULTS,
     LESS_DEBLOCKING,
     LONGEST_REORDERING,
+    complaints,
     demuxed,
     describes_itself,
     open_container,
@@ -30,7 +32,7 @@ from hybridvideo.data.decode.container import (
     words,
 )
 from hybridvideo.data.decode.contents import encrypted
-from hybridvideo.data.decode.packets import FrameIndex, Key, Packets
+from hybridvideo.data.decode.packets import FrameIndex, Key, Packets, fingerprint
 from hybridvideo.errors import VideoError
 
 # Containers that store a presentation time with every packet, one packet per frame. Elsewhere times are guessed from
@@ -43,6 +45,20 @@ VideoPacket: TypeAlias = "Packet[VideoStream]"  # a generic in the type stubs on
 DRAINED: Iterator[VideoPacket] = iter(())
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """What a whole stream gives. numbers: of the packets whose frames come, in the order they come.
+
+    damaged: frames that are concealed. complaint: the first error. noisy: the decoder has put errors into its log.
+    """
+
+    numbers: list[int]
+    damaged: int
+    complaint: str
+    noisy: bool
+    first: VideoFrame | None
+
+
 class Missed(Exception):
     """A promised frame did not come, or the decoder complained on the way to it; the text says how."""
 
@@ -52,6 +68,11 @@ class Cursor:
 
     careful: let FFmpeg decode some frames to find out about the stream, as it does by default; else that is left out
     where the file's header says enough (0.2 instead of 1.3 ms for 340x256, 0.2 instead of 10 ms for 720p).
+
+    Decoding starts at a key packet only where nothing speaks against its frames being those that decoding from the
+    start of the file gives: the demuxer must come to the very packets it gave in one pass (their fingerprints), the
+    first frame must be one that leans on no other by what is in it, and the decoder must have nothing to complain of.
+    Else the frame is Missed.
     """
 
     def __init__(self, path: str, careful: bool = False) -> None:
@@ -59,7 +80,8 @@ class Cursor:
         self.careful = careful or not describes_itself(path)
         self.index = FrameIndex([], [], [], by_time=True)
         self.exact = True
-        self.tolerant = False  # True once damage is counted: complaints of the decoder are no news
+        self.by_decoding = False  # the index is: a packet need not hold one frame, so that all are given to the decoder
+        self.tolerant = False  # True once complaints are no news: then all is decoded, from the start of the file
         self.closed = False
         self.decoded = 0  # frames that came out of the decoder so far, wanted or not
         self._streams = False  # True once a request went on behind the last one: go on, do not drain
@@ -68,6 +90,7 @@ class Cursor:
         self._reached = -1  # the last frame given
         self._sent = 0  # number of the next packet
         self._whole_from = self._intact = 0  # the first frames that come whole from where decoding began; from here
+        self._landed = -1  # the frame of the key packet that decoding began at, until it has come
         self._pending: deque[tuple[int, VideoFrame]] = deque()
         self._last: tuple[int, VideoFrame] | None = None
         self._incoming: Iterator[VideoPacket] = iter(())
@@ -132,7 +155,7 @@ class Cursor:
                 return
         self._go_to(run[0])
         self._wanted = frozenset(self.index.packets_N[index] for index in run)
-        self._final = None if self._streams or self.tolerant else max(self._wanted)
+        self._final = None if self._streams or self.by_decoding or self.tolerant else max(self._wanted)
         for index in run:
             frame = self._await(index)
             self._intact, self._reached = index + 1, index
@@ -174,12 +197,10 @@ class Cursor:
             packets.fault = words(error)
         return packets
 
-    def decode_all(self) -> tuple[list[int], int, str, VideoFrame | None]:
-        """Packet numbers of all frames that come, how many are concealed, the first complaint, the first frame.
-
-        Raises nothing: what does not decode is left out.
-        """
+    def decode_all(self) -> Decoded:
+        """What comes of the whole stream. Raises nothing: what does not decode is left out."""
         self.restart()
+        heard = complaints()
         decoded: list[int] = []
         damaged, complaint, first = 0, "", None
         for packet in self._incoming:
@@ -192,7 +213,7 @@ class Cursor:
                 first = first or frame
                 decoded.append(_number(frame))
                 damaged += frame.is_corrupt
-        return list(dict.fromkeys(decoded)), damaged, complaint or self._fault, first
+        return Decoded(list(dict.fromkeys(decoded)), damaged, complaint or self._fault, complaints() != heard, first)
 
     # ---------------------------------------------------------------- what the file promises
 
@@ -244,16 +265,18 @@ class Cursor:
             raise
         self._skipping = False
         self.codec.skip_frame = "DEFAULT"
-        self._stand(packet=0, frame=0, ahead=None)
+        self._stand(None, ahead=None)
 
     def _options(self) -> dict[str, str]:
         """The decoder's, which take effect when it is opened."""
         reordering = {} if self.careful else LONGEST_REORDERING
         return guard.CODEC_OPTIONS | reordering | (LESS_DEBLOCKING if self._skips and not self.exact else {})
 
-    def _stand(self, packet: int, frame: int, ahead: VideoPacket | None) -> None:
-        """Be at this packet, from which frames before `frame` do not come; `ahead` is that packet if already read."""
-        self._sent, self._whole_from, self._intact = packet, frame, frame
+    def _stand(self, key: Key | None, ahead: VideoPacket | None) -> None:
+        """Be at this key packet, or before the first one of all; `ahead` is that packet if already read."""
+        self._sent = key.packet if key is not None else 0
+        self._whole_from = self._intact = key.frame if key is not None else 0
+        self._landed = self.index.frame_of.get(key.packet, -1) if key is not None else -1
         self._pending.clear()
         self._last = None
         self._fault = ""
@@ -279,7 +302,7 @@ class Cursor:
         if key is not None:
             for packet in self._incoming:
                 if self._sent == key.packet and packet.size:
-                    self._stand(key.packet, key.frame, packet)
+                    self._stand(key, packet)
                     return
                 self._sent += packet.size > 0
 
@@ -293,8 +316,8 @@ class Cursor:
             for packet in self.container.demux(self.stream):
                 mark = self.index.mark(packet.pts, packet.dts)
                 if packet.size and mark == key.mark:
-                    self._stand(key.packet, key.frame, packet)
-                    return True
+                    self._stand(key, packet)
+                    return self.index.holds(key.packet, packet.pos, packet.size)
                 if packet.is_keyframe and mark is not None and mark > key.mark:
                     return False
         except FAULTS:
@@ -309,21 +332,41 @@ class Cursor:
         if packet is None:
             return False
         number = self._sent
+        if packet.size and not self.index.holds(number, packet.pos, packet.size):
+            raise Missed(f"packet {number} is another than when the file was read in one pass")
         place = self.index.frame_of.get(number, -1)
-        trusted = not self.tolerant and place >= self._whole_from
+        heard = complaints()
         try:
             frames = self._decode(packet, skip=self._droppable(number, place, target))
         except FAULTS as error:
-            if trusted or (packet.size == 0 and not self.tolerant):
+            if self._matters(packet, place):
                 raise Missed(f"packet {number} does not decode: {words(error)}") from None
             return True
+        if complaints() != heard and self._matters(packet, place):
+            raise Missed(f"the decoder complains of packet {number}")
         for frame in frames:
             found = self.index.frame_of.get(_number(frame), -1)
-            if frame.is_corrupt and found >= self._whole_from and not self.tolerant:
+            if found < self._whole_from:
+                continue
+            if frame.is_corrupt and not self.tolerant:
                 raise Missed(f"frame {found} of {len(self.index)} is damaged")
-            if found >= self._whole_from:
-                self._pending.append((found, frame))
+            if self._landed >= 0:
+                self._land(found, frame)
+            self._pending.append((found, frame))
         return True
+
+    def _land(self, found: int, frame: VideoFrame) -> None:
+        """The first frame behind a key packet must be that packet's own, and lean on no other."""
+        if found != self._landed or not (frame.key_frame or frame.pict_type == PictureType.NONE):
+            raise Missed(f"decoding cannot start at frame {self._landed}, though the file says so")
+        self._landed = -1
+
+    def _matters(self, packet: VideoPacket, place: int) -> bool:
+        """Whether a complaint is news: not of frames that lean on what lies before the key packet (open GOP)."""
+        if self.tolerant:
+            return False
+        hidden = place < 0 and not self.codec.has_b_frames
+        return place >= self._whole_from or hidden or packet.size == 0
 
     def _next(self) -> VideoPacket | None:
         """The next packet; behind the final one an empty one that drains the decoder, once."""
@@ -336,7 +379,7 @@ class Cursor:
 
     def _droppable(self, number: int, place: int, target: int) -> bool:
         """Whether nobody wants this packet's frame: in this run, or where reading goes on, from the target on."""
-        if self.tolerant:
+        if self.by_decoding or self.tolerant:
             return False
         return place < target if self._final is None else number not in self._wanted
 
@@ -361,6 +404,7 @@ def _note(packets: Packets, packet: VideoPacket, vp8: bool) -> None:
     number = len(packets)
     if number >= guard.MAX_PACKETS:
         raise VideoError("refused", f"more than {guard.MAX_PACKETS:,} packets")
+    packets.prints.append(fingerprint(packet.pos, packet.size))
     packets.pts.append(packet.pts)
     packets.dts.append(packet.dts)
     packets.durations.append(packet.duration or 0)

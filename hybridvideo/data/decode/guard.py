@@ -106,7 +106,8 @@ def inside(path: str | os.PathLike[str], root: str | os.PathLike[str], strict: b
 
     `..` and symbolic links are followed to where they end, which must lie in the folder that `root` ends in; `root`
     itself may be a link. strict: absolute paths must lie there too, as where the user has named the root.
-    Raises VideoError `refused` for a path that leads outside, or a name that cannot be.
+    Raises VideoError `refused` for a path that leads outside, or a name that cannot be; `missing` for a link outside
+    that leads to nothing.
     """
     name, base = os.fspath(path), os.fspath(root)
     if "\0" in name:
@@ -116,7 +117,9 @@ def inside(path: str | os.PathLike[str], root: str | os.PathLike[str], strict: b
         return joined
     end, top = os.path.realpath(joined), os.path.realpath(base)
     if end != top and not end.startswith(os.path.join(top, "")):
-        what = "give a root that holds it" if os.path.isabs(name) else "list it by its absolute path"
+        if os.path.islink(joined) and not os.path.exists(joined):
+            raise _not_there(joined)
+        what = "give a root that holds it (/ holds every file)" if strict else "list it by its absolute path"
         raise VideoError("refused", f"{name!r} leads outside the data root {base!r}; {what}, or move the file there")
     return joined
 
@@ -156,7 +159,7 @@ def _not_there(name: str) -> VideoError:
     if "://" in name:
         return VideoError("refused", f"{name!r}: a URL; only local files are read")
     if Path(name).is_symlink():
-        return VideoError("missing", f"{name!r}: a symbolic link to nothing")
+        return VideoError("missing", f"{name!r}: a link to {os.path.realpath(name)!r}, which does not exist")
     return VideoError("missing", f"{name!r}: no such file")
 
 

@@ -25,7 +25,7 @@ from hybridvideo.data.decode.packets import FrameIndex, Key
 T = TypeVar("T")
 
 SUFFIX = ".index"  # of the file, behind the name of the list or table it stands beside
-LAYOUT = 1  # of a row; rows of another layout are not read
+LAYOUT = 2  # of a row; rows of another layout are not read
 MOST_IN_MEMORY = 512  # files; about 30 kB each
 PATIENCE = 0.2  # seconds to wait for another process that writes
 TABLE = """create table if not exists files
@@ -48,7 +48,7 @@ class Known:
     """What reading a file once has told.
 
     promised: frames the file claims. last: seconds its last frame is shown. counted: all of it was decoded once.
-    tolerant: the index comes from that. careful: how the file had to be opened (cursor.Cursor).
+    by_decoding: the index comes from that. careful: how the file had to be opened (cursor.Cursor).
     """
 
     index: FrameIndex
@@ -56,7 +56,7 @@ class Known:
     promised: int
     last: float
     counted: bool
-    tolerant: bool
+    by_decoding: bool
     careful: bool
     status: str
     reason: str
@@ -165,18 +165,18 @@ def _identity(file: str) -> tuple[str, int, int] | None:
 
 
 def _packed(known: Known) -> tuple[str, bytes]:
-    """Facts as JSON, frame and key tables as differences, compressed: about a byte a frame."""
+    """Facts as JSON; frame and key tables as differences, and fingerprints, compressed: about three bytes a frame."""
     index = known.index
     facts = {
-        "frames": len(index), "keys": len(index.keys), "by_time": index.by_time,
+        "packets": len(index.prints_S), "frames": len(index), "keys": len(index.keys), "by_time": index.by_time,
         "stored": known.picture.stored, "quarter_turns": known.picture.quarter_turns,
         "pixel_format": known.picture.pixel_format, "promised": known.promised, "last": known.last,
-        "counted": known.counted, "tolerant": known.tolerant, "careful": known.careful,
+        "counted": known.counted, "by_decoding": known.by_decoding, "careful": known.careful,
         "status": known.status, "reason": known.reason,
     }  # fmt: skip
     tables = [index.packets_N, index.ticks_N, *([getattr(key, name) for key in index.keys] for name in KEY_FIELDS)]
     numbers = np.concatenate([np.diff(np.asarray(table, dtype=np.int64), prepend=0) for table in tables])
-    return json.dumps(facts), zlib.compress(numbers.tobytes(), 1)
+    return json.dumps(facts), zlib.compress(index.prints_S.tobytes() + numbers.tobytes(), 1)
 
 
 KEY_FIELDS = ("packet", "frame", "mark")
@@ -184,14 +184,16 @@ KEY_FIELDS = ("packet", "frame", "mark")
 
 def _unpacked(facts_text: str, numbers_blob: bytes) -> Known:
     facts = json.loads(facts_text)
-    numbers = np.frombuffer(zlib.decompress(numbers_blob), dtype=np.int64)
+    prints_and_numbers = zlib.decompress(numbers_blob)
+    prints_S = np.frombuffer(prints_and_numbers, dtype=np.uint16, count=facts["packets"])
+    numbers = np.frombuffer(prints_and_numbers, dtype=np.int64, offset=prints_S.nbytes)
     frames, keys = facts["frames"], facts["keys"]
     ends = np.cumsum([frames, frames, keys, keys])
     packets_N, ticks_N, *key_tables = (np.cumsum(part) for part in np.split(numbers, ends))
     keys_of = [Key(*row) for row in zip(*(table.tolist() for table in key_tables), strict=True)]
     return Known(
-        FrameIndex(packets_N.tolist(), ticks_N.tolist(), keys_of, facts["by_time"]),
+        FrameIndex(packets_N.tolist(), ticks_N.tolist(), keys_of, facts["by_time"], prints_S),
         Picture(tuple(facts["stored"]), facts["quarter_turns"], facts["pixel_format"]),
-        facts["promised"], facts["last"], facts["counted"], facts["tolerant"], facts["careful"],
+        facts["promised"], facts["last"], facts["counted"], facts["by_decoding"], facts["careful"],
         facts["status"], facts["reason"],
     )  # fmt: skip

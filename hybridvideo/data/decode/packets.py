@@ -20,6 +20,7 @@ import numpy.typing as npt
 from hybridvideo.data.decode.frames import FloatArray
 
 IntArray = npt.NDArray[np.int64]
+PrintArray = npt.NDArray[np.uint16]
 
 
 @dataclass
@@ -30,6 +31,7 @@ class Packets:
     dts: list[int | None] = field(default_factory=list)
     durations: list[int] = field(default_factory=list)
     keys: list[int] = field(default_factory=list)  # numbers of the packets marked as key
+    prints: list[int] = field(default_factory=list)  # by which a packet is known again, `fingerprint`
     hidden: set[int] = field(default_factory=set)  # numbers of the packets never shown (edit lists, VP8 references)
     smallest: int = 2**63 - 1  # bytes
     empty: int = 0  # packets without data, not numbered
@@ -50,6 +52,11 @@ class Packets:
         return None not in times and len(set(times)) == len(times)
 
 
+def fingerprint(place: int | None, size: int) -> int:
+    """16 bits by which a packet is known again: its byte in the file, and how many it has."""
+    return (2 * (place or 0) + size) & 0xFFFF
+
+
 @dataclass(frozen=True)
 class Key:
     """A packet decoding can start at, and how a demuxer that was sent there recognises it."""
@@ -64,22 +71,30 @@ class FrameIndex:
 
     packets_N: the packet each frame comes from. ticks_N: ascending presentation times. keys: in order of packets.
     by_time: a key packet's mark is its presentation time; else, where those are made up (AVI), its decoding time.
+    prints_S: fingerprints of the packets. Where a demuxer that was sent to a key packet gives others than in one pass
+    (a table of the file lies, or it lost its place in damage), they tell.
     """
 
     def __init__(
-        self, packets_N: Sequence[int], ticks_N: Sequence[int] | IntArray, keys: Sequence[Key], by_time: bool
+        self,
+        packets_N: Sequence[int],
+        ticks_N: Sequence[int] | IntArray,
+        keys: Sequence[Key],
+        by_time: bool,
+        prints_S: Sequence[int] | PrintArray = (),
     ) -> None:
         self.packets_N = list(packets_N)
         self.ticks_N: IntArray = np.asarray(ticks_N, dtype=np.int64)
         self.frame_of = {packet: frame for frame, packet in enumerate(self.packets_N)}
         self.by_time = by_time
+        self.prints_S: PrintArray = np.asarray(prints_S, dtype=np.uint16)
         self.keys = list(keys)
         self._key_packets = [key.packet for key in self.keys]
 
     @classmethod
     def of(cls, packets: Packets, packets_N: Sequence[int], ticks_N: Sequence[int], by_time: bool) -> FrameIndex:
         """The index of frames that come from these of the packets."""
-        index = cls(packets_N, ticks_N, (), by_time)
+        index = cls(packets_N, ticks_N, (), by_time, packets.prints)
         keys = [key for number in packets.keys if (key := index._key(packets, number)) is not None]
         if not _marks_tell(packets, by_time):
             keys = []  # a demuxer that is sent to one may land on another
@@ -104,7 +119,11 @@ class FrameIndex:
 
     def without_keys(self) -> FrameIndex:
         """The same, trusting no key packet: everything is decoded from the start of the file."""
-        return FrameIndex(self.packets_N, self.ticks_N, (), self.by_time)
+        return FrameIndex(self.packets_N, self.ticks_N, (), self.by_time, self.prints_S)
+
+    def holds(self, number: int, place: int | None, size: int) -> bool:
+        """Whether the packet of this number is the one that lies there."""
+        return number < len(self.prints_S) and int(self.prints_S[number]) == fingerprint(place, size)
 
     def seconds(self, time_base: Fraction) -> FloatArray:
         ticks = (self.ticks_N - self.ticks_N[0]).astype(np.float64)

@@ -15,9 +15,10 @@ from itertools import chain
 import numpy as np
 from av.video.frame import VideoFrame
 
-from hybridvideo.data.decode import guard
+from hybridvideo.data.decode import guard, tables
+from hybridvideo.data.decode.container import listening
 from hybridvideo.data.decode.convert import MIRRORED, Converter, quarter_turns, turned
-from hybridvideo.data.decode.cursor import TIMED_CONTAINERS, Cursor, Missed
+from hybridvideo.data.decode.cursor import TIMED_CONTAINERS, Cursor, Decoded, Missed
 from hybridvideo.data.decode.frames import ByteArray, FloatArray, Shot, VideoInfo
 from hybridvideo.data.decode.known import Known, Picture
 from hybridvideo.data.decode.packets import Packets, index_by_decoding, index_by_times
@@ -36,6 +37,8 @@ class PyAVBackend:
         self.status, self.reason = "ok", ""
         self._info: VideoInfo | None = None
         self._picture: Picture | None = None
+        if known is None:
+            tables.check(path)
         self._cursor = Cursor(path, careful=known is not None and known.careful)
         try:
             self._start() if known is None else self._go_on(known)
@@ -69,24 +72,24 @@ class PyAVBackend:
     @property
     def info(self) -> VideoInfo:
         if self._info is None:
+            self._check_open()
             self._info = self._describe()
         return self._info
 
     def decode(self, shots: Sequence[Shot]) -> list[ByteArray]:
         """Frames (U, H, W, C) of each shot."""
-        if self._cursor.closed:
-            raise UserError("this VideoReader is closed; open it again")
+        self._check_open()
         self._cursor.be_exact(any(shot.exact for shot in shots))
-        while True:
-            try:
-                return self._gather(shots)
-            except Missed as missed:
-                self._recover(missed)
+        with listening():
+            while True:
+                try:
+                    return self._gather(shots)
+                except Missed as missed:
+                    self._recover(missed)
 
     def check(self) -> None:
         """Decode everything once and keep only the frames that come."""
-        if self._cursor.closed:
-            raise UserError("this VideoReader is closed; open it again")
+        self._check_open()
         if not self._counted:
             self._count()
 
@@ -95,12 +98,16 @@ class PyAVBackend:
         if self._picture is None:
             return None
         return Known(
-            self._cursor.index, self._picture, self._promised, self._last, self._counted, self._cursor.tolerant,
+            self._cursor.index, self._picture, self._promised, self._last, self._counted, self._cursor.by_decoding,
             self._cursor.careful, self.status, self.reason,
         )  # fmt: skip
 
     def close(self) -> None:
         self._cursor.close()
+
+    def _check_open(self) -> None:
+        if self._cursor.closed:
+            raise UserError("this VideoReader is closed; open it again")
 
     # ---------------------------------------------------------------- opening
 
@@ -123,7 +130,8 @@ class PyAVBackend:
         self._promised, self._counted, self._last = known.promised, known.counted, known.last
         self.status, self.reason = known.status, known.reason
         self._picture = known.picture
-        self._cursor.index, self._cursor.tolerant = known.index, known.tolerant
+        self._cursor.index, self._cursor.by_decoding = known.index, known.by_decoding
+        self._cursor.tolerant = known.counted and not known.index.keys
         self._time()
 
     def _note_times(self) -> None:
@@ -184,10 +192,12 @@ class PyAVBackend:
 
     def _gather(self, shots: Sequence[Shot]) -> list[ByteArray]:
         indices = sorted({index for shot in shots for index in shot.indices})
-        frames = self._cursor.fetch(indices)
+        frames, times = self._cursor.fetch(indices), self._times
         frame = next(frames)
         if self._picture is None and not self._is_first_picture(frame):
             self._known_picture()
+            if self._times is not times:  # the indices are those of frames that were promised
+                raise VideoError("partial", self.reason)
             frames = self._cursor.fetch(indices)
             frame = next(frames)
         picture = self._known_picture(frame)
@@ -210,11 +220,12 @@ class PyAVBackend:
         return self._picture
 
     def _first_frame(self) -> VideoFrame:
-        while True:
-            try:
-                return next(self._cursor.fetch([0]))
-            except Missed as missed:
-                self._recover(missed, quietly=True)
+        with listening():
+            while True:
+                try:
+                    return next(self._cursor.fetch([0]))
+                except Missed as missed:
+                    self._recover(missed, quietly=True)
 
     # ---------------------------------------------------------------- damage
 
@@ -233,7 +244,7 @@ class PyAVBackend:
             if self.status == "partial" and not quietly:
                 raise VideoError("partial", self.reason) from None
         elif cursor.index.keys:
-            cursor.index = cursor.index.without_keys()
+            cursor.index, cursor.tolerant = cursor.index.without_keys(), True
             cursor.restart()
         else:
             raise VideoError("unreadable", f"frames do not come the same way twice: {missed}") from None
@@ -244,28 +255,36 @@ class PyAVBackend:
         if self._packets is None:
             cursor.restart()
             self._packets = cursor.demux()
-        decoded, damaged, complaint, first = cursor.decode_all()
+        with listening():
+            decoded = cursor.decode_all()
         self._counted = True
-        if not decoded or first is None:
-            raise VideoError("unreadable", f"no frame can be decoded: {complaint or 'the decoder gives none'}")
-        expected = len(cursor.index) or _frames_of_avi(cursor, self._packets)
-        if damaged or complaint or len(decoded) < expected or self.status == "partial":
-            self._mark_partial(self._tally(len(decoded), damaged, complaint))
-        if self.status == "partial" or decoded != cursor.index.packets_N:
+        if decoded.first is None or not decoded.numbers:
+            reason = decoded.complaint or "the decoder gives none"
+            raise VideoError("unreadable", f"no frame can be decoded: {reason}")
+        known, expected = len(cursor.index), len(cursor.index) or _frames_of_avi(cursor, self._packets)
+        renumbered = decoded.numbers != cursor.index.packets_N
+        damage = decoded.damaged or decoded.complaint or len(decoded.numbers) < expected or (known and renumbered)
+        if damage or self.status == "partial":
+            self._mark_partial(self._tally(decoded))
+        if renumbered or self.status == "partial":
             step = 1 / (Fraction(cursor.stream.average_rate or 25) * cursor.time_base)
-            cursor.index = index_by_decoding(self._packets, decoded, max(1, round(step)))
-            cursor.tolerant = True
+            cursor.index = index_by_decoding(self._packets, decoded.numbers, max(1, round(step)))
+            cursor.by_decoding = True
+            self._note_times()
+        if decoded.noisy or self.status == "partial":
+            cursor.index = cursor.index.without_keys()
+        cursor.tolerant = not cursor.index.keys
         cursor.rewind()
-        self._note_times()
         self._picture = None
-        self._known_picture(first)
+        self._known_picture(decoded.first)
 
-    def _tally(self, decoded: int, damaged: int, complaint: str) -> str:
-        if decoded < self._promised:
-            text = f"{decoded} of {self._promised} frames decode"
+    def _tally(self, decoded: Decoded) -> str:
+        frames, complaint = len(decoded.numbers), decoded.complaint
+        if frames < self._promised:
+            text = f"{frames} of {self._promised} frames decode"
         else:
-            text = self.reason or f"{decoded} frames decode" + (f", not all: {complaint}" if complaint else "")
-        return f"{text}, {damaged} of the frames damaged" if damaged else text
+            text = self.reason or f"{frames} frames decode" + (f", not all: {complaint}" if complaint else "")
+        return f"{text}, {decoded.damaged} of the frames damaged" if decoded.damaged else text
 
 
 class Film:

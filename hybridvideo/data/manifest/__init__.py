@@ -14,9 +14,9 @@ paths, a table with a path column, a video. Labels go by name (names.py): `Row.l
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
-from hybridvideo.data.manifest.check import FileReport, check_files
 from hybridvideo.data.manifest.folders import class_folders, plain_folder, videos_under
 from hybridvideo.data.manifest.kinetics import is_official, read_official
 from hybridvideo.data.manifest.lists import SPLITS, read_list, read_text, refuse_json
@@ -36,11 +36,9 @@ from hybridvideo.errors import UserError
 __all__ = [
     "FORMATS",
     "VIDEO_EXTENSIONS",
-    "FileReport",
     "Manifest",
     "Names",
     "Row",
-    "check_files",
     "is_video",
     "kinetics400_labels",
     "label_names",
@@ -64,23 +62,26 @@ def read_manifest(
 ) -> Manifest:
     """Read any list of videos (the kinds stand at the top of this file).
 
-    root: where relative paths of a list start, by default the list's folder; a folder's paths start at the folder.
+    root: where relative paths of a list start, by default the list's folder, and what links may not lead out of; a
+    folder's paths start at the folder, or at a root that holds it.
     labels: class names in order, by default those of the list, sorted ("0".."max" if all are integers); also the name
     of a shipped list ("kinetics400") or a file of names. A label that is no name in it may be an index into it.
     order: names in the order that the list's numbers follow, where it is not that of `labels`: the numbers are then
     mapped by name. labelled=False: bulk input, labels are not wanted and not kept. several: rows may have more than
     one label (`Row.labels`). format: one of FORMATS, for a list that can be read in two ways. A video that does not
-    exist is no error here (see `check_files`). Raises UserError.
+    exist is no error here (see check.py). Raises UserError.
     """
     source = Path(source)
     if not os.path.exists(source):
         raise UserError(f"{source} does not exist; give a folder, a list (CSV, Parquet, text) or a video")
+    if not (source.is_dir() or source.is_file()):
+        raise UserError(f"{source} is no ordinary file; give a folder, a list (CSV, Parquet, text) or a video")
     if format is not None and format not in FORMATS:
         raise UserError(f"no list format {format!r}; give {', '.join(FORMATS)}")
     single = not source.is_dir() and is_video(source)
     base = source if source.is_dir() else Path() if single else source.parent if root is None else Path(root)
     if source.is_dir():
-        entries = class_folders(source) if labelled else plain_folder(source)
+        base, entries = _below(root, source, class_folders(source) if labelled else plain_folder(source))
     elif single:
         entries = [Entry(str(source), (), None, str(source))]
     else:
@@ -91,6 +92,14 @@ def read_manifest(
     names = label_names(labels) if labels is not None else numbers or own_names(entries)
     rows = looked_up(entries, Lookup(names, numbers), must=labelled and not single, several=several)
     return Manifest(rows, names, base, root_given=root is not None or source.is_dir(), confined=not single)
+
+
+def _below(root: str | Path | None, folder: Path, entries: list[Entry]) -> tuple[Path, list[Entry]]:
+    """A folder's entries, their paths from a root that holds it, so that its links may lead anywhere there."""
+    if root is None or not folder.resolve().is_relative_to(Path(root).resolve()):
+        return folder, entries
+    way = folder.resolve().relative_to(Path(root).resolve())
+    return Path(root), [replace(entry, path=os.fspath(way / entry.path)) for entry in entries]
 
 
 def _list_entries(source: Path, base: Path, root_given: bool, labelled: bool, format: str | None) -> list[Entry]:

@@ -1,13 +1,18 @@
-"""What a list says against what is on disk, before anything is decoded: missing, duplicate, unlisted, class counts."""
+"""What a list says against what is on disk, before any decoding: what cannot be opened, twice, unlisted, counts."""
 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
+from hybridvideo.data.decode import guard
 from hybridvideo.data.manifest.kinetics import name_of_clip
 from hybridvideo.data.manifest.rows import Manifest, is_video
+from hybridvideo.data.reading import listed_file
+from hybridvideo.errors import VideoError
 
 NAMES_SHOWN = 3
 
@@ -16,23 +21,33 @@ NAMES_SHOWN = 3
 class FileReport:
     """Facts about the files of a list. Paths are as listed; `unlisted` ones relative to the list's root.
 
-    duplicates: rows that name one file. same_video: rows of different files of one YouTube id (file names as Kinetics
-    gives them). unlisted: videos in the folders of listed files that no row names. counts: rows of each class.
+    missing: no file, or a link to none. refused: files that the reader will not open, with its reason: what leads
+    outside the root, is no regular file, is empty, may not be read. duplicates: rows that name one file. same_video:
+    rows of different files of one YouTube id (file names as Kinetics gives them). unlisted: videos in the folders of
+    listed files that no row names. counts: rows of each class.
     """
 
     rows: int
     missing: tuple[str, ...]
+    refused: tuple[tuple[str, str], ...]
     duplicates: tuple[tuple[str, ...], ...]
     same_video: tuple[tuple[str, ...], ...]
     unlisted: tuple[str, ...]
     counts: dict[str, int]
+    first_fault: str = ""
+
+    @property
+    def unusable(self) -> int:
+        """Rows whose file cannot be opened."""
+        return len(self.missing) + len(self.refused)
 
     def lines(self) -> list[str]:
         """For a terminal: one line each, those without a finding left out."""
-        there = self.rows - len(self.missing)
+        there = self.rows - self.unusable
         said = [f"{there} of {self.rows} files are there" + (f"; {_classes(self.counts)}" if self.counts else "")]
         for what, found in (
             ("missing", self.missing),
+            ("that cannot be opened", [f"{path} ({reason})" for path, reason in self.refused]),
             ("listed twice", [" = ".join(paths) for paths in self.duplicates]),
             ("of the same YouTube video", [" and ".join(paths) for paths in self.same_video]),
             ("beside them but not listed", self.unlisted),
@@ -43,16 +58,14 @@ class FileReport:
 
 
 def check_files(manifest: Manifest) -> FileReport:
-    """Look at the files of a list: each folder is listed once, no file is opened."""
+    """Look at the files of a list, by the reader's own rules: each folder is listed once, no file is opened."""
     files = [os.path.normpath(manifest.file(index)) for index in range(len(manifest))]
     folders = {folder: _videos_in(folder) for folder in {os.path.dirname(file) for file in files}}
-    missing, of_file, of_video = [], dict[str, list[str]](), dict[str, dict[str, str]]()
+    faults = _faults(manifest)
+    of_file, of_video = dict[str, list[str]](), dict[str, dict[str, str]]()
     for file, row in zip(files, manifest.rows, strict=True):
         folder, name = os.path.split(file)
-        real = folders[folder].get(name) or (file if os.path.exists(file) else None)
-        if real is None:
-            missing.append(row.path)
-            real = file
+        real = folders[folder].get(name, file)
         of_file.setdefault(real, []).append(row.path)
         named = name_of_clip(name)
         if named is not None and named.start is not None:
@@ -61,12 +74,46 @@ def check_files(manifest: Manifest) -> FileReport:
     there = ((os.path.join(folder, name), real) for folder, names in folders.items() for name, real in names.items())
     unlisted = sorted(path for path, real in there if path not in listed and real not in listed)
     return FileReport(
-        len(manifest), tuple(missing),
+        len(manifest),
+        tuple(path for path, fault in faults if fault.status == "missing"),
+        tuple((path, fault.reason) for path, fault in faults if fault.status != "missing"),
         tuple(tuple(paths) for paths in of_file.values() if len(paths) > 1),
         tuple(tuple(paths.values()) for paths in of_video.values() if len(paths) > 1),
         tuple(os.path.relpath(path, manifest.root) for path in unlisted),
         manifest.counts(),
+        faults[0][1].reason if faults else "",
     )  # fmt: skip
+
+
+def _faults(manifest: Manifest) -> list[tuple[str, VideoError]]:
+    """Rows that the reader would not open, and what it would say; folders are followed once, not for each file."""
+
+    @cache
+    def allowed(folder: str) -> bool:
+        try:
+            guard.inside(folder, manifest.root, strict=manifest.root_given)
+        except VideoError:
+            return False
+        return True
+
+    def fault(index: int, path: str) -> VideoError | None:
+        file = os.fspath(manifest.file(index))
+        try:
+            plain = os.path.basename(path) not in ("", "..") and not _is_link(file) and allowed(os.path.dirname(path))
+            guard.regular_file(file if plain else listed_file(manifest, index))
+        except VideoError as error:
+            return error
+        return None
+
+    found = ((row.path, fault(index, row.path)) for index, row in enumerate(manifest.rows))
+    return [(path, error) for path, error in found if error is not None]
+
+
+def _is_link(file: str) -> bool:
+    try:
+        return stat.S_ISLNK(os.lstat(file).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def shortened(found: Sequence[str]) -> str:

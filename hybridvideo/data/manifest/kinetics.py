@@ -164,6 +164,7 @@ def read_official(source: Path, text: str, root: Path, root_given: bool, labelle
     if clips and not root_given and not any(matched.paths):
         raise UserError(
             f"{source} names YouTube clips and none of their files lies below {root}; name the folder of the videos "
-            "(data.root), or make a list with `hybridvideo prepare kinetics400`"
+            "(data.root in train and evaluate, --root in scan and prepare), or make a list with "
+            "`hybridvideo prepare kinetics400`"
         )
     return [entry if labelled else Entry(entry.path, (), None, entry.place) for entry in matched.entries()]

@@ -28,7 +28,9 @@ Lines = list[tuple[str, str]]  # (place, line)
 def read_text(source: Path) -> str:
     """The text of a list. UserError where it is none."""
     try:
-        text = source.read_text(encoding="utf-8-sig")
+        with source.open("rb") as file:
+            binary = b"\0" in file.read(2**16)  # a list is read whole; what is none may be far larger
+        text = "\0" if binary else source.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         reason = f"byte {error.start} is not UTF-8"
     except OSError as error:
@@ -139,7 +141,10 @@ def _separator(source: Path, lines: Lines) -> str:
     if only["spaces"] and only["commas"]:
         raise UserError(f"{only['spaces']} is `path label`, {only['commas']} is `path,label`; write all lines alike")
     if any(fits["spaces"]) and any(fits["commas"]) and not any(only.values()):
-        raise UserError(f"{source} can be read as `path label` and as `path,label`; say which: format spaces or commas")
+        raise UserError(
+            f"{source} can be read as `path label` and as `path,label`; write it with commas below a first line "
+            "`path,label`, or give read_manifest the format spaces or commas"
+        )
     if any(fits["commas"]) and not only["spaces"]:
         return "commas"
     without_spaces = not any(fits["spaces"]) and all(by_commas(line)[1] and len(line.split()) == 1 for _, line in lines)

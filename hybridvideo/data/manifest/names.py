@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections import Counter
@@ -21,8 +20,11 @@ from pathlib import Path
 from typing import TypeAlias
 
 from hybridvideo.data.manifest.rows import Entry, Row
+from hybridvideo.documents import load_json, read_text
 from hybridvideo.errors import UserError, nearest
 
+LARGEST = 2**26  # bytes of a file of names
+ADVICE = "give one name a line"
 MOST_CLASSES = 1_000_000  # a larger integer label is an id in the wrong column
 SHIPPED = ("kinetics400",)
 
@@ -45,17 +47,21 @@ def label_names(names: Names) -> tuple[str, ...]:
         text = (files("hybridvideo.data") / "labels" / f"{names}.txt").read_text(encoding="utf-8")
         return tuple(text.splitlines())
     path = Path(names)
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"no label list {os.fspath(names)!r}; give {', '.join(SHIPPED)}, a list, or a file of names")
+    text = read_text(path, ADVICE, LARGEST)
     try:
-        return _names_of_file(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path} is no list of class names ({error}); give one name a line") from None
+        return _names_of_file(text, str(path))
+    except UserError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} is no list of class names ({error}); {ADVICE}") from None
 
 
-def _names_of_file(text: str) -> tuple[str, ...]:
+def _names_of_file(text: str, where: str) -> tuple[str, ...]:
     if text.lstrip().startswith("{"):
-        pairs = [(name.strip('"'), int(number)) for name, number in json.loads(text).items()]
+        content = load_json(text, where, ADVICE)
+        pairs = [(name.strip('"'), int(number)) for name, number in content.items()]
     else:
         cells = [line.rstrip().split("\t") for line in text.splitlines() if line.strip()]
         if all(len(cell) == 1 for cell in cells):

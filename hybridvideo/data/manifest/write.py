@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hybridvideo.data.manifest.rows import Manifest, is_video
 from hybridvideo.errors import UserError
+from hybridvideo.files import replacing_file
 
 Table = tuple[list[str], list[list[str]]]  # column names, rows of text
 
@@ -25,12 +26,8 @@ def write_manifest(manifest: Manifest, path: str | Path, format: str | None = No
     name = format or ("parquet" if path.suffix.lower() in (".parquet", ".pq") else "csv")
     if name not in WRITERS:
         raise UserError(f"no list format {name!r}; give {', '.join(WRITERS)}")
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with replacing_file(path) as aside:
         WRITERS[name](manifest, paths_from(manifest, path.parent), aside)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def paths_from(manifest: Manifest, folder: Path) -> list[str]:

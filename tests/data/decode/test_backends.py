@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import struct
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from hybridvideo.data.decode import AUTO, BACKENDS, Framing, VideoReader, fallba
 from hybridvideo.data.decode.frames import Shot
 from hybridvideo.data.decode.indexed import LUMA_BOUND, MEAN_BOUND, IndexedBackend
 from hybridvideo.errors import EnvironmentFault, UserError, VideoError
+from tests.data.decode.backends import need, working
 from tests.videos import blank, cut, numbers, write_video
 
 OTHERS = [name for name in BACKENDS if name != "pyav"]
@@ -61,15 +61,7 @@ EXCEPTIONS = {
 
 @pytest.fixture(params=OTHERS)
 def other(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    if importlib.util.find_spec(name) is None:
-        pytest.skip(f"{name} is not installed")
-    if name == "torchcodec":
-        try:
-            importlib.import_module("torchcodec._core").get_ffmpeg_library_versions()
-        except (ImportError, RuntimeError):
-            pytest.skip("torchcodec finds no FFmpeg")
-    return name
+    return need(request.param)
 
 
 @pytest.mark.parametrize("name", VIDEOS)
@@ -232,7 +224,8 @@ def test_torchcodec_without_ffmpeg_says_what_to_install(tmp_path: Path, monkeypa
 
 
 def test_a_frame_of_another_time_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = pytest.importorskip("hybridvideo.data.decode.torchcodec")
+    need("torchcodec")
+    module = importlib.import_module("hybridvideo.data.decode.torchcodec")
     monkeypatch.setattr(module.TorchcodecBackend, "_moment", lambda self, index: 0.04 * index + 0.011)
     reader = VideoReader(write_video(tmp_path / "video.mp4", 5), backend="torchcodec")
     with reader, pytest.raises(VideoError, match=r"unsupported: torchcodec gives the frame of 0\.0800 s"):
@@ -277,7 +270,7 @@ def test_colours_are_what_the_stream_says(tmp_path: Path, matrix: str, full: boo
     )
     r, b = y + 2 * (1 - red) * v, y + 2 * (1 - blue) * u
     expected = np.array([r, (y - red * r - blue * b) / (1 - red - blue), b])
-    for name in ("pyav", *(name for name in OTHERS if importlib.util.find_spec(name) is not None)):
+    for name in working():
         with VideoReader(path, backend=name) as reader:
             found = reader.frames_at([1]).frames_TCHW[0].permute(1, 2, 0).numpy()
         assert np.abs(found - expected).max() <= 3, name  # swscale rounds; another matrix is 8 off
@@ -293,7 +286,7 @@ def test_auto_is_pyav_and_never_the_library_for_trusted_files_only(tmp_path: Pat
 
 
 def test_auto_changes_over_where_pyav_cannot_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("hybridvideo.data.decode.torchcodec")
+    need("torchcodec")
     path = write_video(tmp_path / "video.mp4", 5)
 
     def cannot(self: pyav.PyAVBackend, shots: Any) -> Any:

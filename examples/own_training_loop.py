@@ -1,0 +1,28 @@
+"""Train in a loop of your own: python own_training_loop.py FOLDER_OF_CLASS_FOLDERS EPOCHS"""
+
+import sys
+
+import torch
+
+import hybridvideo as hv
+
+clips = hv.dataset(sys.argv[1], frames=8, size=32, stride=1, train=True)
+model = hv.create_model("hybrid_micro", len(clips.classes), num_frames=8, image_size=32)
+optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
+
+with hv.loader(clips, batch_size=8, workers=2, normalise=model) as loader:
+    for epoch in range(int(sys.argv[2])):
+        total, count = 0.0, 0
+        for batch in loader:
+            ok = batch["ok"]  # a video that cannot be read is black, and says why
+            if not ok.any():
+                continue
+            logits = model(batch["clip"][ok])
+            loss = torch.nn.functional.cross_entropy(logits, batch["label"][ok])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            total, count = total + float(loss) * int(ok.sum()), count + int(ok.sum())
+        print(f"epoch {epoch}: loss {total / max(count, 1):.3f} of {count} clips")
+
+torch.save(model.state_dict(), "weights.pth")

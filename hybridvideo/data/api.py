@@ -1,0 +1,217 @@
+"""Clips for a training loop of one's own: `hv.dataset` and `hv.loader`.
+
+    clips = hv.dataset("videos/train", frames=16, size=112, stride=2, train=True)
+    loader = hv.loader(clips, batch_size=8, workers=4, normalise=model)
+    for epoch in range(10):
+        for batch in loader:
+            logits = model(batch["clip"])
+
+C channels (RGB), T frames of a clip, H height, W width, B clips of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self, TypedDict
+
+import torch
+from torch.utils.data import Dataset
+
+from hybridvideo.config import AugmentConfig, ClipConfig, FrameConfig, Normalisation
+from hybridvideo.data import loader as loading
+from hybridvideo.data.dataset import ClipDataset
+from hybridvideo.data.manifest import Manifest, Names, Row, read_manifest
+from hybridvideo.data.quarantine import quarantined
+from hybridvideo.data.transforms import TrainTransform
+from hybridvideo.data.workers import DEADLINE
+from hybridvideo.errors import UserError
+
+Source = str | Path | Iterable[str | Path] | Manifest
+
+
+class Clip(TypedDict):
+    """An item of `hv.dataset`; torch's `default_collate` makes batches of it.
+
+    `clip`: uint8 RGB (C, T, H, W), zeros where not `ok`. `label`: index into `classes`, -1 for none. `index`: of the
+    video. `ok`: whether the clip shows the video. `status`: "ok", "partial" (a readable part was used) or why nothing
+    could be read; `reason`: one line.
+    """
+
+    clip: torch.Tensor
+    label: int
+    index: int
+    ok: bool
+    status: str
+    reason: str
+    path: str
+
+
+class ClipsOfVideos(Dataset[Clip]):
+    """One clip of each video, by its number; made by `hv.dataset`. Can be pickled and used with torch's DataLoader."""
+
+    def __init__(self, clips: ClipDataset, train: bool) -> None:
+        self.clips, self.train = clips, train
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by the workers of a DataLoader
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the labels; empty for videos without labels."""
+        return self.clips.manifest.labels
+
+    @property
+    def epoch(self) -> int:
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw other clips and crops from now on; the same ones whenever `epoch` is the same."""
+        self._epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> Clip:
+        place = range(len(self))[index]  # negative ones count from the end; IndexError for others
+        item = self.clips[self.epoch, place]
+        assert not isinstance(item, list)
+        return Clip(
+            clip=item["clip"], label=item["label"], index=place, ok=item["ok"], status=item["status"],
+            reason=item["reason"], path=self.clips.manifest.rows[place].path,
+        )  # fmt: skip
+
+
+def dataset(
+    source: Source, *, frames: int = 16, size: int | tuple[int, int] = 224, interval: float | None = None,
+    stride: int | None = None, train: bool = False, augment: AugmentConfig | None = None, seed: int = 0,
+    labelled: bool = True, labels: Names | None = None, root: str | Path | None = None,
+    quarantine: str | None = None,
+) -> ClipsOfVideos:  # fmt: skip
+    """One clip of each video of a folder or list; by number, for a loop of one's own.
+
+    Args:
+        source: a folder with one folder per class, a list file (CSV, Parquet, `path label` lines), or, without labels,
+            several paths.
+        frames: T, frames of a clip. A shorter video repeats its last one.
+        size: of the frames in pixels, the side of a square or (H, W).
+        interval: seconds between frames, or stride: frames between frames; default: every frame.
+        train: a random clip and crop of each video, another one each epoch, following from (seed, epoch, index)
+            alone. Otherwise the clip and crop in the middle, always the same.
+        augment: what is random in training, `hybridvideo.config.AugmentConfig`; default: resized crop, mirrored or not.
+        labelled: False for videos without labels. labels: names of the classes in order; default: sorted.
+        root: where relative paths start; default: the folder of the list.
+        quarantine: table of a scan; what it found unusable is not opened.
+
+    Returns:
+        A map-style dataset: `dataset[i]` is a `Clip`, uint8 (C, T, H, W). A video that cannot be read is an item that
+        is not `ok` and says why; no other takes its place, and no exception comes of it.
+
+    Raises:
+        UserError: for a wrong list or setting.
+    """
+    manifest = _manifest(source, labelled, labels, root)
+    height, width = (size, size) if isinstance(size, int) else size
+    chosen = augment or AugmentConfig() if train else AugmentConfig(crop="none", flip=0.0)
+    if chosen.repeats > 1 or chosen.mixup or chosen.cutmix:
+        raise UserError("hv.dataset gives one clip of each video, unmixed; leave out augment.repeats, mixup and cutmix")
+    clip = ClipConfig(frames, interval, stride, "random" if train else "centre")
+    transform = TrainTransform(FrameConfig(height, width), chosen)
+    clips = ClipDataset(manifest, clip, transform, seed, quarantine=quarantined(quarantine, manifest))
+    return ClipsOfVideos(clips, train)
+
+
+def _manifest(source: Source, labelled: bool, labels: Names | None, root: str | Path | None) -> Manifest:
+    if isinstance(source, Manifest):
+        return source
+    if isinstance(source, str | Path):
+        return read_manifest(source, root=root, labels=labels, labelled=labelled)
+    rows = tuple(Row(str(path)) for path in source)
+    return Manifest(rows, (), Path(root or ""), confined=False)
+
+
+class Normalised(Protocol):
+    """What knows the statistics of its input, as every model does."""
+
+    @property
+    def normalisation(self) -> Normalisation: ...
+
+
+class ClipLoader:
+    """Batches of a dataset, in an order that changes from epoch to epoch; made by `hv.loader`."""
+
+    def __init__(
+        self, dataset: ClipsOfVideos, loader: loading.Loader, order: loading.EpochOrder, device: torch.device,
+        normalisation: Normalisation | None,
+    ) -> None:  # fmt: skip
+        self.dataset, self.device, self.normalisation = dataset, device, normalisation
+        self._loader, self._order, self._next_epoch = loader, order, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """The next iteration is this epoch; without it each iteration is the one after the one before."""
+        self._next_epoch = epoch
+
+    def __len__(self) -> int:
+        return self._order.batches
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        self._order.set_epoch(self._next_epoch)
+        self._next_epoch += 1
+        return map(self._finished, loading.device_batches(self._loader, self.device))
+
+    def _finished(self, batch: dict[str, Any]) -> dict[str, Any]:
+        contrast = batch.pop("contrast")
+        if self.normalisation is not None:
+            batch["clip"] = loading.normalise(batch["clip"], self.normalisation, contrast)
+        rows = self.dataset.clips.manifest.rows
+        return {**batch, "path": [rows[index].path if index >= 0 else "" for index in batch["index"].tolist()]}
+
+    def close(self) -> None:
+        """End the workers; the next iteration starts new ones. They also end with the loader."""
+        self._loader.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def loader(
+    dataset: ClipsOfVideos, *, batch_size: int = 8, workers: int = 2, shuffle: bool | None = None,
+    normalise: Normalisation | Normalised | None = None, device: str | torch.device = "cpu",
+    deadline: float = DEADLINE, rank: int = 0, world: int = 1,
+) -> ClipLoader:  # fmt: skip
+    """Batches of clips, decoded by worker processes that no video can hang or kill; a new epoch at each iteration.
+
+    Args:
+        dataset: from `hv.dataset`.
+        batch_size: clips of a batch, of all `world` processes together; the last batch of an epoch may be smaller.
+        workers: decoding processes; 0 decodes in this one. deadline: seconds for one video; one that hangs or kills
+            its worker twice is not `ok`, with status "timeout" or "crashed".
+        shuffle: another order each epoch; default: where the dataset is for training.
+        normalise: a model, or `hybridvideo.config.Normalisation`: clips are float32, (x / 255 - mean) / std, as the
+            model takes them. Default: uint8, 0 to 255.
+        device: where the tensors are to be.
+        rank, world: this process gets its share of each batch. A share without a video is one item of index -1,
+            not `ok`.
+
+    Yields:
+        A dict: `clip` (B, C, T, H, W), `label` and `index` int64 (B,), `ok` bool (B,), and lists of B: `status`,
+        `reason`, `path`. Clips that are not `ok` are black: leave them out of the loss.
+
+    Raises:
+        UserError: for a wrong setting. EnvironmentFault: where workers cannot work.
+    """
+    if workers < 0:
+        raise UserError(f"workers is {workers}; give 0 or more")
+    seed = dataset.clips.seed
+    shuffled = dataset.train if shuffle is None else shuffle
+    order = loading.EpochOrder(len(dataset), seed, batch_size=batch_size, rank=rank, world=world, shuffle=shuffled)
+    target = torch.device(device)
+    batches = loading.train_loader(
+        dataset.clips, order, workers=workers, deadline=deadline, pin_memory=target.type == "cuda"
+    )
+    statistics = normalise if normalise is None or isinstance(normalise, Normalisation) else normalise.normalisation
+    return ClipLoader(dataset, batches, order, target, statistics)

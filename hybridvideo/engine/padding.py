@@ -1,0 +1,36 @@
+"""Clips that are longer than their videos, seen as they come: most of such a clip is its last frame over and over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+ENOUGH = 200  # clips to judge by; fewer where an epoch has fewer
+FEW = 0.05  # share of clips that is not worth a word
+
+
+class PaddedClips:
+    """Counts the clips of the batches it sees, those of one process."""
+
+    def __init__(self) -> None:
+        self.clips, self.said = 0, False
+        self.shares: list[float] = []
+
+    def note(self, batch: Mapping[str, Any]) -> None:
+        """Count a batch; one of stored outputs does not say how long its videos were."""
+        if not self.said and "padded" in batch:
+            self.clips += sum(batch["counts"])
+            self.shares += [share for share in batch["padded"] if share > 0]
+
+    def warning(self, at_end: bool = False) -> str | None:
+        """One line, once, where there is something to say; `at_end` of an epoch a few clips are enough."""
+        if self.said or self.clips < (1 if at_end else ENOUGH):
+            return None
+        self.said = True
+        if len(self.shares) <= FEW * self.clips:
+            return None
+        mean = sum(self.shares) / len(self.shares)
+        return (
+            f"warning: {len(self.shares)} of {self.clips} clips are longer than their videos; on average {mean:.0%} of "
+            "such a clip is padding: give fewer clip.frames, or a smaller clip.interval or clip.stride"
+        )
