@@ -61,8 +61,11 @@ def find_cut(library: Library, stride: int, size: FrameSize) -> tuple[Cut, Way]:
     Raises:
         UserError: no way works, or none has a map of the wanted stride.
     """
-    enough = max(size[0], 2 * stride), max(size[1], 2 * stride)  # one position would tell nothing
-    found = try_ways(library, stride, enough)
+    large = max(size[0], USUAL[0]), max(size[1], USUAL[0])  # where strides are measured well, for most take any size
+    found = try_ways(library, stride, large)
+    if not isinstance(found, str) and (large == size or found[0].step == 1):
+        return found
+    found = try_ways(library, stride, (max(size[0], 2 * stride), max(size[1], 2 * stride)))
     if not isinstance(found, str):
         return found
     other = next((side for side in USUAL if not isinstance(try_ways(library, stride, (side, side)), str)), None)
@@ -133,10 +136,11 @@ def stride_between(size: FrameSize, cells: Sequence[int]) -> int | None:
     if min(cells) < 2:
         return None
     ratio = math.sqrt(size[0] * size[1] / (cells[0] * cells[1]))
-    for stride in (2 ** round(math.log2(ratio)), round(ratio)):
-        if all(abs(side / stride - count) < 1 for side, count in zip(size, cells, strict=True)):
-            return stride
-    return None
+    power = 2 ** round(math.log2(ratio))
+    if all(abs(side / power - count) < 1 for side, count in zip(size, cells, strict=True)):
+        return power
+    whole = {side // count for side, count in zip(size, cells, strict=True)}  # unpadded: 13 positions of 224 pixels
+    return whole.pop() if len(whole) == 1 else None
 
 
 def step_of(trunk: nn.Module, size: FrameSize) -> int | None:

@@ -108,7 +108,10 @@ def open_stem(config: StemConfig, height: int, width: int) -> SmallStem | Librar
     library, _, name = config.name.partition("/")
     if library not in STEMS or bool(name) == (library == "small"):
         raise UserError(f"stem.name is {config.name!r}; give small, timm/NAME or torchvision/NAME")
-    return STEMS[library](name, config, (height, width))
+    stem = STEMS[library](name, config, (height, width))
+    if isinstance(stem, LibraryStem):
+        stem.check_size(height, width)
+    return stem
 
 
 def small_stem(_name: str, config: StemConfig, _size: FrameSize) -> SmallStem:

@@ -102,7 +102,7 @@ class SwinBlock(nn.Module):
 @constant
 def inside_rows(layout: WindowLayout, cut: Cut, batch: int) -> Tensor:
     """(R, 1): 1 for rows of the grid, 0 for those of its padding, which are zeros to attention."""
-    return cut.gather(layout.pad(torch.ones(batch, *layout.grid, 1)))
+    return cut.gather(layout.pad(torch.ones(batch, *layout.grid, 1, device="cpu")))
 
 
 class Stage(nn.Module):
