@@ -165,7 +165,8 @@ def test_workers_and_server_are_deaf_to_what_a_whole_group_is_sent() -> None:
 def test_no_python_to_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     server().kill()
     monkeypatch.setattr("multiprocessing.spawn.get_executable", lambda: "/nowhere/python")
-    with pytest.raises(EnvironmentFault, match=r"cannot be started by '/nowhere/python'; .*0 workers") as caught:
+    said = r"cannot be started by '/nowhere/python' \(.*No such file.*0 workers"
+    with pytest.raises(EnvironmentFault, match=said) as caught:
         list(each(os.path.basename, TASKS, workers=1))
     assert "\n" not in str(caught.value)
 
