@@ -22,7 +22,7 @@ with hv.loader(clips, batch_size=8, workers=2, normalise=model) as loader:
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-            total, count = total + float(loss) * int(ok.sum()), count + int(ok.sum())
+            total, count = total + loss.item() * int(ok.sum()), count + int(ok.sum())
         print(f"epoch {epoch}: loss {total / max(count, 1):.3f} of {count} clips")
 
 torch.save(model.state_dict(), "weights.pth")

@@ -38,7 +38,7 @@ POLL_SECONDS = 0.002
 DEAF_TO = ("SIGHUP", "SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")  # what is sent to whole groups of processes
 PR_SET_PDEATHSIG = 1  # prctl(2)
 
-ADVICE = "its error stands above; `hybridvideo doctor` looks for the cause, and 0 workers decode in this process"
+ADVICE = "what it printed stands above; 0 workers decode in this process"
 
 
 # ---- the process that asks
@@ -61,15 +61,18 @@ class Launcher:
 
         Raises EnvironmentFault where no process can be started.
         """
+        why = ""
         with self._lock:
             for _ in range(2):  # a server that was killed is replaced
-                with contextlib.suppress(OSError, EOFError):
+                try:
                     channel = self._channel()
                     channel.send(("start", len(descriptors)))
                     transport.send_descriptors(channel, descriptors)
                     return int(channel.recv())
-                self._close()
-        raise EnvironmentFault(f"worker processes cannot be started by {spawn.get_executable()!r}; {ADVICE}")
+                except (OSError, EOFError) as error:
+                    why = str(error) or "it ended"
+                    self._close()
+        raise EnvironmentFault(f"worker processes cannot be started by {spawn.get_executable()!r} ({why}); {ADVICE}")
 
     def end(self, processes: Sequence[int], patience: float = 0.0) -> list[int | None]:
         """Kill those that live `patience` seconds from now; the exit codes, None where they cannot be known."""

@@ -6,8 +6,6 @@ import gc
 import os
 import resource
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
@@ -376,34 +374,3 @@ def test_a_batch_outlives_its_worker_and_may_be_written_to() -> None:
         (result,) = pool.run([[(0, 3), (0, 4)]])
     assert result["squares"].sum() == 100_000 * (9 + 16)
     assert result["squares"].zero_().sum() == 0
-
-
-SCRIPT = """
-import threading, time
-from hybridvideo.data.workers import each
-from tests.data.test_workers import behave
-results = each(behave, ["hang"], workers=2, deadline=600)
-threading.Thread(target=list, args=(results,), daemon=True).start()
-print("ready", flush=True)
-time.sleep(600)
-"""
-
-
-def test_a_worker_that_hangs_and_one_that_waits_end_when_the_main_process_is_killed(tmp_path: Path) -> None:
-    script = tmp_path / "main.py"
-    script.write_text(SCRIPT)
-    root = str(Path(__file__).parents[2])
-    environment = {**os.environ, "PYTHONPATH": root}
-    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, env=environment) as main:
-        assert main.stdout is not None and main.stdout.readline() == "ready\n"
-        family = psutil.Process(main.pid).children(recursive=True)
-        limit = time.monotonic() + 20
-        while len(family) < 3 and time.monotonic() < limit:  # the server, two workers
-            time.sleep(0.05)
-            family = psutil.Process(main.pid).children(recursive=True)
-        try:
-            assert len(family) == 3
-        finally:
-            main.kill()
-    _, alive = psutil.wait_procs(family, timeout=20)
-    assert not alive

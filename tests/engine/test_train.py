@@ -94,7 +94,7 @@ def test_an_unreadable_video_is_listed_and_has_no_weight(motion: Path, tmp_path:
     data = tmp_path / "data"
     shutil.copytree(motion, data)
     victim = sorted((data / "train" / "left").iterdir())[0]
-    victim.write_bytes(b"")
+    victim.write_bytes(b"no video")  # an empty one would be found before the run starts
     folder = run(tmp_path / "run", settings(data, train={"epochs": 1}))
     (epoch,) = lines(folder, "epoch")
     assert epoch["bad_clips"] == 1 and epoch["clips_seen"] == 23
