@@ -120,5 +120,5 @@ def test_lines_are_added_and_a_fault_is_one_line(tmp_path: Path) -> None:
     append_line(tmp_path / "a", "ünï")
     append_line(tmp_path / "a", "two")
     assert (tmp_path / "a").read_text(encoding="utf-8") == "ünï\ntwo\n"
-    with pytest.raises(EnvironmentFault, match="cannot write .*: Is a directory; "):
+    with pytest.raises(EnvironmentFault, match=r"cannot write .*: Is a directory; "):
         append_line(tmp_path, "x")
