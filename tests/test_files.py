@@ -7,13 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from hybridvideo import files
 from hybridvideo.errors import EnvironmentFault, UserError
-from hybridvideo.files import locked, replacing_file, write_json, write_text
+from hybridvideo.files import append_line, locked, replacing_file, write_json, write_text
 
 HOLD = """
 import sys, time
@@ -88,3 +89,36 @@ def test_death_releases_a_lock(tmp_path: Path, number: signal.Signals) -> None:
 def test_a_lock_holds_within_one_process_too(tmp_path: Path) -> None:
     with locked(tmp_path / ".lock", "train"), pytest.raises(UserError), locked(tmp_path / ".lock", "train"):
         raise AssertionError("both hold it")
+
+
+def test_a_lock_can_be_waited_for(tmp_path: Path) -> None:
+    process = hold(tmp_path / ".lock")
+    threading.Timer(0.3, process.kill).start()
+    with locked(tmp_path / ".lock", "predict", wait=True):
+        assert process.wait() == -signal.SIGKILL
+    process.communicate()
+
+
+def test_a_lock_is_held_though_its_folder_is_removed_just_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, opened = tmp_path / "locks", []
+    real = os.open
+
+    def open_late(path: str | Path, flags: int, *mode: int) -> int:
+        if not opened:
+            folder.rmdir()
+        opened.append(path)
+        return real(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", open_late)
+    with locked(folder / "door", "predict"):
+        assert (folder / "door").exists() and len(opened) == 2
+
+
+def test_lines_are_added_and_a_fault_is_one_line(tmp_path: Path) -> None:
+    append_line(tmp_path / "a", "ünï")
+    append_line(tmp_path / "a", "two")
+    assert (tmp_path / "a").read_text(encoding="utf-8") == "ünï\ntwo\n"
+    with pytest.raises(EnvironmentFault, match=r"cannot write .*: Is a directory; "):
+        append_line(tmp_path, "x")

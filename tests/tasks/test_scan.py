@@ -87,6 +87,21 @@ def test_labels_and_groups_of_a_list_become_columns(corpus: Path, tmp_path: Path
     assert (tmp_path / "report.html").exists()
 
 
+def test_labels_that_change_in_the_list_change_in_the_table_without_another_look(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ("scan", corpus / "list.csv", "--labelled", "--workers", 0, "--out", tmp_path / "scan.csv")
+    (corpus / "list.csv").write_text("path,label\n0.mp4,run\n1.mp4,jump\n")
+    assert call(*command) == 0
+    (corpus / "list.csv").write_text("path,label\n1.mp4,leap\n0.mp4,run\n")
+    capsys.readouterr()
+    assert call(*command) == 0
+    out, err = capsys.readouterr()
+    assert "going on after 2 of 2 inputs" in err and "0.0 files/s" in out
+    lines = (tmp_path / "scan.csv").read_text().splitlines()[1:]
+    assert [line.split(",")[3] for line in lines] == ["leap", "run"]
+
+
 def test_more_bad_files_than_allowed_is_exit_code_3_with_the_table_written(
     corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

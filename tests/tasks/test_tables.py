@@ -1,0 +1,58 @@
+"""Tables come back as they were written, and say whose they are or nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from hybridvideo.tasks.tables import notes_beside, read_notes, read_rows, write_table
+
+SCHEMA = pa.schema(
+    [("path", pa.string()), ("reason", pa.string()), ("label", pa.string()), ("score", pa.float64()),
+     ("count", pa.int64()), ("regular", pa.bool_()), ("words", pa.list_(pa.string())),
+     ("feature", pa.list_(pa.float64(), 2))]
+)  # fmt: skip
+ROWS: list[dict[str, Any]] = [
+    dict(zip(SCHEMA.names, cells, strict=True))
+    for cells in [
+        ('a "b", c\n\u2028.mp4', "", "x", 0.1, 2**53 + 1, True, ["a", "b,\n"], [1e-300, 0.30000000000000004]),
+        ("動画.mp4", "why", None, None, None, False, [], None),
+        ("", "", "0", -0.0, 0, None, ["", "x"], [1.0, 2.0]),
+    ]
+]
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.csv", "t.jsonl"])
+def test_every_cell_comes_back(name: str, tmp_path: Path) -> None:
+    write_table(tmp_path / name, ROWS, SCHEMA, {"job": "test", "labels": ["ü"]})
+    assert list(read_rows(tmp_path / name, SCHEMA)) == ROWS
+    assert read_notes(tmp_path / name) == {"job": "test", "labels": ["ü"]}
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.csv", "t.jsonl"])
+@pytest.mark.parametrize("cut", [0, 1, 40, -1])
+def test_a_table_that_is_not_whole_is_nobodys(name: str, cut: int, tmp_path: Path) -> None:
+    write_table(tmp_path / name, ROWS, SCHEMA, {"job": "test"})
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:cut])
+    assert read_notes(tmp_path / name) is None
+    (tmp_path / name).unlink()
+    assert read_notes(tmp_path / name) is None
+
+
+@pytest.mark.parametrize("notes", [b"", b"[]", b"{", b'{"job": "test"}', b'{"table": 3}', b"\xff"])
+def test_provenance_that_is_not_this_tables_is_not_believed(notes: bytes, tmp_path: Path) -> None:
+    write_table(tmp_path / "t.csv", ROWS, SCHEMA, {"job": "test"})
+    notes_beside(tmp_path / "t.csv").write_bytes(notes)
+    assert read_notes(tmp_path / "t.csv") is None
+
+
+def test_a_csv_cell_may_be_long(tmp_path: Path) -> None:
+    schema = pa.schema([("path", pa.string()), ("feature", pa.list_(pa.float64()))])
+    rows = [{"path": "a", "feature": [1 / 3] * 20_000}]
+    write_table(tmp_path / "t.csv", rows, schema, {})
+    assert list(read_rows(tmp_path / "t.csv", schema)) == rows
+    assert len(json.dumps(rows[0]["feature"])) > 131_072  # what the csv module allows by itself
