@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import os
 from collections.abc import Callable
@@ -31,6 +32,7 @@ def parse_options(program: str, command: Command, spelling: Spelling, arguments:
     parser = make_parser(program, command, spelling)
     arguments = [with_underscores(argument) for argument in arguments]
     if spelling.config_file:
+        arguments = with_run_config(arguments)
         check_config_files(arguments)
     try:
         parsed = parser.instantiate(parser.parse_args(arguments))
@@ -61,7 +63,8 @@ def make_parser(program: str, command: Command, spelling: Spelling) -> ArgumentP
     if spelling.config_file:
         parser.add_argument("--config", action=ActionConfigFile, help="YAML file with the settings of a run")
         parser.add_class_arguments(TrainRun)
-        skip.add("run")
+        parser.add_argument("--resume", nargs="?", const="", metavar="RUN", help=describe(command, "resume"))
+        skip |= {"run", "resume"}
     for flag, parameter in inspect.signature(command).parameters.items():
         if parameter.default is False:
             parser.add_argument(f"--{flag}", action="store_true", help=describe(command, flag))
@@ -74,6 +77,21 @@ def with_underscores(argument: str) -> str:
     """`--max-bad=1` as `--max_bad=1`: both spellings of an option are taken."""
     option, equals, value = argument.partition("=")
     return "--" + option[2:].replace("-", "_") + equals + value if option.startswith("--") else argument
+
+
+def with_run_config(arguments: list[str]) -> list[str]:
+    """`--resume RUN` stands for the settings of that run too. UserError where there are none, or a file beside them."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--resume", nargs="?")
+    folder = parser.parse_known_args(arguments)[0].resume
+    if not folder:
+        return arguments
+    if any(argument.partition("=")[0] == "--config" for argument in arguments):
+        raise UserError(f"--resume {folder} takes the settings of that run; leave --config out")
+    config = os.path.join(folder, "config.yaml")
+    if not os.path.isfile(config):
+        raise UserError(f"nothing to resume in {folder}: no run there; give the folder of a run")
+    return ["--config", config, *arguments]
 
 
 def describe(command: Command, argument: str) -> str:

@@ -126,7 +126,7 @@ def _prepare() -> None:
     """One thread; deaf to signals to the whole group, since the main process decides when workers stop."""
     transport.become_sender()
     torch.set_num_threads(1)
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     _end_with_main()
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:

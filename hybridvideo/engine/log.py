@@ -8,23 +8,25 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from hybridvideo.files import write_text, writing
+
 
 class RunLog:
     """Writes from the first process only; on resuming, lines of steps that will be run again are dropped."""
 
-    def __init__(self, folder: Path, accelerator: Accelerator, from_step: int) -> None:
+    def __init__(self, folder: Path, accelerator: Accelerator, from_step: int, epochs: int = 0) -> None:
         self.accelerator = accelerator
         self.path = folder / "metrics.jsonl"
         self.bad_path = folder / "bad_videos.jsonl"
         if accelerator.is_main_process:
-            keep_until(self.path, from_step)
+            keep_until(self.path, from_step, epochs)
             self.write({"kind": "resume" if from_step else "start", "step": from_step})
 
     def write(self, line: dict[str, Any]) -> None:
         """One line of metrics.jsonl; numbers go to the trackers too."""
         if not self.accelerator.is_main_process:
             return
-        with self.path.open("a") as file:
+        with writing(self.path), self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
         numbers = {
             f"{line['kind']}/{name}": value
@@ -41,8 +43,11 @@ class RunLog:
             self.bad_path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def keep_until(path: Path, step: int) -> None:
-    """Drop the lines of a JSONL file beyond a step; a torn last line goes too. Step 0 starts anew."""
+def keep_until(path: Path, step: int, epochs: int) -> None:
+    """Drop the lines of a JSONL file beyond a step and beyond so many whole epochs; a torn last line goes too.
+
+    Step 0 starts anew.
+    """
     if not path.exists():
         return
     kept = []
@@ -51,6 +56,7 @@ def keep_until(path: Path, step: int) -> None:
             row = json.loads(line)
         except json.JSONDecodeError:
             continue
-        if row["step"] <= step:
+        again = row["kind"] == "end" or (row["kind"] == "epoch" and row["epoch"] >= epochs)
+        if row["step"] <= step and not again:
             kept.append(line + "\n")
-    path.write_text("".join(kept))
+    write_text(path, "".join(kept))

@@ -29,7 +29,7 @@ from hybridvideo.data.dataset import ClipDataset
 from hybridvideo.data.loader import EpochOrder, Loader, device_batches, normalise, train_loader
 from hybridvideo.data.mixing import Mixing, batch_generator, soft_targets
 from hybridvideo.data.sampling import hash_seed
-from hybridvideo.engine.checkpoint import LoopState, load_run, save_best, save_run
+from hybridvideo.engine.checkpoint import LoopState, Saved, load_run, save_run
 from hybridvideo.engine.frozen import FrozenDataset, frozen_loader
 from hybridvideo.engine.log import RunLog
 from hybridvideo.engine.metrics import accuracy
@@ -137,7 +137,7 @@ def assemble(
             accelerator.scaler.load_state_dict(saved["scaler"])
     order, loader = loader_of(data, accelerator, plan, shuffle=True)
     val_parts = loader_of(val, accelerator, plan, shuffle=False) if val is not None else None
-    log = RunLog(folder, accelerator, state.step)
+    log = RunLog(folder, accelerator, state.step, state.epoch)
     return Parts(accelerator, model, trainee, prepared, average, order, loader, val_parts, log), state
 
 
@@ -309,11 +309,10 @@ def end_epoch(parts: Parts, state: LoopState, plan: Plan, folder: Path) -> None:
     state.epoch, state.batch, state.loss_sum, state.weight_sum = state.epoch + 1, 0, 0.0, 0.0
     parts.log.write(line)
     parts.log.bad(state.bad)
-    better = line.get("val_top1", -1.0) > state.best
-    state.best = max(state.best, line.get("val_top1", -1.0))
-    save(parts, state, plan, folder)
-    if better and parts.accelerator.is_main_process:
-        save_best(folder / "checkpoints" / "best", parts.evaluated, plan.card)
+    best = line.get("val_top1", -1.0) > state.best
+    if best:
+        state.best, state.best_step = line["val_top1"], state.step
+    save(parts, state, plan, folder, best)
     unreadable = sum(what[0] != "partial" for what in state.bad.values())
     if unreadable > plan.max_bad * parts.order.num_samples:
         raise TooMuchBadData(
@@ -352,8 +351,8 @@ def gather(accelerator: Accelerator, value: Any) -> list[Any]:
     return gather_object([value]) if accelerator.num_processes > 1 else [value]
 
 
-def save(parts: Parts, state: LoopState, plan: Plan, folder: Path) -> None:
-    """Checkpoint `last`, from the first process; the others wait."""
+def save(parts: Parts, state: LoopState, plan: Plan, folder: Path, best: bool = False) -> None:
+    """Checkpoint `last`, and `best` if these weights are, from the first process; the others wait."""
     if parts.accelerator.is_main_process:
         scaler = parts.accelerator.scaler
         optimizer = {
@@ -361,5 +360,5 @@ def save(parts: Parts, state: LoopState, plan: Plan, folder: Path) -> None:
             "scaler": scaler.state_dict() if scaler is not None else None,
         }
         raw = parts.model if parts.average is not None else None
-        save_run(folder / "checkpoints" / "last", parts.evaluated, plan.card, state, optimizer, raw)
+        save_run(folder / "checkpoints", Saved(parts.evaluated, plan.card, state, optimizer, raw), best)
     parts.accelerator.wait_for_everyone()
