@@ -84,7 +84,7 @@ def described(
     run: TrainRun, model: VideoModel, manifest: Manifest, val: Manifest | None, accelerator: Accelerator, folder: Path
 ) -> str:
     """What is about to be trained, for a person."""
-    clip = run.clip
+    clip, device = run.clip, accelerator.device
     if clip.stride is not None:
         spacing = "every frame (stride 1)" if clip.stride == 1 else f"one frame in {clip.stride} (stride {clip.stride})"
     else:
@@ -92,7 +92,7 @@ def described(
     return (
         f"{run.model.name}: {count_parameters(model) / 1e6:.2f} M parameters, {len(manifest)} training videos, "
         f"{len(val) if val else 0} for validation, clips of {clip.frames} frames, {spacing}, "
-        f"{accelerator.num_processes} process(es) on {accelerator.device}; run folder {folder}"
+        f"{accelerator.num_processes} process(es) on {device if device.type == 'cuda' else device.type}; run folder {folder}"
     )
 
 

@@ -114,6 +114,7 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path: Path, name: str) -> None:
 RICH: dict[str, Any] = {
     "optim": {"ema": 0.9}, "augment": {"mixup": 0.4}, "train": {"accumulate": 2, "checkpoint_every": 1, "epochs": 2},
 }  # fmt: skip
+STARTS = ("start", "resume")
 UNTIMED = ("seconds", "clips_per_second", "wait_share")
 
 

@@ -31,11 +31,12 @@ def count_computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of clips of each batch that is computed from now on."""
     computed: list[int] = []
     real = frozen_part.store
-    monkeypatch.setattr(
-        frozen_part,
-        "store",
-        lambda model, batch, files: computed.append(len(batch["index"])) or real(model, batch, files),
-    )
+
+    def counted(model: Any, batch: dict[str, Any], files: Any) -> Any:
+        computed.append(len(batch["index"]))
+        return real(model, batch, files)
+
+    monkeypatch.setattr(frozen_part, "store", counted)
     return computed
 
 
@@ -102,9 +103,12 @@ def test_an_empty_cut_or_foreign_file_is_made_again(
 def test_all_variants_are_one_progress(motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     totals: list[tuple[str, int]] = []
     real = frozen_part.progress
-    monkeypatch.setattr(
-        frozen_part, "progress", lambda label, total, shown: totals.append((label, total)) or real(label, total, shown)
-    )
+
+    def noted(label: str, total: int, shown: bool) -> Any:
+        totals.append((label, total))
+        return real(label, total, shown)
+
+    monkeypatch.setattr(frozen_part, "progress", noted)
     variants = {**FROZEN, "augment": {"crop": "none", "flip": 0.5, "contrast": [1.0, 2.0]}}
     run(tmp_path / "run", settings(motion, **variants))
     assert totals == [("frozen part, training", 4 * 24), ("frozen part, validation", 8)]

@@ -59,7 +59,7 @@ def regrouped(rows: Rows) -> Rows:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (renamed, r"class 3 was 'left' and is 'leap'"),
+        (renamed, r"class 4 was 'left' and is 'leap'"),
         (
             relabelled,
             r"1 rows differ, first: row 4 was .*\(label approach, group g0\) and is .*\(label right, group g0\)",
@@ -154,10 +154,10 @@ def test_the_spacing_of_frames_that_was_used_is_said_and_kept(
 
 def test_a_tracker_or_a_precision_that_is_not_to_be_had_is_one_line(motion: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match=r"train.trackers names 'tensorbord' \(did you mean 'tensorboard'\?\); it takes any"
+        UserError, match=r"no tracker 'tensorbord' \(did you mean 'tensorboard'\?\); train.trackers takes aim"
     ):
         run(tmp_path / "run", settings(motion, train={"trackers": ["tensorbord"]}))
-    with pytest.raises(EnvironmentFault, match=r"train.trackers names comet_ml, which is not installed"):
+    with pytest.raises(EnvironmentFault, match="comet_ml is not installed; install it or use"):
         run(tmp_path / "run", settings(motion, train={"trackers": ["comet_ml"]}))
     assert not (tmp_path / "run").exists()
 
