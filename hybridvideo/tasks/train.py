@@ -85,6 +85,7 @@ def described(
 ) -> str:
     """What is about to be trained, for a person."""
     clip, device = run.clip, accelerator.device
+    where = str(device) if device.type == "cuda" else device.type
     if clip.stride is not None:
         spacing = "every frame (stride 1)" if clip.stride == 1 else f"one frame in {clip.stride} (stride {clip.stride})"
     else:
@@ -92,7 +93,7 @@ def described(
     return (
         f"{run.model.name}: {count_parameters(model) / 1e6:.2f} M parameters, {len(manifest)} training videos, "
         f"{len(val) if val else 0} for validation, clips of {clip.frames} frames, {spacing}, "
-        f"{accelerator.num_processes} process(es) on {device if device.type == 'cuda' else device.type}; run folder {folder}"
+        f"{accelerator.num_processes} process(es) on {where}; run folder {folder}"
     )
 
 
