@@ -130,7 +130,7 @@ def train_once(folder: Path, run: Path, seed: int, changes: dict[str, Any]) -> N
         return
     if not same:
         shutil.rmtree(run, ignore_errors=True)
-    train(settings, str(run), (run / "checkpoints" / "last").exists(), run.name)
+    train(settings, str(run), same, run.name)
 
 
 def write_page(folder: Path, seed: int, timings: Timings) -> Path:
