@@ -53,18 +53,21 @@ def models(pattern: str = "*") -> int:
     return task(pattern)
 
 
-def train(run: TrainRun, out: str | None = None, resume: bool = False, name: str | None = None) -> int:
+def train(run: TrainRun, out: str | None = None, resume: str | None = None, name: str | None = None) -> int:
     """Train a model: --config FILE, and --section.key value to change settings of the file.
 
     Args:
         run: the settings.
         out: run folder; default: runs/NAME-seedSEED, numbered where it is taken.
-        resume: go on with a run that was stopped: the one in --out, or the newest of that name.
+        resume: go on with a run that was stopped: `--resume RUN` needs nothing but its folder; without a folder it
+            is the one in --out, or the newest of that name.
         name: name of the run; default: that of the config file.
     """
     from hybridvideo.tasks.train import train as task
 
-    return task(run, out, resume, name or "train")
+    if resume and out:
+        raise UserError(f"--resume {resume} and --out {out} both name a run folder; give one of them")
+    return task(run, resume or out, resume is not None, name or "train")
 
 
 def convert(

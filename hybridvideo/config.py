@@ -139,7 +139,8 @@ class DataConfig:
     max_bad: float = 0.05
     """Share of a list that may be unreadable before the run stops with exit code 3."""
     cache: str | None = None
-    """Folder for the outputs of a frozen stem; default: `cache` in the run folder."""
+    """Folder for the outputs of a frozen stem; default: `.frozen` beside the run folders, which runs share and which is
+    kept under 50 GiB."""
 
     def __post_init__(self) -> None:
         if self.workers < 0:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ Command: TypeAlias = Callable[..., int]
 Types: TypeAlias = dict[str, Any]  # of options without a dot in them, by name
 Written: TypeAlias = list[tuple[str, str | None]]  # options, "--clip.frames", and values, "8" or missing
 
-CONFIG, PRINT = "--config", "--print_config"
+CONFIG, PRINT, RESUME = "--config", "--print_config", "--resume"
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,11 @@ def parse_options(program: str, command: Command, spelling: Spelling, arguments:
     if {"-h", "--help"} & set(arguments):
         make_parser(program, command, spelling).print_help()
         raise SystemExit(0)
-    words, options = split(arguments, flags_of(command, spelling))
+    words, options = split(arguments, flags_of(command, spelling), {RESUME} if spelling.config_file else set())
     ours = (CONFIG, PRINT) if spelling.config_file else ()
     types = types_of(command, spelling)
     check_options(options, types, ours, program)
-    configs = [str(text) for option, text in options if option == CONFIG and ours]
+    configs = config_files(options) if ours else []
     settings = [(option, str(text)) for option, text in options if option not in ours]
     given = positional_values(words, spelling.positional, program)
     for path in configs:
@@ -115,21 +116,27 @@ def check_options(options: Written, types: Types, ours: tuple[str, ...], program
 # --- what was written -------------------------------------------------------------------------------------------------
 
 
-def split(arguments: list[str], flags: set[str]) -> tuple[list[str], Written]:
-    """Words, and options with their values. Both spellings of an option are taken, --max-bad and --max_bad."""
+def split(arguments: list[str], flags: set[str], alone: set[str]) -> tuple[list[str], Written]:
+    """Words, and options with their values. Both spellings of an option are taken, --max-bad and --max_bad.
+
+    flags: options that take no value. alone: those that may stand without one, which is then empty.
+    """
     words: list[str] = []
     options: Written = []
-    rest = iter(arguments)
-    for argument in rest:
+    rest = deque(arguments)
+    while rest:
+        argument = rest.popleft()
         if argument == "--":
-            words += rest
-        elif argument == "-" or not argument.startswith("-"):
+            return words + list(rest), options
+        if argument == "-" or not argument.startswith("-"):
             words.append(argument)
-        else:
-            name, equals, text = argument.partition("=")
-            option = "--" + name[2:].replace("-", "_") if name.startswith("--") else name
-            after = text if equals else "true" if option in flags else next(rest, None)
-            options.append((option, None if after is None or (not equals and after.startswith("--")) else after))
+            continue
+        name, equals, text = argument.partition("=")
+        option = "--" + name[2:].replace("-", "_") if name.startswith("--") else name
+        value: str | None = text if equals else "true" if option in flags else "" if option in alone else None
+        if not equals and option not in flags and rest and not rest[0].startswith("--"):
+            value = rest.popleft()
+        options.append((option, value))
     return words, options
 
 
@@ -138,6 +145,20 @@ def positional_values(words: list[str], names: tuple[str, ...], program: str) ->
     if len(words) > len(names):
         raise UserError(f"nothing takes the argument {words[len(names)]!r}; see `{program} --help`")
     return dict(zip(names, words, strict=False))
+
+
+def config_files(options: Written) -> list[str]:
+    """The config files, in their order; that of the run, where `--resume RUN` names one. UserError for both."""
+    configs = [str(text) for option, text in options if option == CONFIG]
+    run = dict(options).get(RESUME)
+    if not run:
+        return configs
+    if configs:
+        raise UserError(f"--resume {run} takes the settings of that run; leave --config out")
+    config = os.path.join(run, "config.yaml")
+    if not os.path.isfile(config):
+        raise UserError(f"nothing to resume in {run}: no run there; give the folder of a run")
+    return [config]
 
 
 def read_config(path: str) -> dict[str, Any]:
@@ -222,6 +243,8 @@ def make_parser(program: str, command: Command, spelling: Spelling) -> ArgumentP
             parser.add_argument(name, type=str, help=describe(command, name), **optional)
         elif parameter.default is False:
             parser.add_argument(f"--{name}", action="store_true", help=describe(command, name))
+        elif f"--{name}" == RESUME:
+            parser.add_argument(RESUME, nargs="?", metavar="RUN", help=describe(command, name))
         elif types[name] is not TrainRun:
             parser.add_argument(f"--{name}", type=types[name], help=describe(command, name), **optional)
     return tidied(parser)

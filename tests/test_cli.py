@@ -39,7 +39,7 @@ def test_a_config_file_is_read_and_options_come_on_top(tmp_path: Path) -> None:
     file.write_text("optim: {lr: 1e-4}\nclip: {frames: 33, interval: 0.0625}\nmodel: {changes: {stages: []}}\n")
     options = cli.parse("train", ["--config", str(file), "--optim.weight-decay", "0.1", "--train.epochs=3", "--resume"])
     run = options["run"]
-    assert isinstance(run, TrainRun) and options["resume"] is True and options["name"] == "mine"
+    assert isinstance(run, TrainRun) and options["resume"] == "" and options["name"] == "mine"
     assert run.optim.lr == 1e-4 and run.optim.weight_decay == 0.1 and run.train.epochs == 3
     assert run.clip.frames == 33 and run.model.changes == {"stages": []}
 

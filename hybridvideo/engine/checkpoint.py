@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
+import pickle
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from hybridvideo.documents import read_json
 from hybridvideo.errors import UserError
 from hybridvideo.models.contract import VideoModel
-from hybridvideo.parsing import parsed
-from hybridvideo.weights.checkpoint import ModelCard, write_checkpoint
-from hybridvideo.weights.folders import WEIGHTS, replacing, settle
+from hybridvideo.parsing import one_line, parsed
+from hybridvideo.weights.checkpoint import ModelCard, write_checkpoint, write_tensors
+from hybridvideo.weights.folders import WEIGHTS, filling, put_in_place, replacing, settle
 
+LAST, BEST = "last", "best"
+UNREADABLE = (OSError, ValueError, TypeError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError)
 STATE, OPTIMIZER, RAW_WEIGHTS = "state.json", "optimizer.pt", "training.safetensors"
 LARGEST_STATE = 2**28  # bytes: the reasons of a million bad videos
 
@@ -44,50 +48,83 @@ class LoopState:
     epoch_skipped: int = 0
     best: float = -1.0
     """Best top-1 on the validation list."""
+    best_step: int = -1
+    """Steps that were done when it was reached."""
     bad: dict[str, list[str]] = field(default_factory=dict)
     """Training video -> status and reason, of those that could not be read whole."""
 
 
-def save_run(
-    folder: Path,
-    evaluated: VideoModel,
-    card: ModelCard,
-    state: LoopState,
-    optimizer: dict[str, Any],
-    raw: VideoModel | None,
-) -> None:
-    """A checkpoint that can be evaluated and resumed; complete or absent.
+@dataclass(frozen=True)
+class Saved:
+    """What a checkpoint is made of."""
 
-    Args:
-        evaluated: the weights to evaluate, which are the moving average where there is one.
-        optimizer: state of optimizer and gradient scaler.
-        raw: the weights in training where they are not the evaluated ones.
+    evaluated: VideoModel
+    """The weights to evaluate, which are the moving average where there is one."""
+    card: ModelCard
+    state: LoopState
+    optimizer: dict[str, Any]
+    """State of optimizer and gradient scaler."""
+    raw: VideoModel | None
+    """The weights in training where they are not the evaluated ones."""
+
+
+def save_run(checkpoints: Path, saved: Saved, best: bool) -> None:
+    """`last`, which can be evaluated and resumed, and `best` with the same weights if they are: both or neither.
+
+    The new `last` is what makes a new `best` count: `settle_run` finishes or undoes the swap of `best` by it.
+    Raises EnvironmentFault where the disk is full or cannot be written; both are then as they were.
     """
-    with replacing(folder) as new:
-        write_checkpoint(new, evaluated.state_dict(), card)
-        if raw is not None:
-            save_file({name: value.contiguous().cpu() for name, value in raw.state_dict().items()}, new / RAW_WEIGHTS)
-        torch.save(optimizer, new / OPTIMIZER)
-        (new / STATE).write_text(json.dumps(asdict(state), indent=1))
+    if best:
+        with filling(checkpoints / BEST, mark(saved.state)) as new:
+            write_checkpoint(new, saved.evaluated.state_dict(), saved.card)
+    with replacing(checkpoints / LAST) as new:
+        write_checkpoint(new, saved.evaluated.state_dict(), saved.card)
+        if saved.raw is not None:
+            write_tensors(new / RAW_WEIGHTS, saved.raw.state_dict())
+        write_pickle(new / OPTIMIZER, saved.optimizer)
+        (new / STATE).write_text(json.dumps(asdict(saved.state), indent=1))
+    if best:
+        put_in_place(checkpoints / BEST)
 
 
-def save_best(folder: Path, evaluated: VideoModel, card: ModelCard) -> None:
-    """A checkpoint to evaluate only."""
-    with replacing(folder) as new:
-        write_checkpoint(new, evaluated.state_dict(), card)
+def mark(state: LoopState) -> str:
+    """What the new folder of `best` is known by."""
+    return f"step {state.best_step}"
+
+
+def write_pickle(path: Path, value: Any) -> None:
+    """As torch.save, whose own writing turns a full disk into a RuntimeError that does not say so."""
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    path.write_bytes(buffer.getbuffer())
+
+
+def settle_run(checkpoints: Path) -> LoopState | None:
+    """Finish or undo what a killed run left of its last save; gives where it stands, None before the first save.
+
+    For the one process that holds the run's lock.
+    """
+    settle(checkpoints / LAST)
+    state = read_state(checkpoints / LAST) if (checkpoints / LAST).exists() else None
+    settle(checkpoints / BEST, mark(state or LoopState()))
+    return state
+
+
+def read_state(last: Path) -> LoopState:
+    """Where a run stands. UserError where the checkpoint is damaged."""
+    damaged = "the checkpoint is damaged"
+    notes = read_json(last / STATE, damaged, largest=LARGEST_STATE, any_name=True)
+    return parsed(LoopState, notes, str(last / STATE))
 
 
 def load_run(folder: Path, evaluated: VideoModel, raw: VideoModel | None) -> tuple[LoopState, dict[str, Any]]:
     """Weights into the models; gives the state and that of optimizer and scaler. UserError where it is damaged."""
-    settle(folder)
+    state = read_state(folder)
     try:
-        damaged = "the checkpoint is damaged"
-        notes = read_json(folder / STATE, damaged, largest=LARGEST_STATE, any_name=True)
-        state = parsed(LoopState, notes, str(folder / STATE))
         evaluated.load_state_dict(load_file(folder / WEIGHTS))
         if raw is not None:
             raw.load_state_dict(load_file(folder / RAW_WEIGHTS))
         optimizer = torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True)
-    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"cannot resume from {folder}: {str(error).splitlines()[0]}") from error
+    except UNREADABLE as error:
+        raise UserError(f"cannot resume from {folder}: {one_line(error)}") from error
     return state, optimizer

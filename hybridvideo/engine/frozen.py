@@ -2,23 +2,27 @@
 
 Possible only where nothing random stands before that part but a choice among a few variants of a clip (flipped or not,
 one of some contrasts): then each is computed. The files are named by what they were computed from (video,
-preprocessing, frozen weights), so an interrupted computation continues, and runs may share a folder.
+preprocessing, frozen weights), so an interrupted computation continues, and runs share a folder: other seeds and
+other heads find what the first run computed.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
@@ -27,12 +31,16 @@ from hybridvideo.data.dataset import PADDING, ClipDataset
 from hybridvideo.data.loader import EpochOrder, Reading, device_batches, normalise, train_loader
 from hybridvideo.data.transforms import TrainTransform
 from hybridvideo.engine.progress import progress
-from hybridvideo.errors import VideoError
+from hybridvideo.errors import TooMuchBadData, VideoError
+from hybridvideo.files import replacing_file, writing
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.parsing import plain
+from hybridvideo.weights.checkpoint import write_tensors
 
 LARGEST_IN_MEMORY = 4 * 2**30  # bytes of outputs kept in memory by one process
-
+LARGEST_SHARED = 50 * 2**30  # bytes of outputs that stay on disk for the next run
+SHARED_CACHE = ".frozen"  # the folder of outputs, beside the run folders
+SUFFIX, IN_USE = ".safetensors", ".in-use"
 
 Variant = tuple[bool, float]  # flipped, contrast
 
@@ -50,7 +58,10 @@ def variants_of(augment: AugmentConfig) -> list[Variant]:
 
 
 class FrozenDataset(Dataset[dict[str, Any]]):
-    """Items like those of `ClipDataset`, with `frozen`, the output of the frozen part, for `clip`."""
+    """Items like those of `ClipDataset`, with `frozen`, the output of the frozen part, for `clip`.
+
+    At least one video must be readable, for its shape.
+    """
 
     def __init__(self, clips: ClipDataset, files: dict[Variant, list[Path]], failures: dict[int, VideoError]) -> None:
         self.clips, self.files, self.failures = clips, files, failures
@@ -84,11 +95,7 @@ class FrozenDataset(Dataset[dict[str, Any]]):
         return {"frozen": frozen, "label": label, "index": index, "ok": ok, "status": status, "reason": reason}
 
     def _shape(self) -> list[int]:
-        readable = next(
-            (file for i, file in enumerate(next(iter(self.files.values()))) if i not in self.failures), None
-        )
-        if readable is None:
-            return [1]
+        readable = next(file for i, file in enumerate(next(iter(self.files.values()))) if i not in self.failures)
         with safe_open(readable, "pt") as file:
             return list(file.get_slice("frozen").get_shape())
 
@@ -98,48 +105,84 @@ def frozen_loader(dataset: FrozenDataset, order: EpochOrder) -> DataLoader[dict[
     return DataLoader(dataset, batch_sampler=order, collate_fn=default_collate)
 
 
+# --- computing --------------------------------------------------------------------------------------------------------
+
+
 def compute_frozen(
-    model: VideoModel, clips: ClipDataset, folder: Path, accelerator: Accelerator, reading: Reading, batch_size: int
-) -> FrozenDataset:
-    """The outputs of the frozen part for every video, computed where they are not there yet, shared by processes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    files: dict[Variant, list[Path]] = {}
+    model: VideoModel, clips: ClipDataset, folder: Path, accelerator: Accelerator, reading: Reading, batch_size: int,
+    name: str,
+) -> FrozenDataset:  # fmt: skip
+    """The outputs of the frozen part for every video, computed where they are not there yet, shared by processes.
+
+    name: of the list, for a person. Raises TooMuchBadData where no video can be read, EnvironmentFault where the
+    outputs cannot be written.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    todo = [share_of(model, variant, folder, accelerator) for variant in each_variant(clips)]
     failures: dict[int, VideoError] = {}
-    variants = variants_of(clips.transform.augment)
-    for number, (flipped, contrast) in enumerate(variants, start=1):
-        label = "frozen part" if len(variants) == 1 else f"frozen part, variant {number} of {len(variants)}"
+    missing = sum(len(share.waiting) for share in todo)
+    with progress(f"frozen part, {name}", missing, accelerator.is_main_process) as advance:
+        for share in todo:
+            for batch in batches(share.clips, share.waiting, reading, batch_size, accelerator.device):
+                failures |= store(model, batch, share.files)
+                advance(len(batch["index"]))
+    parts = gather_object([failures]) if accelerator.num_processes > 1 else [failures]
+    failures = {i: error for part in parts for i, error in part.items()}
+    if len(failures) == len(clips):
+        index, error = min(failures.items())
+        raise TooMuchBadData(
+            f"none of the {len(clips)} {name} videos can be read (first: {clips.manifest.rows[index].path}: {error})"
+        )
+    return FrozenDataset(clips, dict(zip(variants_of(clips.transform.augment), (s.files for s in todo), strict=True)),
+                         failures)  # fmt: skip
+
+
+def each_variant(clips: ClipDataset) -> Iterator[ClipDataset]:
+    """The clips as each of the variants."""
+    for flipped, contrast in variants_of(clips.transform.augment):
         augment = replace(clips.transform.augment, flip=float(flipped), contrast=(contrast,))
         transform = TrainTransform(clips.transform.frame, augment)
-        variant = ClipDataset(clips.manifest, clips.clip, transform, clips.seed, bad=clips.bad, index=clips.index,
-                              quarantine=clips.quarantine)  # fmt: skip
-        key = part_key(model, variant)
-        names = [folder / f"{video_key(clips.manifest.file(i), key)}.safetensors" for i in range(len(clips))]
-        failures |= compute_variant(model, variant, names, accelerator, reading, batch_size, label)
-        files[flipped, contrast] = names
-    return FrozenDataset(clips, files, failures)
+        yield ClipDataset(clips.manifest, clips.clip, transform, clips.seed, bad=clips.bad, index=clips.index,
+                          quarantine=clips.quarantine)  # fmt: skip
 
 
-def compute_variant(
-    model: VideoModel, clips: ClipDataset, files: Sequence[Path], accelerator: Accelerator, reading: Reading, size: int,
-    label: str,
-) -> dict[int, VideoError]:  # fmt: skip
-    """Each process computes its share of what is not there; gives the videos that no process could read."""
-    # By index, not by what is missing: another process may be writing while this one looks.
+@dataclass(frozen=True)
+class Share:
+    """What one process computes of one variant."""
+
+    clips: ClipDataset
+    files: list[Path]
+    """One a video, of all processes."""
+    waiting: list[int]
+    """The videos of this process whose file is not there."""
+
+
+def share_of(model: VideoModel, clips: ClipDataset, folder: Path, accelerator: Accelerator) -> Share:
+    """Every process's videos by index, not by what is missing: another may be writing while this one looks."""
+    key = part_key(model, clips)
+    files = [folder / f"{video_key(clips.manifest.file(i), key)}{SUFFIX}" for i in range(len(clips))]
     own = range(accelerator.process_index, len(files), accelerator.num_processes)
-    share = [i for i in own if not files[i].exists()]
-    failures: dict[int, VideoError] = {}
-    with progress(label, len(share), accelerator.is_main_process) as advance:
-        for batch in batches(clips, share, reading, size, accelerator.device) if share else []:
-            failures |= store(model, batch, files)
-            advance(len(batch["index"]))
-    parts = gather_object([failures]) if accelerator.num_processes > 1 else [failures]
-    return {i: error for part in parts for i, error in part.items()}
+    return Share(clips, files, [i for i in own if not is_output(files[i])])
+
+
+def is_output(file: Path) -> bool:
+    """Whether a file holds what its name says; one that does is marked as used now."""
+    try:
+        with safe_open(file, "pt") as opened:
+            whole = "frozen" in opened.keys() and (opened.metadata() or {}).get("name") == file.name  # noqa: SIM118
+        os.utime(file)
+    except (OSError, SafetensorError):
+        return False
+    return whole
 
 
 def batches(
     clips: ClipDataset, share: list[int], reading: Reading, batch_size: int, device: torch.device
 ) -> Iterator[dict[str, Any]]:
     """The chosen clips, in order, on the device."""
+    if not share:
+        return
     chosen = [[(0, index) for index in share[i : i + batch_size]] for i in range(0, len(share), batch_size)]
     pin = device.type == "cuda"
     with train_loader(clips, chosen, workers=reading.workers, deadline=reading.deadline, pin_memory=pin) as loader:
@@ -157,7 +200,9 @@ def store(model: VideoModel, batch: dict[str, Any], files: Sequence[Path]) -> di
         outputs, batch["index"].tolist(), batch["ok"].tolist(), batch["status"], batch["reason"], strict=True
     ):
         if ok:
-            save_file({"frozen": output.clone()}, files[index], metadata={"status": status, "reason": reason})
+            with replacing_file(files[index]) as aside:
+                notes = {"name": files[index].name, "status": status, "reason": reason}
+                write_tensors(aside, {"frozen": output.clone()}, notes)
         else:
             failures[index] = VideoError(status, reason)
     return failures
@@ -167,6 +212,7 @@ def part_key(model: VideoModel, clips: ClipDataset) -> str:
     """What the outputs depend on beside the video."""
     digest = hashlib.sha256()
     digest.update(json.dumps([model.frozen_settings(), plain(model.normalisation), plain(clips.clip)]).encode())
+    digest.update(next(model.parameters()).device.type.encode())
     digest.update(repr((clips.transform.frame, clips.transform.augment)).encode())
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     for name, value in model.state_dict().items():
@@ -183,3 +229,44 @@ def video_key(file: Path, part: str) -> str:
     except OSError:
         identity = str(file)
     return hashlib.sha256(f"{part} {identity}".encode()).hexdigest()[:32]
+
+
+# --- the folder of the outputs ----------------------------------------------------------------------------------------
+
+
+def shared_cache(run: Path) -> Path:
+    """Where the outputs of a run's frozen part go by default: beside the run folder, for the runs that lie there."""
+    return run.parent / SHARED_CACHE if os.access(run.parent, os.W_OK) else run / "cache"
+
+
+@contextmanager
+def using(folder: Path, largest: int | None) -> Iterator[None]:
+    """Hold the outputs in `folder` while they are read; several processes and runs may at once.
+
+    largest: bytes; the last one to leave removes what is beyond, the longest unused first. None: nothing is removed.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / IN_USE, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks: then nothing is ever removed
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+        if largest is not None:
+            with contextlib.suppress(OSError):  # others are at it
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                prune(folder, largest)
+    finally:
+        os.close(descriptor)
+
+
+def prune(folder: Path, largest: int) -> None:
+    """Remove the longest unused outputs beyond so many bytes, and what killed writers left."""
+    for aside in folder.glob(f".*{SUFFIX}.*.new"):
+        aside.unlink(missing_ok=True)
+    files = sorted(((file, file.stat()) for file in folder.glob(f"*{SUFFIX}")), key=lambda pair: -pair[1].st_mtime_ns)
+    total = 0
+    for file, facts in files:
+        total += facts.st_size
+        if total > largest:
+            file.unlink(missing_ok=True)

@@ -12,16 +12,18 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from hybridvideo.files import write_text, writing
+
 
 class RunLog:
     """Writes from the first process only; on resuming, lines of steps that will be run again are dropped."""
 
-    def __init__(self, folder: Path, accelerator: Accelerator, from_step: int) -> None:
+    def __init__(self, folder: Path, accelerator: Accelerator, from_step: int, epochs: int = 0) -> None:
         self.accelerator = accelerator
         self.path = folder / "metrics.jsonl"
         self.bad_path = folder / "bad_videos.jsonl"
         if accelerator.is_main_process:
-            keep_until(self.path, from_step)
+            keep_until(self.path, from_step, epochs)
             self.write({"kind": "resume" if from_step else "start", "step": from_step})
 
     def write(self, line: dict[str, Any]) -> None:
@@ -30,7 +32,7 @@ class RunLog:
             return
         line = {name: finite(value) for name, value in line.items()}
         stamped = line | {"time": datetime.now(UTC).isoformat(timespec="milliseconds")}
-        with self.path.open("a") as file:
+        with writing(self.path), self.path.open("a") as file:
             file.write(json.dumps(stamped, allow_nan=False) + "\n")
         numbers = {
             f"{line['kind']}/{name}": value
@@ -57,8 +59,11 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def keep_until(path: Path, step: int) -> None:
-    """Drop the lines of a JSONL file beyond a step; a torn last line goes too. Step 0 starts anew."""
+def keep_until(path: Path, step: int, epochs: int) -> None:
+    """Drop the lines of a JSONL file beyond a step and beyond so many whole epochs; a torn last line goes too.
+
+    Step 0 starts anew.
+    """
     if not path.exists():
         return
     kept = []
@@ -67,9 +72,10 @@ def keep_until(path: Path, step: int) -> None:
             row = json.loads(line)
         except json.JSONDecodeError:
             continue
-        if row["step"] <= step:
+        again = row["kind"] == "end" or (row["kind"] == "epoch" and row["epoch"] >= epochs)
+        if row["step"] <= step and not again:
             kept.append(line + "\n")
-    path.write_text("".join(kept))
+    write_text(path, "".join(kept))
 
 
 # --- the line of an epoch ---------------------------------------------------------------------------------------------

@@ -1,16 +1,25 @@
-"""Being asked to stop: Ctrl-C or SIGTERM sets a flag that the loop reads between steps; a second Ctrl-C ends it."""
+"""Being asked to stop: a signal sets a flag that the loop reads between steps; a second Ctrl-C ends it at once.
+
+SIGINT    Ctrl-C                          SIGHUP               the terminal went (not under nohup, which ignores it)
+SIGTERM   schedulers, `kill`, launchers   SIGUSR1, SIGUSR2     schedulers' warning before a time limit
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from hybridvideo.errors import Preempted
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class StopRequest:
@@ -21,19 +30,20 @@ class StopRequest:
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
-        for number in SIGNALS:
-            self._before[number] = signal.signal(number, self._ask)
+        self._before = listen(self._ask)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        restore(self._before)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.requested and number == signal.SIGINT:
-            raise KeyboardInterrupt
+        if self.requested:
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            return
         self.requested = True
-        print("\nstopping after this step; the run will be saved (Ctrl-C again: at once, unsaved)", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":
+            print("\nstopping after this step; the run will be saved (Ctrl-C again: at once, unsaved)", file=sys.stderr)
 
     def anywhere(self, accelerator: Accelerator) -> bool:
         """Whether any process was asked to stop; all processes must call this together."""
@@ -41,3 +51,30 @@ class StopRequest:
             return self.requested
         flag = torch.tensor(float(self.requested), device=accelerator.device)
         return bool(accelerator.reduce(flag, "sum") > 0)
+
+
+@contextmanager
+def stopping_at_once(message: str) -> Iterator[None]:
+    """A context, outside the loop's steps, in which the signals end the work: Preempted with that message."""
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = listen(ask)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Preempted(message) from None
+    finally:
+        restore(before)
+
+
+def listen(handler: Any) -> dict[signal.Signals, Any]:
+    """Have `handler` called for the signals; gives what was there. One that is ignored (nohup) stays ignored."""
+    heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in heard}
+
+
+def restore(before: dict[signal.Signals, Any]) -> None:
+    for number, handler in before.items():
+        signal.signal(number, handler)

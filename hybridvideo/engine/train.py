@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from timm.utils import ModelEmaV3
 
 from hybridvideo.data.loader import Batch, EpochOrder, device_batches, train_loader
-from hybridvideo.engine.checkpoint import LoopState, load_run, save_best, save_run
+from hybridvideo.engine.checkpoint import LoopState, Saved, load_run, save_run
 from hybridvideo.engine.exchange import gather, gather_numbers
 from hybridvideo.engine.frozen import FrozenDataset, frozen_loader
 from hybridvideo.engine.log import RunLog, epoch_text, number
@@ -92,7 +92,7 @@ def assemble(
     parts = Parts(
         accelerator, model, trainee, prepared, average, Buffers(model), order, loader, val_parts,
         BadVideos(accelerator, manifest_of(data).rows, state.bad, plan.bad, plan.max_bad), PaddedClips(),
-        RunLog(folder, accelerator, state.step),
+        RunLog(folder, accelerator, state.step, state.epoch),
     )  # fmt: skip
     return parts, state
 
@@ -248,11 +248,10 @@ def end_epoch(parts: Parts, state: LoopState, plan: Plan, folder: Path, pace: Pa
     parts.log.write(line)
     parts.log.bad(state.bad)
     top1 = line.get("val_top1")
-    better = top1 is not None and top1 > state.best
-    state.best = max(state.best, top1) if top1 is not None else state.best
-    save(parts, state, plan, folder)
-    if better and parts.accelerator.is_main_process:
-        save_best(folder / "checkpoints" / "best", parts.evaluated, plan.card)
+    best = top1 is not None and top1 > state.best
+    if top1 is not None and best:
+        state.best, state.best_step = top1, state.step
+    save(parts, state, plan, folder, best)
     left = pace.left(state.epoch * parts.order.batches)
     parts.log.say(epoch_text(line, plan.loop.epochs, state.best, lr, left))
 
@@ -283,8 +282,8 @@ class Pace:
         return (time.perf_counter() - self.start) / max(1, done - self.before) * (self.total - done)
 
 
-def save(parts: Parts, state: LoopState, plan: Plan, folder: Path) -> None:
-    """Checkpoint `last`, from the first process; the others wait."""
+def save(parts: Parts, state: LoopState, plan: Plan, folder: Path, best: bool = False) -> None:
+    """Checkpoint `last`, and `best` if these weights are, from the first process; the others wait."""
     parts.bad.share()
     if parts.accelerator.is_main_process:
         scaler = parts.accelerator.scaler
@@ -293,5 +292,5 @@ def save(parts: Parts, state: LoopState, plan: Plan, folder: Path) -> None:
             "scaler": scaler.state_dict() if scaler is not None else None,
         }
         raw = parts.model if parts.average is not None else None
-        save_run(folder / "checkpoints" / "last", parts.evaluated, plan.card, state, optimizer, raw)
+        save_run(folder / "checkpoints", Saved(parts.evaluated, plan.card, state, optimizer, raw), best)
     parts.accelerator.wait_for_everyone()

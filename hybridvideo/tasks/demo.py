@@ -134,7 +134,7 @@ def train_once(folder: Path, run: Path, seed: int, changes: dict[str, Any]) -> N
     if not same:
         shutil.rmtree(run, ignore_errors=True)
     try:
-        train(settings, str(run), (run / "checkpoints" / "last").exists(), run.name)
+        train(settings, str(run), same, run.name)
     except Preempted:
         raise Preempted(f"stopped; what is done is kept in {folder}: the same command goes on") from None
 

@@ -2,20 +2,56 @@
 
 from __future__ import annotations
 
+import os
+import re
+
 import torch
+from accelerate import PartialState
 
 from hybridvideo.errors import EnvironmentFault, UserError
+
+FOR_ACCELERATE = "ACCELERATE_TORCH_DEVICE"  # read by PartialState, which else takes the first GPU
 
 
 def pick_device(name: str) -> torch.device:
     """The device of that name; `auto` is the first GPU where there is one. Errors say what there is."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    kind = name.partition(":")[0]
-    if kind not in ("cpu", "cuda", "mps"):
-        raise UserError(f"device is {name!r}; give auto, cpu, cuda or mps")
+    found = re.fullmatch(r"(cpu|mps|cuda)(?::(\d+))?", name)
+    if found is None:
+        raise UserError(f"device is {name!r}; give auto, cpu, mps, cuda or cuda:NUMBER")
+    kind, index = found[1], found[2]
     if kind == "cuda" and not torch.cuda.is_available():
         raise EnvironmentFault("device cuda was asked for, but torch sees no GPU; `hybridvideo doctor` says more")
     if kind == "mps" and not torch.backends.mps.is_available():
         raise EnvironmentFault("device mps was asked for, but this machine has none; use --device cpu")
+    count = torch.cuda.device_count() if kind == "cuda" else 1
+    if index is not None and int(index) >= count:
+        there = f"{kind}:0" if count == 1 else f"{kind}:0 to {kind}:{count - 1}"
+        raise UserError(f"there is no device {name}; this machine has {there}")
     return torch.device(name)
+
+
+def process_state(name: str) -> PartialState:
+    """Which process of how many this one is, on the device of that name.
+
+    Raises UserError for a device with a number where a launcher has started several processes, each with its own.
+    """
+    device = pick_device(name)
+    if device.index is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(
+            f"device {name} is one device, and the launcher started {os.environ['WORLD_SIZE']} processes; "
+            "leave --device out, or choose with CUDA_VISIBLE_DEVICES"
+        )
+    if device.type != "cuda" or device.index is None:
+        return PartialState(cpu=device.type == "cpu")
+    torch.cuda.set_device(device)
+    before = os.environ.get(FOR_ACCELERATE)
+    os.environ[FOR_ACCELERATE] = str(device)
+    try:
+        return PartialState()
+    finally:
+        if before is None:
+            del os.environ[FOR_ACCELERATE]
+        else:
+            os.environ[FOR_ACCELERATE] = before

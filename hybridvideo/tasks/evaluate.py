@@ -25,7 +25,7 @@ from hybridvideo.files import acquire, holder, release, write_json
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.parsing import plain
 from hybridvideo.report.sections import MEASURES, judged, telling_measures
-from hybridvideo.tasks.device import pick_device
+from hybridvideo.tasks.device import pick_device, process_state
 from hybridvideo.tasks.folders import config_text, read_run_config
 from hybridvideo.tasks.given import open_given, results_folder, weights_digest, weights_said
 from hybridvideo.tasks.pages import write_evaluation_page
@@ -42,6 +42,7 @@ def evaluate(
 ) -> int:  # fmt: skip
     """The command; several processes of `accelerate launch` share the videos."""
     honour_launcher()
+    process_state(device)
     model = open_given(run, checkpoint)
     manifest, source = read_list(run, data, model)
     accelerator = Accelerator(cpu=pick_device(device).type == "cpu")

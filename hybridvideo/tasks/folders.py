@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from pathlib import Path
 
 import yaml
@@ -9,23 +11,24 @@ import yaml
 from hybridvideo.config import TrainRun
 from hybridvideo.documents import read_yaml
 from hybridvideo.errors import UserError
-from hybridvideo.files import write_text
+from hybridvideo.files import write_text, writing
 from hybridvideo.parsing import parsed, plain
 
 CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
 
 
 def new_run_folder(out: str | None, name: str) -> Path:
-    """`out`, which must not hold a run, or runs/NAME, numbered where that is taken."""
+    """`out`, which must not hold a run, or runs/NAME, made here, numbered where that is taken."""
     if out is not None:
         if (Path(out) / CONFIG).exists():
             raise UserError(f"{out} already holds a run; add --resume to go on with it, or give another --out")
         return Path(out)
-    folder = Path("runs") / name
-    number = 2
-    while folder.exists():
-        folder, number = Path("runs") / f"{name}-{number}", number + 1
-    return folder
+    for number in itertools.count(1):
+        folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
+        with writing(folder), contextlib.suppress(FileExistsError):
+            folder.mkdir(parents=True)  # a run that starts at the same moment takes the next number
+            return folder
+    raise AssertionError("the numbers do not end")
 
 
 def run_to_resume(out: str | None, name: str) -> Path:

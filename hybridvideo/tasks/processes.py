@@ -1,29 +1,58 @@
-"""As many processes as the launcher was asked for.
+"""The processes of one job: as many as the launcher was asked for, and none of them outlives it.
 
-`accelerate launch --num_processes N` starts a single process, without a word, where there is neither a GPU nor MPI.
+`accelerate launch --num_processes N` starts a single process, without a word, where there is neither a GPU nor MPI;
+that one then starts N, hands them the signals it gets, and ends with the exit code of the one that failed first.
+
+    accelerate launch -> this, where there is no GPU -> N processes that train      one ends: the others are ended
+    accelerate launch or torchrun -> N processes that train                         the launcher ends: so do they
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
+import platform
+import signal
 import sys
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from types import FrameType
 
 import psutil
-import torch
+
+from hybridvideo.engine.preemption import listen, restore
+from hybridvideo.errors import HybridVideoError
 
 OPTION = "--num_processes"
+PR_SET_PDEATHSIG = 1
+GRACE = 60.0  # seconds to finish a step and save, once the launcher is gone
 
 
 def honour_launcher() -> None:
-    """Start over as N processes with torchrun where `accelerate launch` was asked for N and started one."""
-    launched = "ACCELERATE_MIXED_PRECISION" in os.environ and "WORLD_SIZE" not in os.environ
-    if not launched or torch.cuda.is_available():
+    """To be called first by a command that several processes may run together.
+
+    What a launcher has started ends with it. Where `accelerate launch` was asked for N processes and started one,
+    the N are started here, and SystemExit is raised when they have ended.
+    """
+    launched = "ACCELERATE_MIXED_PRECISION" in os.environ
+    rank = "WORLD_SIZE" in os.environ
+    if launched or rank:
+        end_with_launcher()
+    if rank or not launched or sees_gpu():
         return
     wanted = asked_processes(psutil.Process(os.getppid()).cmdline())
     if wanted > 1:
         print(f"accelerate launch starts one process on a CPU; starting {wanted} with torchrun", file=sys.stderr)
-        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(wanted)]
-        os.execv(sys.executable, [sys.executable, *torchrun, "-m", "hybridvideo", *sys.argv[1:]])
+        raise SystemExit(run_processes(wanted, ["-m", "hybridvideo", *sys.argv[1:]]))
+
+
+def sees_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def asked_processes(launcher: list[str]) -> int:
@@ -36,3 +65,72 @@ def asked_processes(launcher: list[str]) -> int:
         if option == "-m" and launcher[i + 1 : i + 2] == ["hybridvideo"]:
             break  # what follows are our own options
     return 1
+
+
+# --- ending with the launcher -----------------------------------------------------------------------------------------
+
+
+def end_with_launcher() -> None:
+    """Ask this process to stop (SIGTERM: training saves) when its launcher goes; kill it if it then does not."""
+    launcher = os.getppid()
+    if platform.system() == "Linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
+    threading.Thread(target=outlive, args=(launcher,), daemon=True).start()
+
+
+def outlive(launcher: int) -> None:
+    """Wait until the launcher is gone; then see to it that this process goes too."""
+    while os.getppid() == launcher:
+        time.sleep(1.0)
+    os.kill(os.getpid(), signal.SIGTERM)  # where the kernel has not done it, or did it before we asked
+    time.sleep(GRACE)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+# --- starting them ----------------------------------------------------------------------------------------------------
+
+
+def run_processes(count: int, command: Sequence[str]) -> int:
+    """Run `python COMMAND` as `count` processes that train together, until all end; gives the exit code.
+
+    Raises HybridVideoError where one was killed.
+    """
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(
+        1, 1, count, run_id=str(uuid.uuid4()), rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0,
+        monitor_interval=0.1, signals_to_handle="SIGQUIT", shutdown_timeout=round(GRACE),
+    )  # fmt: skip
+    before = listen(PassOn())
+    try:
+        elastic_launch(config, sys.executable)(*command)
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if failure.exitcode < 0:
+            name = signal.Signals(-failure.exitcode).name
+            raise HybridVideoError(
+                f"process {rank} of {count} was ended by {name}, and so were the others; a training goes on from its "
+                "last checkpoint with --resume"
+            ) from None
+        return failure.exitcode
+    finally:
+        restore(before)
+    return 0
+
+
+class PassOn:
+    """A signal handler that asks the processes to stop; a second Ctrl-C ends them."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        processes = psutil.Process().children()
+        if not processes:
+            raise KeyboardInterrupt
+        end = self.asked and number == signal.SIGINT
+        self.asked = True
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGKILL if end else signal.SIGTERM)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
-from accelerate.utils import broadcast_object_list
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
 from hybridvideo.config import AugmentConfig, Preprocessing, TrainRun
 from hybridvideo.data.dataset import ClipDataset
@@ -24,81 +24,91 @@ from hybridvideo.data.quarantine import quarantined
 from hybridvideo.data.sampling import hash_seed
 from hybridvideo.data.transforms import TrainTransform
 from hybridvideo.engine.evaluate import evaluate
-from hybridvideo.engine.frozen import can_be_kept, compute_frozen
+from hybridvideo.engine.frozen import LARGEST_SHARED, can_be_kept, compute_frozen, shared_cache, using
 from hybridvideo.engine.parts import Data, Plan
+from hybridvideo.engine.preemption import stopping_at_once
 from hybridvideo.engine.train import train as train_loop
-from hybridvideo.errors import EnvironmentFault, HybridVideoError, Preempted, TooMuchBadData, UserError
-from hybridvideo.files import write_json
+from hybridvideo.errors import EnvironmentFault, TooMuchBadData, UserError, nearest
+from hybridvideo.files import ADVICE, writing
 from hybridvideo.models.contract import VideoModel, count_parameters
 from hybridvideo.parsing import plain
-from hybridvideo.report.environment import environment_facts
-from hybridvideo.tasks.device import pick_device
+from hybridvideo.tasks.device import pick_device, process_state
 from hybridvideo.tasks.evaluate import report_evaluation
-from hybridvideo.tasks.folders import (
-    ENVIRONMENT,
-    config_text,
-    new_run_folder,
-    read_run_config,
-    run_to_resume,
-    write_run_config,
-)
+from hybridvideo.tasks.folders import config_text
 from hybridvideo.tasks.pages import write_training_page
 from hybridvideo.tasks.processes import honour_launcher
+from hybridvideo.tasks.resume import run_folder, with_spacing
 from hybridvideo.text import shown
 from hybridvideo.weights.checkpoint import ModelCard
 from hybridvideo.weights.described import described_model
-from hybridvideo.weights.folders import find_checkpoint, settle
+from hybridvideo.weights.folders import find_checkpoint
 from hybridvideo.weights.load import load_weights
 from hybridvideo.weights.trained import load_model
 
-# What may differ between a run and its resumption without making it another run.
-FREE_TO_CHANGE = {
-    ("train", "epochs"),
-    ("train", "log_every"),
-    ("train", "checkpoint_every"),
-    ("train", "trackers"),
-    ("train", "keep"),
-    ("data", "workers"),
-    ("data", "deadline"),
-    ("data", "quarantine"),
-    ("data", "max_bad"),
-    ("data", "bad"),
-    ("device",),
-}
-
 
 def train(run: TrainRun, out: str | None, resume: bool, name: str) -> int:
-    """The command; several processes of `accelerate launch` run it together."""
+    """The command; several processes of `accelerate launch` or torchrun run it together."""
     honour_launcher()
+    run = with_spacing(run)
+    check_tools(run)
     manifest, val = read_lists(run)
     found = look_over(run, manifest, val)
-    first = PartialState(cpu=pick_device(run.device).type == "cpu").is_main_process
+    first = process_state(run.device).is_main_process
     model = build_model(run, manifest.labels, first)  # before there is a folder: what cannot be built leaves none
     say(first, *found)
-    folder = shared_folder(out, f"{name}-seed{run.seed}", resume)
+    lists = {"train": manifest} | ({"val": val} if val is not None else {})
+    with run_folder(run, lists, out, f"{name}-seed{run.seed}", resume) as (folder, go_on), full_disk_said(folder):
+        run_in(folder, run, model, manifest, val, go_on)
+    return 0
+
+
+def run_in(
+    folder: Path, run: TrainRun, model: VideoModel, manifest: Manifest, val: Manifest | None, go_on: bool
+) -> None:
+    """The run in its folder, from its start or its checkpoint to its report."""
     accelerator = make_accelerator(run, folder)
-    if resume:
-        check_same_run(folder, run)
-    if first:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_run_config(folder, run)
-        write_json(folder / ENVIRONMENT, environment_facts())
     start_trackers(accelerator, run)
     accelerator.wait_for_everyone()
-    say(first, f"{run.model.name}: {count_parameters(model) / 1e6:.2f} M parameters, {len(manifest)} training videos, "
-               f"{len(val) if val else 0} for validation, {accelerator.num_processes} process(es) on "
-               f"{accelerator.device.type}; run folder {folder}")  # fmt: skip
+    say(accelerator.is_main_process, described(run, model, manifest, val, accelerator, folder))
     plan = Plan(card_of(run, model, manifest.labels), run.optim, run.train, run.augment, run.seed,
                 run.data.workers, run.data.deadline, run.data.bad, run.data.max_bad)  # fmt: skip
-    settle(folder / "checkpoints" / "last")
-    resume = resume and (folder / "checkpoints" / "last").exists()  # else it was stopped before the first checkpoint
     try:
-        data, val_data = make_data(run, model, manifest, val, accelerator, folder)
-        train_loop(accelerator, model, data, val_data, plan, folder, resume)
-        finish(run, folder, val, accelerator)
+        with ExitStack() as used:
+            data, val_data = make_data(run, model, manifest, val, accelerator, used, folder)
+            train_loop(accelerator, model, data, val_data, plan, folder, go_on)
+        with stopping_at_once("stopped in the evaluation after training; --resume repeats it"):
+            finish(run, folder, val, accelerator)
     finally:
         accelerator.end_training()
-    return 0
+
+
+def described(
+    run: TrainRun, model: VideoModel, manifest: Manifest, val: Manifest | None, accelerator: Accelerator, folder: Path
+) -> str:
+    """What is about to be trained, for a person."""
+    clip, device = run.clip, accelerator.device
+    where = str(device) if device.type == "cuda" else device.type
+    if clip.stride is not None:
+        spacing = "every frame (stride 1)" if clip.stride == 1 else f"one frame in {clip.stride} (stride {clip.stride})"
+    else:
+        spacing = f"{clip.interval:g} s apart"
+    return (
+        f"{run.model.name}: {count_parameters(model) / 1e6:.2f} M parameters, {len(manifest)} training videos, "
+        f"{len(val) if val else 0} for validation, clips of {clip.frames} frames, {spacing}, "
+        f"{accelerator.num_processes} process(es) on {where}; run folder {folder}"
+    )
+
+
+@contextmanager
+def full_disk_said(folder: Path) -> Iterator[None]:
+    """EnvironmentFault for an OSError of a disk that is full or cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in ADVICE:
+            raise
+        with writing(Path(error.filename or folder)):
+            raise
 
 
 def finish(run: TrainRun, folder: Path, val: Manifest | None, accelerator: Accelerator) -> None:
@@ -114,8 +124,6 @@ def finish(run: TrainRun, folder: Path, val: Manifest | None, accelerator: Accel
             report_evaluation(folder / "evaluation", model, evaluation, val, facts, config_text(folder))
     if not accelerator.is_main_process:
         return
-    if run.data.cache is None:
-        shutil.rmtree(folder / "cache", ignore_errors=True)
     page = write_training_page(folder, results, rows, val)
     if results:
         low, high = results["top1_interval"]
@@ -156,15 +164,28 @@ def look_over(run: TrainRun, manifest: Manifest, val: Manifest | None) -> list[s
     return lines
 
 
+def check_tools(run: TrainRun) -> None:
+    """UserError or EnvironmentFault for a precision or a tracker that is not to be had here."""
+    if run.train.precision == "fp16" and pick_device(run.device).type == "cpu":
+        raise UserError("train.precision fp16 needs a GPU; use bf16 or fp32 on cpu")
+    installed = {str(tracker) for tracker in get_available_trackers()}
+    for tracker in run.train.trackers:
+        if tracker not in LOGGER_TYPE_TO_CLASS:
+            known = ", ".join(sorted(LOGGER_TYPE_TO_CLASS))
+            raise UserError(
+                f"no tracker {tracker!r}{nearest(tracker, LOGGER_TYPE_TO_CLASS)}; train.trackers takes {known}"
+            )
+        if tracker not in installed:
+            raise EnvironmentFault(
+                f"train.trackers {run.train.trackers}: {tracker} is not installed; install it or use []"
+            )
+
+
 def make_accelerator(run: TrainRun, folder: Path) -> Accelerator:
     """One process or several, mixed precision, trackers; gradients are accumulated and scaled by the loop itself."""
-    device = pick_device(run.device)
-    precision = "no" if run.train.precision == "fp32" else run.train.precision
-    if precision == "fp16" and device.type == "cpu":
-        raise UserError("train.precision fp16 needs a GPU; use bf16 or fp32 on cpu")
     return Accelerator(
-        cpu=device.type == "cpu",
-        mixed_precision=precision,
+        cpu=pick_device(run.device).type == "cpu",
+        mixed_precision="no" if run.train.precision == "fp32" else run.train.precision,
         log_with=run.train.trackers or None,
         project_dir=str(folder),
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
@@ -172,7 +193,7 @@ def make_accelerator(run: TrainRun, folder: Path) -> Accelerator:
 
 
 def start_trackers(accelerator: Accelerator, run: TrainRun) -> None:
-    """Open the trackers; a missing package is said plainly."""
+    """Open the trackers; one that cannot start is said plainly."""
     flat = {f"{section}.{key}": str(value) for section, part in plain(run).items() if isinstance(part, dict)
             for key, value in part.items()}  # fmt: skip
     try:
@@ -180,34 +201,6 @@ def start_trackers(accelerator: Accelerator, run: TrainRun) -> None:
         accelerator.init_trackers(project, config=flat)
     except (ImportError, ValueError) as error:
         raise EnvironmentFault(f"train.trackers {run.train.trackers}: {error}; install it or use []") from error
-
-
-def shared_folder(out: str | None, name: str, resume: bool) -> Path:
-    """The run folder, chosen by the first process; an error there is an error everywhere."""
-    choice: list[Any] = [None]
-    if PartialState().is_main_process:
-        try:
-            choice = [run_to_resume(out, name) if resume else new_run_folder(out, name)]
-        except HybridVideoError as error:
-            choice = [error]
-    broadcast_object_list(choice)
-    if isinstance(choice[0], HybridVideoError):
-        raise choice[0]
-    return Path(choice[0])
-
-
-def check_same_run(folder: Path, run: TrainRun) -> None:
-    """UserError for the first setting that differs from the run's own and matters."""
-    before, now = plain(read_run_config(folder) or TrainRun()), plain(run)
-    for section, value in now.items():
-        for key, new in value.items() if isinstance(value, dict) else [(None, value)]:
-            old = before[section][key] if key else before[section]
-            place = (section, key) if key else (section,)
-            if old != new and place not in FREE_TO_CHANGE:
-                raise UserError(
-                    f"cannot resume {folder}: {'.'.join(place)} was {old!r} and is now {new!r}; "
-                    "use the run's settings, or start a new run without --resume"
-                )
 
 
 def build_model(run: TrainRun, labels: tuple[str, ...], shown: bool = False) -> VideoModel:
@@ -230,9 +223,13 @@ def card_of(run: TrainRun, model: VideoModel, labels: tuple[str, ...]) -> ModelC
 
 
 def make_data(
-    run: TrainRun, model: VideoModel, manifest: Manifest, val: Manifest | None, accelerator: Accelerator, folder: Path
-) -> tuple[Data, Data | None]:
-    """Clips, or the outputs of a frozen part where nothing random but a flip stands before it."""
+    run: TrainRun, model: VideoModel, manifest: Manifest, val: Manifest | None, accelerator: Accelerator,
+    used: ExitStack, folder: Path,
+) -> tuple[Data, Data | None]:  # fmt: skip
+    """Clips, or the outputs of a frozen part where nothing random but a flip stands before it.
+
+    used: holds the cache of those outputs while they are in use.
+    """
     clips = ClipDataset(
         manifest,
         run.clip,
@@ -249,13 +246,12 @@ def make_data(
     if not (model.has_frozen_part() and can_be_kept(run.clip, run.augment)):
         return clips, val_clips
     model.to(accelerator.device)
-    cache = Path(run.data.cache) if run.data.cache else folder / "cache"
+    cache = Path(run.data.cache) if run.data.cache else shared_cache(folder)
+    used.enter_context(using(cache, None if run.data.cache else LARGEST_SHARED))
     arguments = (cache, accelerator, Reading(run.data.workers, run.data.deadline), run.train.batch_size)
-    try:
-        frozen = compute_frozen(model, clips, *arguments)
-        return frozen, compute_frozen(model, val_clips, *arguments) if val_clips else None
-    except KeyboardInterrupt:
-        raise Preempted(f"stopped in the frozen part; what is done is kept in {cache}, --resume goes on") from None
+    with stopping_at_once(f"stopped in the frozen part; what is done is kept in {cache}, --resume goes on"):
+        frozen = compute_frozen(model, clips, *arguments, "training")
+        return frozen, compute_frozen(model, val_clips, *arguments, "validation") if val_clips else None
 
 
 def say(first: bool, *lines: str) -> None:

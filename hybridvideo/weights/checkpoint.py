@@ -6,16 +6,21 @@ can be evaluated anywhere without the config it was trained with.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from hybridvideo.config import EvalConfig, Preprocessing
 from hybridvideo.documents import read_json
+from hybridvideo.files import writing
 from hybridvideo.parsing import parsed
 from hybridvideo.weights.folders import CARD, WEIGHTS
 
@@ -53,8 +58,24 @@ class ModelCard:
 
 def write_checkpoint(folder: Path, state: dict[str, Tensor], card: ModelCard) -> None:
     """Weights and card into an existing folder; wrap in `folders.replacing` to make it whole or nothing."""
-    save_file({name: tensor.detach().contiguous().cpu() for name, tensor in state.items()}, folder / WEIGHTS)
-    (folder / CARD).write_text(json.dumps(asdict(card), indent=1))
+    write_tensors(folder / WEIGHTS, state)
+    with writing(folder):
+        (folder / CARD).write_text(json.dumps(asdict(card), indent=1))
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], notes: dict[str, str] | None = None) -> None:
+    """A safetensors file, with the permissions that any new file has. Raises EnvironmentFault as `files.writing`."""
+    whole = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+    with writing(path):
+        path.touch()
+        permissions = path.stat().st_mode
+        try:
+            save_file(whole, path, notes)
+        except SafetensorError as error:
+            found = re.search(r"os error (\d+)", str(error))
+            number = int(found[1]) if found else errno.EIO
+            raise OSError(number, os.strerror(number)) from error
+        path.chmod(permissions)  # safetensors writes a file for its owner alone
 
 
 def read_card(folder: Path) -> ModelCard:

@@ -3,53 +3,115 @@
 A folder is written aside, flushed to disk, renamed:
 
     last.new   being written      last   the newest complete one      last.old   the one before it, for a moment
+
+One process writes, and settles what an interrupted one left; any number may read meanwhile, and change nothing.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from hybridvideo.documents import read_yaml
-from hybridvideo.errors import UserError
-from hybridvideo.files import flush
+from hybridvideo.errors import HybridVideoError, UserError
+from hybridvideo.files import flush, writing
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
 COMPLETE = ".complete"
 
+T = TypeVar("T")
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
 
 @contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
-    """Yields an empty folder to fill; when the block ends well it takes the place of `folder`."""
-    new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
+    """Yields an empty folder to fill; when the block ends well it takes the place of `folder`.
+
+    Raises EnvironmentFault where the system lets nothing be written; `folder` is then as it was.
+    """
     settle(folder)
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
-    yield new
-    for path in sorted(new.rglob("*")):
-        flush(path)
-    flush(new)
-    (new / COMPLETE).touch()
-    flush(new)
-    if folder.exists():
-        folder.rename(old)
-    new.rename(folder)
-    flush(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    with filling(folder) as new:
+        yield new
+    put_in_place(folder)
 
 
-def settle(folder: Path) -> None:
-    """Finish or undo what an interrupted `replacing` left behind."""
-    new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
-    if not folder.exists():
-        if (new / COMPLETE).exists():
-            new.rename(folder)
-        elif old.exists():
+@contextmanager
+def filling(folder: Path, mark: str = "") -> Iterator[Path]:
+    """Yields an empty folder to fill; when the block ends well it is complete beside `folder`, which stays as it is.
+
+    `put_in_place` gives it its place; so does `settle`, asked for `mark`.
+    """
+    new = new_of(folder)
+    with writing(folder):
+        discard(new)
+        new.mkdir(parents=True)
+        try:
+            yield new
+        except BaseException:
+            discard(new)  # a full disk has room again
+            raise
+        for path in sorted(new.rglob("*")):
+            flush(path)
+        flush(new)
+        (new / COMPLETE).write_text(mark)
+        flush(new / COMPLETE)
+        flush(new)
+
+
+def put_in_place(folder: Path) -> None:
+    """What `filling` made takes the place of `folder`."""
+    old = old_of(folder)
+    with writing(folder):
+        if folder.exists():
+            discard(old)
+            folder.rename(old)
+        new_of(folder).rename(folder)
+        flush(folder.parent)
+        discard(old)
+
+
+def settle(folder: Path, mark: str | None = None) -> None:
+    """Finish or undo what an interrupted writer left behind; for the one process that writes there.
+
+    mark: only a new folder of this mark is finished, any other undone; None: whatever is complete.
+    """
+    new, old = new_of(folder), old_of(folder)
+    with writing(folder):
+        if is_complete(new) and mark in (None, (new / COMPLETE).read_text()):
+            put_in_place(folder)
+        elif old.exists() and not folder.exists():
             old.rename(folder)
+        discard(new)
+        discard(old)
+
+
+def new_of(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".new")
+
+
+def old_of(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".old")
+
+
+def is_complete(new: Path) -> bool:
+    """Whether all of a new folder is on disk."""
+    return (new / COMPLETE).is_file()
+
+
+def discard(folder: Path) -> None:
+    """Remove a folder; what a crash leaves of it does not count as complete."""
     if folder.exists():
-        shutil.rmtree(old, ignore_errors=True)
+        (folder / COMPLETE).unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
 
 
 def find_checkpoint(path: str | Path, which: str | None = None) -> Path:
@@ -63,17 +125,62 @@ def find_checkpoint(path: str | Path, which: str | None = None) -> Path:
         UserError: no such folder, or no complete checkpoint in it.
     """
     folder = Path(path)
-    if not folder.exists():
+    if not folder.exists() and there(folder) is None:
         raise UserError(f"no folder {folder}; give a run folder made by `hybridvideo train`, or a checkpoint folder")
+    choices = [which] if which else [kept(folder), "last"]
+    for choice in (folder, *(folder / "checkpoints" / name for name in choices)):
+        if (found := there(choice)) is not None:
+            return found
+    expected = folder / "checkpoints" / choices[0]
+    raise UserError(f"no complete checkpoint in {folder}; expected {expected} with {CARD} in it")
+
+
+def there(folder: Path) -> Path | None:
+    """A checkpoint folder, or what stands for it while another process swaps it or where one died doing so."""
     if (folder / CARD).is_file():
         return folder
-    checkpoints = folder / "checkpoints"
-    choices = [which] if which else [kept(folder), "last"]
-    for choice in choices:
-        settle(checkpoints / choice)
-        if (checkpoints / choice / CARD).is_file():
-            return checkpoints / choice
-    raise UserError(f"no complete checkpoint in {folder}; expected {checkpoints / choices[0]} with {CARD} in it")
+    if is_complete(new_of(folder)):
+        return new_of(folder)
+    if (old_of(folder) / CARD).is_file():
+        return old_of(folder)
+    return folder if (folder / CARD).is_file() else None  # the swap may have ended between these looks
+
+
+def read_whole(path: str | Path, which: str | None, read: Callable[[Path], T]) -> T:
+    """What `read` makes of the checkpoint folder that is meant, weights and card of it belonging together.
+
+    Where a writer swaps the folder meanwhile, it is read again. Raises UserError as `find_checkpoint` does.
+    """
+    while True:
+        folder = find_checkpoint(path, which)
+        before = card_of(folder)
+        try:
+            result = read(folder)
+        except (OSError, HybridVideoError):
+            if card_of(folder) == before:
+                raise
+            continue
+        after = card_of(folder) or card_of(find_checkpoint(path, which))
+        if before is not None and after is not None and before.text == after.text:
+            return result
+
+
+@dataclass(frozen=True)
+class CardFile:
+    """A checkpoint's card on disk; each save writes a new file."""
+
+    inode: int
+    modified: int
+    text: bytes
+
+
+def card_of(folder: Path) -> CardFile | None:
+    """None where it is gone."""
+    try:
+        facts = (folder / CARD).stat()
+        return CardFile(facts.st_ino, facts.st_mtime_ns, (folder / CARD).read_bytes())
+    except OSError:
+        return None
 
 
 def kept(run: Path) -> str:

@@ -23,7 +23,7 @@ from hybridvideo.documents import read_json
 from hybridvideo.errors import UserError
 from hybridvideo.models.state_files import KINDS, open_state_file, unwrapped
 from hybridvideo.weights.checkpoint import read_card
-from hybridvideo.weights.folders import CARD, WEIGHTS, find_checkpoint
+from hybridvideo.weights.folders import CARD, WEIGHTS, read_whole
 
 From: TypeAlias = str | Path | Mapping[str, Tensor]
 
@@ -103,7 +103,11 @@ def open_folder(folder: Path) -> Source:
         states = [open_state_file(file) for file in files]
         state = {name: tensor for part in states for name, tensor in part.tensors.items()}
         return Source(str(folder), state, states[0].notes, files, facts_of(folder))
-    checkpoint = find_checkpoint(folder)
+    return read_whole(folder, None, open_own)
+
+
+def open_own(checkpoint: Path) -> Source:
+    """The weights of a checkpoint folder of this project."""
     weights = checkpoint / WEIGHTS
     card = read_card(checkpoint)
     facts = Facts(normalisation=card.preprocessing.normalisation)

@@ -8,7 +8,7 @@ from hybridvideo.errors import UserError
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.weights.checkpoint import ModelCard, read_card
 from hybridvideo.weights.described import described_model
-from hybridvideo.weights.folders import CARD, WEIGHTS, find_checkpoint
+from hybridvideo.weights.folders import CARD, WEIGHTS, read_whole
 from hybridvideo.weights.foreign import load_foreign
 from hybridvideo.weights.load import load_weights
 from hybridvideo.weights.sources import is_ours
@@ -35,7 +35,11 @@ def load_model(path: str | Path, which: str | None = None) -> VideoModel:
             raise UserError(f"{path} is no run folder, so there is no {which!r} checkpoint in it; leave that out")
         model, card, _ = load_foreign(path)
         return with_card(model, card)
-    folder = find_checkpoint(path, which)
+    return read_whole(path, which, load_own)
+
+
+def load_own(folder: Path) -> VideoModel:
+    """The model of a checkpoint folder of this project."""
     card = read_card(folder)
     model = described_model(card.name, len(card.labels), card.settings, str(folder / CARD))
     load_weights(model, folder)

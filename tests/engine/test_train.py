@@ -15,7 +15,6 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from timm.utils import ModelEmaV3
 
-from hybridvideo.engine import frozen as frozen_part
 from hybridvideo.engine.preemption import StopRequest
 from hybridvideo.errors import HybridVideoError, Preempted, TooMuchBadData, UserError
 from tests.engine.runs import lines, run, same, settings, weights
@@ -127,44 +126,6 @@ def test_steps_that_are_not_finite_are_left_out_and_then_stop_the_run(
     monkeypatch.setattr(Accelerator, "clip_grad_norm_", lambda self, *args: torch.tensor(float("inf")))
     with pytest.raises(HybridVideoError, match="not finite in 3 steps in a row"):
         run(tmp_path / "often", settings(motion, train={"max_skipped_steps": 2}))
-
-
-def test_training_on_cached_outputs_of_a_frozen_stem_equals_training_on_clips(
-    motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    frozen = {
-        "clip": {"train_start": "centre"}, "augment": {"crop": "none", "flip": 0.5, "contrast": [1.0, 2.0]},
-        "model": {"changes": {"stem": {"frozen": True}, "drop_path": 0.0, "head": {"dropout": 0.0}}},
-    }  # fmt: skip
-    cached = run(tmp_path / "cached", settings(motion, **frozen, data={"cache": str(tmp_path / "cache")}))
-    assert len(list((tmp_path / "cache").iterdir())) == 2 * 2 * 24 + 8
-    monkeypatch.setattr("hybridvideo.tasks.train.can_be_kept", lambda *arguments: False)
-    plain = run(tmp_path / "plain", settings(motion, **frozen))
-    for name, value in weights(plain).items():
-        assert torch.allclose(value, weights(cached)[name], atol=1e-5), name
-
-
-def test_ctrl_c_in_the_frozen_part_leaves_a_run_that_can_be_resumed(
-    motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    frozen = {
-        "clip": {"train_start": "centre"}, "augment": {"crop": "none"},
-        "model": {"changes": {"stem": {"frozen": True}}},
-    }  # fmt: skip
-    plan, stored = settings(motion, **frozen), iter(range(100))
-    real = frozen_part.store
-
-    def interrupted(*arguments: Any) -> Any:
-        if next(stored) == 2:
-            raise KeyboardInterrupt
-        return real(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(frozen_part, "store", interrupted)
-        with pytest.raises(Preempted, match="--resume goes on"):
-            run(tmp_path / "run", plan)
-    assert len(list((tmp_path / "run" / "cache").iterdir())) == 10  # two batches of five
-    assert same(weights(run(tmp_path / "run", plan, resume=True)), weights(run(tmp_path / "whole", plan)))
 
 
 def test_the_moving_average_is_what_is_saved(motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

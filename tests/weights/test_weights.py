@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
+import stat
+import threading
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from hybridvideo.config import ClipConfig, EvalConfig, FrameConfig, Preprocessing
-from hybridvideo.errors import UserError
+from hybridvideo.errors import EnvironmentFault, UserError
 from hybridvideo.models import create_model
 from hybridvideo.models.hybrid import Hybrid
 from hybridvideo.weights.checkpoint import ModelCard, write_checkpoint
 from hybridvideo.weights.folders import find_checkpoint, replacing, settle
 from hybridvideo.weights.load import load_weights
 from hybridvideo.weights.trained import load_model
+from tests.kills import killed_after
 
 SMALL = {"frames": 4, "height": 32, "width": 32, "stem": {"widths": [4, 8]}}
 
@@ -64,39 +70,83 @@ def test_a_checkpoint_needs_no_weights_file_of_its_stem(tmp_path: Path) -> None:
     assert load_model(folder).normalisation.mean == (0.5, 0.5, 0.5)
 
 
-@pytest.mark.parametrize("moment", ["writing", "before the swap", "between the renames", "after the swap"])
-def test_a_crash_leaves_the_old_or_the_new_checkpoint(tmp_path: Path, moment: str) -> None:
-    folder = tmp_path / "last"
-    for text in ("old", "new"):
-        with replacing(folder) as new:
-            (new / "file").write_text(text)
-    new, old = tmp_path / "last.new", tmp_path / "last.old"
-    if moment == "writing":
-        new.mkdir()
-    elif moment == "before the swap":
-        new.mkdir()
-        (new / ".complete").touch()
-    elif moment == "between the renames":
-        folder.rename(new)
-        old.mkdir()
-        (old / "file").write_text("old")
-    else:
-        old.mkdir()
-    settle(folder)
-    assert (folder / "file").read_text() == "new"
-    with replacing(folder) as again:
-        (again / "file").write_text("newest")
-    assert (folder / "file").read_text() == "newest"
-    assert {path.name for path in tmp_path.iterdir()} == {"last"}
+def test_a_kill_at_any_step_leaves_the_old_or_the_new_checkpoint(tmp_path: Path) -> None:
+    for steps in itertools.count():
+        folder = tmp_path / f"{steps}" / "last"
+        write(folder, "old")
+        with killed_after(steps) as kill:
+            write(folder, "new")
+        looked = find_checkpoint(folder)
+        assert (looked / "file").read_text() in ("old", "new"), steps
+        before = sorted(folder.parent.rglob("*"))
+        find_checkpoint(folder)
+        assert sorted(folder.parent.rglob("*")) == before  # who reads changes nothing
+        settle(folder)
+        assert {path.name for path in folder.parent.iterdir()} == {"last"}
+        assert (folder / "file").read_text() in ("old", "new")
+        write(folder, "newest")
+        assert (folder / "file").read_text() == "newest"
+        if not kill.happened:
+            break
+    assert steps > 10
+
+
+def write(folder: Path, text: str) -> None:
+    with replacing(folder) as new:
+        (new / "model.json").write_text(text)
+        (new / "file").write_text(text)
 
 
 def test_a_failed_write_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     folder = tmp_path / "last"
-    with replacing(folder) as new:
-        (new / "file").write_text("old")
-    with pytest.raises(OSError, match="no space"), replacing(folder):
+    write(folder, "old")
+    with pytest.raises(EnvironmentFault, match=r"cannot write .*last: no space"), replacing(folder) as new:
+        (new / "half").write_text("half")
         raise OSError("no space")
-    assert (folder / "file").read_text() == "old"
+    assert (folder / "file").read_text() == "old" and {path.name for path in tmp_path.iterdir()} == {"last"}
+
+
+def test_files_of_a_checkpoint_have_the_permissions_of_any_new_file(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        folder = saved(tmp_path / "c", small())
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+    assert modes == {"model.safetensors": 0o640, "model.json": 0o640, ".complete": 0o640}
+
+
+def test_a_full_disk_is_one_line_that_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("hybridvideo.weights.checkpoint.save_file", full)
+    with pytest.raises(EnvironmentFault, match=r"cannot write .*No space left on device; free some space"):
+        saved(tmp_path / "c", small())
+
+
+def test_who_reads_beside_a_writer_always_gets_a_whole_checkpoint(tmp_path: Path) -> None:
+    """Two models take turns in one folder; what is read is one of them, never parts of both, never nothing."""
+    models = [small(3), small(5)]
+    folder = saved(tmp_path / "c", models[0])
+    stop = threading.Event()
+
+    def keep_saving() -> None:
+        for model in itertools.cycle(models):
+            saved(folder, model)
+            if stop.is_set():
+                return
+
+    writer = threading.Thread(target=keep_saving)
+    writer.start()
+    try:
+        for _ in range(12):
+            loaded = load_model(folder)
+            state = models[0 if len(loaded.labels) == 3 else 1].state_dict()
+            assert all(torch.equal(value, state[name]) for name, value in loaded.state_dict().items())
+    finally:
+        stop.set()
+        writer.join()
 
 
 def test_a_folder_without_a_checkpoint_is_said_to_be_one(tmp_path: Path) -> None:

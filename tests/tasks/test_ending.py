@@ -1,0 +1,156 @@
+"""How a training ends when it is asked to, when its launcher goes, when one of its processes dies: real processes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from hybridvideo import cli
+from hybridvideo.engine.preemption import SIGNALS, StopRequest, stopping_at_once
+from hybridvideo.errors import Preempted
+from tests.tasks.test_processes import ENVIRONMENT, write_config
+
+
+class Started:
+    """A training that has saved once; what it started is killed at the end of the test."""
+
+    def __init__(self, motion: Path, folder: Path, launch: list[str]) -> None:
+        self.folder = folder
+        config = write_config(
+            folder.with_suffix(".yaml"), motion, train={"epochs": 500, "checkpoint_every": 1, "batch_size": 10}
+        )
+        self.log = folder.with_suffix(".log").open("w+")
+        self.main = subprocess.Popen(
+            [sys.executable, *launch, "-m", "hybridvideo", "train", "--config", str(config), "--out", str(folder)],
+            env=ENVIRONMENT, stderr=self.log, stdout=self.log, start_new_session=True,
+        )  # fmt: skip
+        self.all = [psutil.Process(self.main.pid)]
+
+    def under_way(self) -> None:
+        """Wait for the first checkpoint."""
+        while not (self.folder / "checkpoints" / "last" / "state.json").exists():
+            assert self.main.poll() is None, self.said()
+            time.sleep(0.05)
+        self.all += self.all[0].children(recursive=True)
+        self.ranks = [process for process in self.all if "RANK" in process.environ() and is_train(process)]
+
+    def ended(self, seconds: float = 60) -> bool:
+        """Whether all processes end within that time."""
+        return not psutil.wait_procs([process for process in self.all if alive(process)], seconds)[1]
+
+    def said(self) -> str:
+        self.log.seek(0)
+        return self.log.read()
+
+    def resumed(self) -> None:
+        """Go on for one epoch, in this process."""
+        state = json.loads((self.folder / "checkpoints" / "last" / "state.json").read_text())
+        plan = ["--train.epochs", str(state["epoch"] + 1), "--train.checkpoint_every", "0"]
+        assert cli.main(["train", "--resume", str(self.folder), *plan]) == 0
+
+
+def is_train(process: psutil.Process) -> bool:
+    return process.cmdline()[1:4] == ["-m", "hybridvideo", "train"] or "train" in process.cmdline()[3:6]
+
+
+def alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+@pytest.fixture
+def start(motion: Path, tmp_path: Path) -> Iterator[Callable[..., Started]]:
+    started: list[Started] = []
+
+    def begin(*launch: str) -> Started:
+        started.append(Started(motion, tmp_path / f"run{len(started)}", list(launch)))
+        started[-1].under_way()
+        return started[-1]
+
+    yield begin
+    for one in started:
+        for process in one.all:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        one.main.wait()
+        one.log.close()
+
+
+LAUNCH = ("-m", "accelerate.commands.launch", "--num_processes", "2")
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+def test_a_signal_saves_and_is_exit_code_75(start: Callable[..., Started], number: signal.Signals) -> None:
+    run = start()
+    run.main.send_signal(number)
+    assert run.main.wait(60) == 75, run.said()
+    assert "--resume goes on" in run.said() and "Traceback" not in run.said()
+
+
+def test_the_processes_started_for_accelerate_save_and_give_75(start: Callable[..., Started]) -> None:
+    run = start(*LAUNCH)
+    ours = next(process for process in run.all if process.ppid() == run.main.pid)
+    ours.send_signal(signal.SIGTERM)
+    assert run.ended() and "returned non-zero exit status 75" in run.said(), run.said()
+    assert run.said().count("stopping after this step") == 1
+    run.resumed()
+
+
+@pytest.mark.parametrize("launch", [LAUNCH, TORCHRUN], ids=["accelerate", "torchrun"])
+def test_the_processes_end_with_their_launcher_and_save(start: Callable[..., Started], launch: tuple[str, ...]) -> None:
+    run = start(*launch)
+    assert len(run.ranks) == 2
+    run.main.kill()
+    assert run.ended(), run.said()
+    assert "stopping after this step" in run.said()
+    run.resumed()
+
+
+def test_one_process_that_dies_ends_the_others(start: Callable[..., Started]) -> None:
+    run = start(*LAUNCH)
+    run.ranks[1].kill()
+    assert run.ended() and "of 2 was ended by SIGKILL, and so were the others" in run.said(), run.said()
+    run.resumed()
+
+
+def test_a_second_training_in_the_folder_is_refused(start: Callable[..., Started]) -> None:
+    run = start()
+    assert cli.main(["train", "--resume", str(run.folder)]) == 2
+    run.main.send_signal(signal.SIGINT)
+    assert run.main.wait(60) == 75, run.said()
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_every_signal_of_a_scheduler_is_a_request(number: signal.Signals) -> None:
+    with StopRequest() as stop:
+        os.kill(os.getpid(), number)
+        assert stop.requested
+        if number != signal.SIGINT:
+            os.kill(os.getpid(), number)  # a scheduler may say it again
+    with pytest.raises(Preempted, match="kept"), stopping_at_once("kept"):
+        os.kill(os.getpid(), number)
+
+
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    """As `nohup` has it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.requested
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert stop.requested
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGHUP, before)
