@@ -80,8 +80,14 @@ class VideoReader:
     Damage. At first `info.frames` counts what the file's packets promise. Where one of them turns out not to decode,
     the whole file is decoded once, `info`, `times` shrink to the frames that do come, `status` becomes "partial",
     `reason` says how many of how many, and the call raises VideoError("partial", reason): sample again and call again.
-    A file that holds less than its header promises is "partial" from the start and readable as far as it goes. No
-    frame ever stands in for another.
+    A file that holds less than its header promises is "partial" from the start and readable as far as it goes.
+
+    Which frame an index gives is the same whatever else was asked for before, or is asked for with it, until such an
+    error says that the frames are others; indices counted by `times` that have changed meanwhile raise it too. A frame
+    is taken from the middle of a file only where nothing speaks against its being the one that reading through gives;
+    once damage is met, all is decoded from the start of the file, so that its pixels are a matter of file and index
+    too. What no decoder notices is beyond this: pixels of a picture in which damage was concealed without a word may
+    depend on where decoding began.
 
     path: a regular local file. backend: a name in BACKENDS, or "auto": PyAV, and where that cannot serve the file the
     next of AUTO that is installed; `backend` then names the one in use. index: what is known of files that were opened

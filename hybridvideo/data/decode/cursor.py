@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
 from typing import TypeAlias, cast
 
 from av.packet import Packet
@@ -215,38 +214,6 @@ class Cursor:
                 damaged += frame.is_corrupt
         return Decoded(list(dict.fromkeys(decoded)), damaged, complaint or self._fault, complaints() != heard, first)
 
-    # ---------------------------------------------------------------- what the file promises
-
-    def promised_packets(self, there: int) -> int:
-        """Entries in the index of an MP4 or MOV, edit list applied; what an AVI counts; 0 where nothing is promised."""
-        if self._is_avi():
-            return self.stream.frames if self.stream.frames > there + 1 else 0  # some count one too many
-        return len(self.stream.index_entries) if self.container.format.name.startswith("mov") else 0
-
-    def ends_early(self, packets: Packets) -> tuple[float, float] | None:
-        """(end of the last packet, end the header gives) in seconds, where the file stops well before the latter."""
-        promised = self._promised_end()
-        times = sorted(time for time in (packets.dts if self._is_avi() else packets.pts) if time is not None)
-        if promised is None or not times:
-            return None
-        end = float((times[-1] + max(packets.durations)) * self.time_base)
-        longest = float(max((after - before for before, after in pairwise(times)), default=0) * self.time_base)
-        spare = max(0.5, 0.02 * promised, 2 * longest)  # the last picture of a slide show may stand for long
-        return (end, promised) if end < promised - spare else None
-
-    def _promised_end(self) -> float | None:
-        if self._is_avi():
-            return None if not self.stream.frames else float(self.stream.frames * self.time_base)
-        if not self.container.format.name.startswith(("matroska", "flv", "asf")):
-            return None
-        if (tag := _clock_seconds(self.stream.metadata.get("DURATION", ""))) is not None:
-            return tag
-        alone = len(self.container.streams) == 1  # else another stream may be the longer one
-        return self.container.duration / 1e6 if alone and self.container.duration else None
-
-    def _is_avi(self) -> bool:
-        return self.container.format.name == "avi"
-
     # ---------------------------------------------------------------- moving
 
     def _open(self) -> None:
@@ -257,6 +224,7 @@ class Cursor:
             self.size = self.codec.width, self.codec.height  # by the header; the decoder changes its own on the way
             guard.check_frame_size(*self.size)
             self.codec.thread_count = 1
+            self._leans = not self.codec.codec.intra_only  # frames on others, so that one's damage goes on in them
             self._skips = self.codec.name == "h264" and self.container.format.name in TIMED_CONTAINERS
             self.codec.options = self._options()
             self.time_base = Fraction(self.stream.time_base or Fraction(1, 1000))
@@ -342,7 +310,7 @@ class Cursor:
             if self._matters(packet, place):
                 raise Missed(f"packet {number} does not decode: {words(error)}") from None
             return True
-        if complaints() != heard and self._matters(packet, place):
+        if complaints() != heard and self._leans and self._matters(packet, place):
             raise Missed(f"the decoder complains of packet {number}")
         for frame in frames:
             found = self.index.frame_of.get(_number(frame), -1)
@@ -421,13 +389,3 @@ def _note(packets: Packets, packet: VideoPacket, vp8: bool) -> None:
 
 def _number(frame: VideoFrame) -> int:
     return -1 if frame.pts is None else frame.pts
-
-
-def _clock_seconds(text: str) -> float | None:
-    """Seconds of `HH:MM:SS.fraction`, None for anything else."""
-    parts = text.strip("\0 ").split(":")
-    try:
-        hours, minutes, seconds = (float(part) for part in parts)
-    except ValueError:
-        return None
-    return hours * 3600 + minutes * 60 + seconds

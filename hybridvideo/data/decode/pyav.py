@@ -22,6 +22,7 @@ from hybridvideo.data.decode.cursor import TIMED_CONTAINERS, Cursor, Decoded, Mi
 from hybridvideo.data.decode.frames import ByteArray, FloatArray, Shot, VideoInfo
 from hybridvideo.data.decode.known import Known, Picture
 from hybridvideo.data.decode.packets import Packets, index_by_decoding, index_by_times
+from hybridvideo.data.decode.promises import ends_early, promised_packets
 from hybridvideo.errors import UserError, VideoError
 
 EMPTY_PICTURE_BYTES = 32  # MPEG-4 packets below this may be placeholders without a frame
@@ -154,13 +155,13 @@ class PyAVBackend:
         """A file that holds less than it promises is partial before anything is decoded."""
         cursor = self._cursor
         there = len(packets) + packets.empty
-        promised = cursor.promised_packets(there)
+        promised = promised_packets(cursor, there)
         if promised > there:
             self._promised += promised - there
             self._mark_partial(f"{there} of {promised} frames are in the file")
         elif packets.fault:
             self._mark_partial(f"the file cannot be read to its end: {packets.fault}")
-        elif (ends := cursor.ends_early(packets)) is not None:
+        elif (ends := ends_early(cursor, packets)) is not None:
             self._promised = max(self._promised, cursor.stream.frames)
             self._mark_partial(f"the file ends at {ends[0]:.2f} of {ends[1]:.2f} s")
         elif packets.cut:

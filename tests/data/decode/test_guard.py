@@ -302,11 +302,8 @@ def measured(small: Path, *paths: Path) -> list[tuple[str, str, str, int]]:
 def test_bombs_are_refused_before_memory_is_taken(tmp_path: Path) -> None:
     """200 frames of 4096x4096 are 9 GiB of RGB; frames of 8208x8208 are above the limit, nothing at all is decoded."""
     small = write_video(tmp_path / "small.mp4", 3)
-    options = {"preset": "ultrafast", "x264-params": "scenecut=0"}
-    bombs = [
-        write_video(tmp_path / f"bomb{side}.mp4", 1, size=(side, side), b_frames=0, options=options)
-        for side in (8208, 4096)
-    ]
+    how = {"b_frames": 0, "options": {"preset": "ultrafast", "x264-params": "scenecut=0"}}
+    bombs = [write_video(tmp_path / f"bomb{side}.mp4", 1, size=(side, side), **how) for side in (8208, 4096)]
     for name, backend, status, growth in measured(small, *bombs):
         assert status == "refused", (name, backend)
         assert growth < (300 if "4096" in name else 50), (name, backend)  # at most one frame, to learn its size
@@ -337,8 +334,7 @@ def test_headers_that_lie_cost_no_memory(tmp_path: Path) -> None:
         "run.mp4": {"flags": 0, "run": 5 * 10**7},
         "long_run.mp4": {"flags": 0xF01, "run": 5 * 10**7},
     }
-    flags = {"movflags": "frag_keyframe+empty_moov"}
-    parts = write_video(tmp_path / "parts.mp4", 5, container_options=flags)
+    parts = write_video(tmp_path / "parts.mp4", 5, container_options={"movflags": "frag_keyframe+empty_moov"})
     for name, numbers_claimed in claims.items():
         video = parts if "run" in numbers_claimed else small
         (tmp_path / name).write_bytes(lie(video.read_bytes(), **numbers_claimed))
