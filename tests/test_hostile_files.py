@@ -66,13 +66,13 @@ def canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     assert not trace.exists() and sys.modules.pop("canary", None) is None
 
 
-@pytest.mark.parametrize("name", PLACES)
+@pytest.mark.parametrize("name", [name for name in PLACES if name != "ledger"])  # its spoilt lines are done again
 def test_what_cannot_be_read_is_one_line(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     at = place(name, tmp_path / "here")
-    more = {} if name in ("labels", "order", "run predicted", "ledger", "data set") else NO_SETTINGS
+    more = {} if name in ("labels", "order", "run predicted", "data set") else NO_SETTINGS
     more = more | (YAML_ONLY if at.file.suffix == ".yaml" else JSON_ONLY)
     for what, content in (UNREADABLE | more).items():
-        at.write(at.file, content + (b"\n" if name == "ledger" else b""))
+        at.write(at.file, content)
         assert at.file.name in refusal(at.attempt, capsys), what
     assert not list(tmp_path.rglob("owned"))
 

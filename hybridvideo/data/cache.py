@@ -47,6 +47,7 @@ from hybridvideo.errors import EnvironmentFault, UserError, VideoError
 TICKS = 11_520_000  # per second
 SAME_TIME = 1e-6  # seconds
 LONGEST_NAME = 255  # bytes, of a file on nearly every file system
+ASIDE = ".part"  # ends the name of a copy in the making
 CHUNK_BYTES = 32 * 2**20  # RGB held at once
 X264 = "b-pyramid=none:weightp=0:scenecut=0:open-gop=0"
 DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO}
@@ -131,10 +132,14 @@ def transcode(copy: Copy) -> Made:
 
 
 def aside_of(target: Path) -> Path:
-    """Where a copy stands until it is complete; of a name that leaves no room for more, only a digest."""
-    fits = len(os.fsencode(target.name)) <= LONGEST_NAME - len("..part")
+    """Where this process makes a copy; of a name that leaves no room for more, only a digest.
+
+    A process of a call that was killed may live a moment longer: what it still writes is its own.
+    """
+    ending = f".{os.getpid()}{ASIDE}"
+    fits = len(os.fsencode(target.name)) + len(ending) < LONGEST_NAME
     name = target.name if fits else hashlib.blake2b(os.fsencode(target.name), digest_size=16).hexdigest()
-    return target.with_name(f".{name}.part")
+    return target.with_name(f".{name}{ending}")
 
 
 def _transcode(reader: VideoReader, aside: Path, target: Path, recipe: Recipe, before: int) -> Made:

@@ -118,7 +118,7 @@ def _server() -> tuple[Connection, int]:
 # ---- the server
 
 
-def serve(descriptor: int) -> None:
+def serve(descriptor: int) -> NoReturn:
     """What the server does until the process that started it is gone."""
     for name in DEAF_TO:
         signal.signal(getattr(signal, name), signal.SIG_IGN)
@@ -128,6 +128,7 @@ def serve(descriptor: int) -> None:
         while True:
             what, *request = channel.recv()
             channel.send(_started(channel, *request) if what == "start" else _ended(*request))
+    os._exit(0)  # at once, without an interpreter's farewell: its workers end with it
 
 
 def _started(channel: Connection, count: int) -> int:

@@ -112,9 +112,11 @@ def settle_run(checkpoints: Path) -> LoopState | None:
 
 def read_state(last: Path) -> LoopState:
     """Where a run stands. UserError where the checkpoint is damaged."""
-    damaged = "the checkpoint is damaged"
-    notes = read_json(last / STATE, damaged, largest=LARGEST_STATE, any_name=True)
-    return parsed(LoopState, notes, str(last / STATE))
+    try:
+        notes = read_json(last / STATE, "the checkpoint is damaged", largest=LARGEST_STATE, any_name=True)
+        return parsed(LoopState, notes, str(last / STATE))
+    except UserError as error:
+        raise UserError(f"cannot resume from {last}: {error}") from None
 
 
 def load_run(folder: Path, evaluated: VideoModel, raw: VideoModel | None) -> tuple[LoopState, dict[str, Any]]:

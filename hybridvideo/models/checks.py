@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from hybridvideo.errors import UserError
+from hybridvideo.parsing import check_plain, plain
 
 LAYOUT = "float (B, 3, T, H, W): clips, colours, frames, rows, columns"
 
@@ -97,16 +98,26 @@ MOST_ENTRIES = 32  # of a list: stages, their depths, the stem's widths
 MOST_BLOCKS = 1024  # of all stages
 
 
-def check_lengths(changes: Any, where: str = "settings") -> None:
-    """UserError for a list, at any depth of plain data, that is too long to be meant; parsing it would take long."""
+def check_lengths(changes: Any) -> None:
+    """UserError for what is no plain data, and for a list, at any depth, that is too long to be meant."""
+    try:
+        values = plain(changes)
+    except RecursionError:
+        raise UserError("the settings nest too deeply; give those of the model's config") from None
+    check_plain(values)
+    check_entries(values, "settings")
+
+
+def check_entries(changes: Any, where: str) -> None:
+    """UserError for a list of more than MOST_ENTRIES; parsing it would take long."""
     if isinstance(changes, Mapping):
         for name, value in changes.items():
-            check_lengths(value, str(name))
+            check_entries(value, str(name))
     elif isinstance(changes, list | tuple):
         if len(changes) > MOST_ENTRIES:
             raise UserError(f"{where} has {len(changes)} entries; give {MOST_ENTRIES} or fewer")
         for value in changes:
-            check_lengths(value, where)
+            check_entries(value, where)
 
 
 def check_settings(config: Any, where: str = "") -> None:

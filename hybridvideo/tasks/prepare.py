@@ -23,10 +23,10 @@ from typing import Any
 import pyarrow as pa
 
 from hybridvideo.data.cache import (
+    ASIDE,
     Copy,
     Made,
     Pairs,
-    aside_of,
     check_encoder,
     loading_seconds,
     target_names,
@@ -237,9 +237,10 @@ def make_copies(
     index = str(out / MANIFEST) + SUFFIX
     copies = [Copy(plan.source, str(out / plan.copy), recipe, index) for plan in waiting.values()]
     with contextlib.ExitStack() as stack:
-        for folder in {(out / plan.copy).parent for plan in waiting.values()}:
+        folders = {(out / plan.copy).parent for plan in waiting.values()}
+        for folder in folders:
             make_folder(folder, out)
-        stack.callback(_remove_asides, copies)
+        stack.callback(_remove_asides, folders)
         stack.enter_context(term_as_interrupt())
         advance = stack.enter_context(progress("prepare", len(wanted), done=len(wanted) - len(waiting)))
         made = stack.enter_context(contextlib.closing(_made(copies, workers, deadline)))
@@ -268,10 +269,12 @@ def make_folder(folder: Path, out: Path) -> None:
         raise UserError(f"{folder} leads out of {out} by a link; remove the link")
 
 
-def _remove_asides(copies: list[Copy]) -> None:
-    for copy in copies:
-        with contextlib.suppress(OSError):
-            aside_of(Path(copy.target)).unlink(missing_ok=True)
+def _remove_asides(folders: set[Path]) -> None:
+    """Remove what was not completed, by this call or one before."""
+    for folder in folders:
+        for aside in folder.glob(f".*{ASIDE}"):
+            with contextlib.suppress(OSError):
+                aside.unlink(missing_ok=True)
 
 
 def read_done(ledger: Path) -> dict[str, Done]:

@@ -115,7 +115,7 @@ RICH: dict[str, Any] = {
     "optim": {"ema": 0.9}, "augment": {"mixup": 0.4}, "train": {"accumulate": 2, "checkpoint_every": 1, "epochs": 2},
 }  # fmt: skip
 STARTS = ("start", "resume")
-UNTIMED = ("seconds", "clips_per_second", "wait_share")
+UNTIMED = ("time", "seconds", "clips_per_second", "wait_share")
 
 
 def told(folder: Path) -> list[dict[str, Any]]:

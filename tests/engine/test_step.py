@@ -170,7 +170,10 @@ def test_clips_that_cannot_be_read_are_not_in_the_statistics(motion: Path, tmp_p
                                                                      clip={"train_start": "first"})))
                     for f in (data, bad))  # fmt: skip
     for name, value in whole.items():
-        assert torch.allclose(value, holed[name], atol=1e-5), name
+        # The gradient of a key's bias is zero but for rounding, of which Adam makes a whole step.
+        parts = [0, 2] if name.endswith("qkv.bias") else [0, 1, 2] if "qkv" in name else [0]
+        ours, theirs = (tensor.chunk(3) if "qkv" in name else (tensor,) for tensor in (value, holed[name]))
+        assert all(torch.allclose(ours[part], theirs[part], atol=1e-5) for part in parts), name
 
 
 def test_a_step_of_which_no_clip_can_be_read_is_left_out(motion: Path, tmp_path: Path, steps: list[Any]) -> None:
