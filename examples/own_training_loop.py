@@ -25,4 +25,4 @@ with hv.loader(clips, batch_size=8, workers=2, normalise=model) as loader:
             total, count = total + loss.item() * int(ok.sum()), count + int(ok.sum())
         print(f"epoch {epoch}: loss {total / max(count, 1):.3f} of {count} clips")
 
-torch.save(model.state_dict(), "weights.pth")
+model.save("own_model", labels=clips.classes)  # for hv.load_model, and for: hybridvideo predict own_model FOLDER

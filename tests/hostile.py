@@ -19,10 +19,10 @@ from hybridvideo.data import synthetic
 from hybridvideo.engine.checkpoint import load_run
 from hybridvideo.errors import UserError
 from hybridvideo.models import create_model
+from hybridvideo.models.checkpoint import ModelCard, write_checkpoint
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.parsing import plain
 from hybridvideo.tasks.folders import read_run_config
-from hybridvideo.weights.checkpoint import ModelCard, write_checkpoint
 from tests.engine.runs import TINY_MODEL, settings
 
 CLASS = {"class_path": "canary.Canary", "init_args": {"command": "touch owned"}}

@@ -12,7 +12,7 @@ import pytest
 
 import hybridvideo as hv
 from hybridvideo.config import ClipConfig, EvalConfig, FrameConfig, Preprocessing
-from hybridvideo.weights.checkpoint import ModelCard, write_checkpoint
+from hybridvideo.models.checkpoint import ModelCard, write_checkpoint
 from tests.engine.runs import TINY_MODEL
 
 ROOT = Path(__file__).parents[1]
@@ -62,7 +62,8 @@ def test_a_loop_of_ones_own_trains(
     monkeypatch.chdir(tmp_path)
     lines = said("own_training_loop.py", motion / "train", 2, monkeypatch=monkeypatch, capsys=capsys).splitlines()
     assert len(lines) == 2 and all("of 24 clips" in line for line in lines)
-    assert (tmp_path / "weights.pth").exists()
+    classes = tuple(sorted(path.name for path in (motion / "train").iterdir()))
+    assert hv.load_model(tmp_path / "own_model").labels == classes
 
 
 def test_examples_are_short_and_have_no_guard() -> None:

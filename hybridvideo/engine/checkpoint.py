@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 
 from hybridvideo.documents import read_json
 from hybridvideo.errors import UserError
+from hybridvideo.folders import filling, put_in_place, replacing, settle
+from hybridvideo.models.checkpoint import WEIGHTS, ModelCard, write_checkpoint, write_tensors
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.parsing import one_line, parsed
-from hybridvideo.weights.checkpoint import ModelCard, write_checkpoint, write_tensors
-from hybridvideo.weights.folders import WEIGHTS, filling, put_in_place, replacing, settle
 
 LAST, BEST = "last", "best"
 UNREADABLE = (OSError, ValueError, TypeError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError)

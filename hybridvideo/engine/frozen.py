@@ -33,9 +33,9 @@ from hybridvideo.data.transforms import TrainTransform
 from hybridvideo.engine.progress import progress
 from hybridvideo.errors import TooMuchBadData, VideoError
 from hybridvideo.files import replacing_file, writing
+from hybridvideo.models.checkpoint import write_tensors
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.parsing import plain
-from hybridvideo.weights.checkpoint import write_tensors
 
 LARGEST_IN_MEMORY = 4 * 2**30  # bytes of outputs kept in memory by one process
 LARGEST_SHARED = 50 * 2**30  # bytes of outputs that stay on disk for the next run

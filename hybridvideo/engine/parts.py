@@ -17,8 +17,8 @@ from hybridvideo.engine.frozen import FrozenDataset
 from hybridvideo.engine.log import RunLog
 from hybridvideo.engine.padding import PaddedClips
 from hybridvideo.engine.unreadable import BadVideos
+from hybridvideo.models.checkpoint import ModelCard
 from hybridvideo.models.contract import VideoModel
-from hybridvideo.weights.checkpoint import ModelCard
 
 Data = ClipDataset | FrozenDataset
 

@@ -57,6 +57,7 @@ def create_model(name: str, num_classes: int = 400, **changes: Any) -> VideoMode
     grad_checkpointing = pop_checkpointing(changes)
     with torch.inference_mode(False):  # whatever the caller is in, the model may be trained later
         model = MODELS[name](num_classes, **input_size(changes))
+    model.name = name
     model.set_grad_checkpointing(grad_checkpointing)
     return model
 

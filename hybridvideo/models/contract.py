@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -15,8 +16,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.checkpoint import checkpoint
 
-from hybridvideo.config import Normalisation, Preprocessing
+from hybridvideo.config import ClipConfig, EvalConfig, FrameConfig, Normalisation, Preprocessing
 from hybridvideo.errors import UserError, nearest
+from hybridvideo.folders import replacing
+from hybridvideo.models.checkpoint import ModelCard, check_free, write_checkpoint
 from hybridvideo.models.checks import check_classes, check_clip
 from hybridvideo.parsing import plain
 
@@ -52,7 +55,8 @@ class VideoModel(nn.Module, ABC):
     classifier_name: str  # of the last linear layer, as in named_modules()
     labels: tuple[str, ...] | None = None  # names of the classes, where weights brought them
     preprocessing: Preprocessing | None = None  # of a video, where weights brought it
-    card: Any = None  # weights.checkpoint.ModelCard of a loaded checkpoint
+    card: ModelCard | None = None  # of a loaded checkpoint
+    name: str | None = None  # as for create_model, which sets it
     grad_checkpointing: bool = False  # see set_grad_checkpointing
     notes: tuple[str, ...] = ()  # what whoever builds it should tell the person, a line each
     least_side: int = 1  # rows and columns of a frame
@@ -124,7 +128,37 @@ class VideoModel(nn.Module, ABC):
             new = nn.Linear(self.num_features, num_classes, device=old.weight.device, dtype=old.weight.dtype)
             self.init_classifier(new)
         setattr(self.get_submodule(parent), name, new)
-        self.num_classes = num_classes
+        self.num_classes, self.labels = num_classes, None
+
+    def save(self, folder: str | Path, labels: Sequence[str] | None = None) -> None:
+        """Write a checkpoint folder, which `load_model` and every command take; it is whole or as it was before.
+
+        Its preprocessing and views are those that came with the weights, else the standard input at every frame.
+
+        Args:
+            folder: new, empty, or a checkpoint, which is replaced.
+            labels: names of the classes, in the order of the logits; default: the model's own, else their numbers.
+
+        Raises:
+            UserError: another number of labels than classes, or a folder that holds something else.
+            EnvironmentFault: the folder cannot be written.
+        """
+        names = tuple(labels or self.labels or map(str, range(self.num_classes)))
+        if len(names) != self.num_classes:
+            raise UserError(f"{len(names)} labels for {self.num_classes} classes; give one name for each class")
+        check_free(Path(folder), overwrite=True)
+        with replacing(Path(folder)) as new:
+            write_checkpoint(new, self.state_dict(), self.new_card(names))
+
+    def new_card(self, labels: tuple[str, ...]) -> ModelCard:
+        """What belongs to the weights as they are now."""
+        if self.name is None:
+            raise UserError("this model was not made by create_model or load_model, so nothing can load it by name")
+        _, T, H, W = self.input_shape
+        standard = Preprocessing(ClipConfig(frames=T, stride=1), FrameConfig(H, W), self.normalisation)
+        views = self.card.eval if self.card is not None else EvalConfig()
+        origin = self.card.origin if self.card is not None else None
+        return ModelCard(self.name, labels, self.settings(), self.preprocessing or standard, views, origin)
 
     def init_classifier(self, layer: nn.Linear) -> None:
         """Small normal weights, so that the first predictions are even; zero bias."""

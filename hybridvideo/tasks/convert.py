@@ -7,11 +7,12 @@ from typing import Any
 
 from hybridvideo.data.manifest.names import label_names
 from hybridvideo.errors import UserError
+from hybridvideo.folders import replacing
+from hybridvideo.models.checkpoint import ModelCard, check_free, write_checkpoint
 from hybridvideo.models.contract import count_parameters
 from hybridvideo.parsing import plain
 from hybridvideo.text import shown
-from hybridvideo.weights.checkpoint import ModelCard, write_checkpoint
-from hybridvideo.weights.folders import CARD, COMPLETE, WEIGHTS, find_checkpoint, replacing
+from hybridvideo.weights.folders import find_checkpoint
 from hybridvideo.weights.foreign import Wanted, load_foreign
 from hybridvideo.weights.sources import is_ours
 
@@ -41,20 +42,6 @@ def wanted(
 ) -> Wanted:
     """What the options say. UserError for a list of labels that cannot be read."""
     return Wanted(model, changes or {}, None if labels is None else label_names(labels), frames, size)
-
-
-def check_free(folder: Path, overwrite: bool) -> None:
-    """UserError where the folder holds something that is not to be replaced."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    if not (folder / CARD).is_file():
-        raise UserError(f"{folder} holds something that is no checkpoint; give another folder")
-    if not overwrite:
-        raise UserError(f"{folder} holds a checkpoint already; add --overwrite to replace it, or give another folder")
-    if others := sorted({path.name for path in folder.iterdir()} - {CARD, WEIGHTS, COMPLETE}):
-        raise UserError(
-            f"{folder} holds {', '.join(others[:3])} beside its checkpoint; move that, or give another folder"
-        )
 
 
 def lines_of(card: ModelCard) -> list[str]:

@@ -27,7 +27,7 @@ from hybridvideo.parsing import plain
 from hybridvideo.report.sections import MEASURES, judged, telling_measures
 from hybridvideo.tasks.device import pick_device, process_state
 from hybridvideo.tasks.folders import config_text, read_run_config
-from hybridvideo.tasks.given import open_given, results_folder, weights_digest, weights_said
+from hybridvideo.tasks.given import card_of, open_given, results_folder, weights_digest, weights_said
 from hybridvideo.tasks.pages import write_evaluation_page
 from hybridvideo.tasks.processes import honour_launcher
 from hybridvideo.tasks.tables import write_table
@@ -46,13 +46,14 @@ def evaluate(
     model = open_given(run, checkpoint)
     manifest, source = read_list(run, data, model)
     accelerator = Accelerator(cpu=pick_device(device).type == "cpu")
-    views = eval.over(model.card.eval)
+    card = card_of(model)
+    views = eval.over(card.eval)
     with contextlib.ExitStack() as stack:
         if accelerator.is_main_process:
             made_of = {
                 "weights_sha256": weights_digest(run, model, checkpoint), "list_sha256": list_digest(manifest),
-                "quarantine": data.quarantine, "normalisation": plain(model.card.preprocessing.normalisation),
-                "protocol": protocol(views, model.card.preprocessing, precision),
+                "quarantine": data.quarantine, "normalisation": plain(card.preprocessing.normalisation),
+                "protocol": protocol(views, card.preprocessing, precision),
             }  # fmt: skip
             wanted = Path(out) if out else results_folder(run) / default_name(source, views, checkpoint, precision)
             folder = stack.enter_context(place_for(wanted, out is not None, made_of))
@@ -165,7 +166,7 @@ def report_evaluation(
     config: str | None,
 ) -> Path:  # fmt: skip
     """results.json, scores.parquet and report.html in `folder`; gives the page."""
-    results = {**evaluation.results, "model": model.card.name, **facts}
+    results = {**evaluation.results, "model": card_of(model).name, **facts}
     write_json(folder / "results.json", results)
     provenance = {name: results[name] for name in ("model", "checkpoint", "protocol", "labels")}
     write_table(folder / "scores.parquet", evaluation.rows, score_schema(len(results["labels"])), provenance)

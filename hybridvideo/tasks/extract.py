@@ -28,7 +28,7 @@ from hybridvideo.tasks.bulk import (
 )
 from hybridvideo.tasks.device import pick_device
 from hybridvideo.tasks.folders import config_text
-from hybridvideo.tasks.given import open_given
+from hybridvideo.tasks.given import card_of, open_given
 from hybridvideo.tasks.pages import write_extraction_page
 from hybridvideo.text import shown
 
@@ -40,9 +40,10 @@ def extract(run: str, source: str, out: str | None, stage: str, eval: Views, job
     device = pick_device(job.device)
     width = feature_width(model, stage)
     manifest = read_inputs(source)
-    views = eval.over(model.card.eval)
+    card = card_of(model)
+    views = eval.over(card.eval)
     settings = {"job": "extract", "stage": stage, "width": width, "views": plain(views), "precision": job.precision,
-                "preprocessing": plain(model.preprocessing), "model": model.card.name}  # fmt: skip
+                "preprocessing": plain(model.preprocessing), "model": card.name}  # fmt: skip
     work = Work(
         "extracting", provenance(run, model, source, manifest, settings), feature_schema(width),
         lambda order: extract_rows(model, manifest, stage=stage, views=views, workers=job.workers,

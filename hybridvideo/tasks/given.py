@@ -11,9 +11,10 @@ import re
 import sys
 from pathlib import Path
 
+from hybridvideo.models.checkpoint import WEIGHTS, ModelCard
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.text import shown
-from hybridvideo.weights.folders import WEIGHTS, find_checkpoint
+from hybridvideo.weights.folders import find_checkpoint
 from hybridvideo.weights.sources import is_ours, sha256_of
 from hybridvideo.weights.trained import load_model
 
@@ -23,10 +24,17 @@ FOREIGN = Path("runs") / "foreign"
 def open_given(run: str, which: str | None = None) -> VideoModel:
     """The model of a run, a checkpoint or foreign weights; what had to be assumed of foreign ones is said."""
     model = load_model(run, which)
-    if not is_ours(run) and model.card.origin and os.environ.get("LOCAL_RANK", "0") == "0":
-        for note in model.card.origin.notes:
+    origin = card_of(model).origin
+    if not is_ours(run) and origin and os.environ.get("LOCAL_RANK", "0") == "0":
+        for note in origin.notes:
             print(shown(f"{run}: {note}"), file=sys.stderr)
     return model
+
+
+def card_of(model: VideoModel) -> ModelCard:
+    """What belongs to the weights of a loaded model."""
+    assert model.card is not None, "not from load_model"
+    return model.card
 
 
 def results_folder(run: str) -> Path:
@@ -47,4 +55,5 @@ def weights_digest(run: str, model: VideoModel, which: str | None = None) -> str
     """SHA-256 of the file the model's weights were read from."""
     if is_ours(run):
         return sha256_of((find_checkpoint(run, which) / WEIGHTS,))
-    return str(model.card.origin.sha256) if model.card.origin else ""
+    origin = card_of(model).origin
+    return origin.sha256 if origin else ""

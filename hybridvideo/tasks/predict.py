@@ -28,7 +28,7 @@ from hybridvideo.tasks.bulk import (
 )
 from hybridvideo.tasks.device import pick_device
 from hybridvideo.tasks.folders import config_text
-from hybridvideo.tasks.given import open_given
+from hybridvideo.tasks.given import card_of, open_given
 from hybridvideo.tasks.pages import write_prediction_page
 from hybridvideo.text import shown
 
@@ -49,10 +49,11 @@ def predict(run: str, source: str, out: str | None, top_k: int, eval: Views, job
     model = open_given(run)
     device = pick_device(job.device)
     manifest = read_inputs(source)
-    views = eval.over(model.card.eval)
+    card = card_of(model)
+    views = eval.over(card.eval)
     settings = {"job": "predict", "views": plain(views), "top_k": top_k, "precision": job.precision,
-                "preprocessing": plain(model.preprocessing), "model": model.card.name,
-                "labels": list(model.card.labels)}  # fmt: skip
+                "preprocessing": plain(model.preprocessing), "model": card.name,
+                "labels": list(card.labels)}  # fmt: skip
     work = Work(
         "classifying", provenance(run, model, source, manifest, settings), SCHEMA,
         lambda order: classify(model, manifest, views=views, top_k=top_k, workers=job.workers,

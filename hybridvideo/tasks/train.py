@@ -30,6 +30,7 @@ from hybridvideo.engine.preemption import stopping_at_once
 from hybridvideo.engine.train import train as train_loop
 from hybridvideo.errors import EnvironmentFault, TooMuchBadData, UserError, nearest
 from hybridvideo.files import ADVICE, writing
+from hybridvideo.models.checkpoint import ModelCard
 from hybridvideo.models.contract import VideoModel, count_parameters
 from hybridvideo.parsing import plain
 from hybridvideo.tasks.device import pick_device, process_state
@@ -39,7 +40,6 @@ from hybridvideo.tasks.pages import write_training_page
 from hybridvideo.tasks.processes import honour_launcher
 from hybridvideo.tasks.resume import run_folder, with_spacing
 from hybridvideo.text import shown
-from hybridvideo.weights.checkpoint import ModelCard
 from hybridvideo.weights.described import described_model
 from hybridvideo.weights.folders import find_checkpoint
 from hybridvideo.weights.load import load_weights

@@ -17,9 +17,9 @@ from typing import Any
 from hybridvideo.config import ClipConfig, EvalConfig, FrameConfig, Preprocessing
 from hybridvideo.errors import UserError
 from hybridvideo.models import MODELS
+from hybridvideo.models.checkpoint import ModelCard, Origin
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.models.variants import Published, Variant
-from hybridvideo.weights.checkpoint import ModelCard, Origin
 from hybridvideo.weights.described import described_model
 from hybridvideo.weights.layouts.layout import State
 from hybridvideo.weights.load import LoadReport, load_opened

@@ -21,9 +21,9 @@ from torch import Tensor
 from hybridvideo.config import ClipConfig, EvalConfig, Normalisation
 from hybridvideo.documents import read_json
 from hybridvideo.errors import UserError
+from hybridvideo.models.checkpoint import CARD, WEIGHTS, read_card
 from hybridvideo.models.state_files import KINDS, open_state_file, unwrapped
-from hybridvideo.weights.checkpoint import read_card
-from hybridvideo.weights.folders import CARD, WEIGHTS, read_whole
+from hybridvideo.weights.folders import read_whole
 
 From: TypeAlias = str | Path | Mapping[str, Tensor]
 

@@ -16,8 +16,8 @@ from hybridvideo.engine import checkpoint
 from hybridvideo.engine.checkpoint import LoopState, Saved, load_run, save_run, settle_run
 from hybridvideo.errors import EnvironmentFault, UserError
 from hybridvideo.models import create_model
+from hybridvideo.models.checkpoint import ModelCard
 from hybridvideo.models.contract import VideoModel
-from hybridvideo.weights.checkpoint import ModelCard
 from tests.engine.runs import run, same, settings, weights
 from tests.kills import dies_after, killed_after, killed_at
 

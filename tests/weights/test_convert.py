@@ -16,8 +16,8 @@ from transformers import TimesformerConfig, TimesformerForVideoClassification
 import hybridvideo as hv
 from hybridvideo.config import Normalisation
 from hybridvideo.errors import UserError
+from hybridvideo.models.checkpoint import ModelCard, Origin, read_card, write_checkpoint
 from hybridvideo.models.contract import VideoModel
-from hybridvideo.weights.checkpoint import ModelCard, Origin, read_card, write_checkpoint
 from hybridvideo.weights.foreign import Wanted, load_foreign
 
 SMALL = {

@@ -15,10 +15,11 @@ from safetensors import SafetensorError
 
 from hybridvideo.config import ClipConfig, EvalConfig, FrameConfig, Preprocessing
 from hybridvideo.errors import EnvironmentFault, UserError
+from hybridvideo.folders import replacing, settle
 from hybridvideo.models import create_model
+from hybridvideo.models.checkpoint import ModelCard, write_checkpoint
 from hybridvideo.models.hybrid import Hybrid
-from hybridvideo.weights.checkpoint import ModelCard, write_checkpoint
-from hybridvideo.weights.folders import find_checkpoint, replacing, settle
+from hybridvideo.weights.folders import find_checkpoint
 from hybridvideo.weights.load import load_weights
 from hybridvideo.weights.trained import load_model
 from tests.kills import killed_after
@@ -120,7 +121,7 @@ def test_a_full_disk_is_one_line_that_says_so(tmp_path: Path, monkeypatch: pytes
     def full(*arguments: object) -> None:
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr("hybridvideo.weights.checkpoint.save_file", full)
+    monkeypatch.setattr("hybridvideo.models.checkpoint.save_file", full)
     with pytest.raises(EnvironmentFault, match=r"cannot write .*No space left on device; free some space"):
         saved(tmp_path / "c", small())
 

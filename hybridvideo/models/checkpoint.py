@@ -20,9 +20,12 @@ from torch import Tensor
 
 from hybridvideo.config import EvalConfig, Preprocessing
 from hybridvideo.documents import read_json
+from hybridvideo.errors import UserError
 from hybridvideo.files import writing
+from hybridvideo.folders import COMPLETE
 from hybridvideo.parsing import parsed
-from hybridvideo.weights.folders import CARD, WEIGHTS
+
+CARD, WEIGHTS = "model.json", "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class ModelCard:
 
 
 def write_checkpoint(folder: Path, state: dict[str, Tensor], card: ModelCard) -> None:
-    """Weights and card into an existing folder; wrap in `folders.replacing` to make it whole or nothing."""
+    """Weights and card into an existing folder; wrap in `folders.replacing` to make the folder whole or absent."""
     write_tensors(folder / WEIGHTS, state)
     with writing(folder):
         (folder / CARD).write_text(json.dumps(asdict(card), indent=1))
@@ -82,3 +85,17 @@ def read_card(folder: Path) -> ModelCard:
     """The card of a checkpoint folder; UserError where it is damaged, or more than data."""
     path = folder / CARD
     return parsed(ModelCard, read_json(path, "the checkpoint is damaged"), str(path))
+
+
+def check_free(folder: Path, overwrite: bool) -> None:
+    """UserError where the folder holds something that a checkpoint must not replace."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not (folder / CARD).is_file():
+        raise UserError(f"{folder} holds something that is no checkpoint; give another folder")
+    if not overwrite:
+        raise UserError(f"{folder} holds a checkpoint already; add --overwrite to replace it, or give another folder")
+    if others := sorted({path.name for path in folder.iterdir()} - {CARD, WEIGHTS, COMPLETE}):
+        raise UserError(
+            f"{folder} holds {', '.join(others[:3])} beside its checkpoint; move that, or give another folder"
+        )
