@@ -18,7 +18,7 @@ from hybridvideo.errors import UserError
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.parsing import one_line, parsed
 from hybridvideo.weights.checkpoint import ModelCard, write_checkpoint, write_tensors
-from hybridvideo.weights.folders import WEIGHTS, filling, put_in_place, replacing, settle
+from hybridvideo.weights.folders import WEIGHTS, filling, put_in_place, replacing_folder, settle
 
 LAST, BEST = "last", "best"
 UNREADABLE = (OSError, ValueError, TypeError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError)
@@ -77,7 +77,7 @@ def save_run(checkpoints: Path, saved: Saved, best: bool) -> None:
     if best:
         with filling(checkpoints / BEST, mark(saved.state)) as new:
             write_checkpoint(new, saved.evaluated.state_dict(), saved.card)
-    with replacing(checkpoints / LAST) as new:
+    with replacing_folder(checkpoints / LAST) as new:
         write_checkpoint(new, saved.evaluated.state_dict(), saved.card)
         if saved.raw is not None:
             write_tensors(new / RAW_WEIGHTS, saved.raw.state_dict())

@@ -17,9 +17,9 @@ from hybridvideo.data.scan import stamp
 from hybridvideo.errors import UserError
 from hybridvideo.files import write_json
 from hybridvideo.tasks.identity import Identity, differences, identity_of
+from hybridvideo.tasks.job import Work
 from hybridvideo.tasks.parts import Parts, Stamp, opened, rows_in
 from hybridvideo.tasks.tables import Rows, printable, read_notes, read_rows
-from hybridvideo.tasks.work import Work
 
 JOB, LISTING = "job.json", "digest of the list"
 TRY_AGAIN = ("timeout", "crashed")

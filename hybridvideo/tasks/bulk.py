@@ -29,9 +29,9 @@ from hybridvideo.tasks import before
 from hybridvideo.tasks.claims import Claims, Crew, stamped
 from hybridvideo.tasks.given import results_folder, weights_digest, weights_said
 from hybridvideo.tasks.identity import Identity, digest, digest_of_list, identity_of
+from hybridvideo.tasks.job import Job, Work
 from hybridvideo.tasks.parts import Parts, Stamp
 from hybridvideo.tasks.tables import ROWS_PER_BATCH, Rows, check_format, json_line, printable, write_batches
-from hybridvideo.tasks.work import Job, Work
 from hybridvideo.text import shown
 
 __all__ = ["STDOUT", "Finished", "Job", "Work", "run_job", "stream_job"]

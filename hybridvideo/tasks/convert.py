@@ -11,7 +11,7 @@ from hybridvideo.models.contract import count_parameters
 from hybridvideo.parsing import plain
 from hybridvideo.text import shown
 from hybridvideo.weights.checkpoint import ModelCard, write_checkpoint
-from hybridvideo.weights.folders import CARD, COMPLETE, WEIGHTS, find_checkpoint, replacing
+from hybridvideo.weights.folders import CARD, COMPLETE, WEIGHTS, find_checkpoint, replacing_folder
 from hybridvideo.weights.foreign import Wanted, load_foreign
 from hybridvideo.weights.sources import is_ours
 
@@ -23,7 +23,7 @@ def convert(source: str, out: str, wanted: Wanted, overwrite: bool) -> int:
     if Path(source).exists() and is_ours(source):
         raise UserError(f"{find_checkpoint(source)} is a checkpoint of this project already; use it as it is")
     model, card, report = load_foreign(source, wanted)
-    with replacing(folder) as new:
+    with replacing_folder(folder) as new:
         write_checkpoint(new, model.state_dict(), card)
     lines = [
         f"weights     {report}",

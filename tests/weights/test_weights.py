@@ -18,7 +18,7 @@ from hybridvideo.errors import EnvironmentFault, UserError
 from hybridvideo.models import create_model
 from hybridvideo.models.hybrid import Hybrid
 from hybridvideo.weights.checkpoint import ModelCard, write_checkpoint
-from hybridvideo.weights.folders import find_checkpoint, replacing, settle
+from hybridvideo.weights.folders import find_checkpoint, replacing_folder, settle
 from hybridvideo.weights.load import load_weights
 from hybridvideo.weights.trained import load_model
 from tests.kills import killed_after
@@ -38,7 +38,7 @@ def saved(folder: Path, model: Hybrid) -> Path:
     labels = tuple(f"class {i}" for i in range(model.num_classes))
     preprocessing = Preprocessing(ClipConfig(4, interval=0.5), FrameConfig(32, 32), model.normalisation)
     card = ModelCard("hybrid", labels, model.settings(), preprocessing, EvalConfig(clips=3))
-    with replacing(folder) as new:
+    with replacing_folder(folder) as new:
         write_checkpoint(new, model.state_dict(), card)
     return folder
 
@@ -92,7 +92,7 @@ def test_a_kill_at_any_step_leaves_the_old_or_the_new_checkpoint(tmp_path: Path)
 
 
 def write(folder: Path, text: str) -> None:
-    with replacing(folder) as new:
+    with replacing_folder(folder) as new:
         (new / "model.json").write_text(text)
         (new / "file").write_text(text)
 
@@ -100,7 +100,7 @@ def write(folder: Path, text: str) -> None:
 def test_a_failed_write_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     folder = tmp_path / "last"
     write(folder, "old")
-    with pytest.raises(EnvironmentFault, match=r"cannot write .*last: no space"), replacing(folder) as new:
+    with pytest.raises(EnvironmentFault, match=r"cannot write .*last: no space"), replacing_folder(folder) as new:
         (new / "half").write_text("half")
         raise OSError("no space")
     assert (folder / "file").read_text() == "old" and {path.name for path in tmp_path.iterdir()} == {"last"}
