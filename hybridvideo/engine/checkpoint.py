@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from hybridvideo.documents import read_json
 from hybridvideo.errors import UserError
 from hybridvideo.models.contract import VideoModel
-from hybridvideo.parsing import one_line, parsed
+from hybridvideo.parsing import parsed
+from hybridvideo.text import one_line
 from hybridvideo.weights.checkpoint import ModelCard, write_checkpoint, write_tensors
 from hybridvideo.weights.folders import WEIGHTS, filling, put_in_place, replacing_folder, settle
 

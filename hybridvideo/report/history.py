@@ -17,7 +17,6 @@ from hybridvideo.report.page import (
     card,
     cards,
     columns,
-    duration,
     figure,
     paragraph,
     percent,
@@ -25,6 +24,7 @@ from hybridvideo.report.page import (
 )
 from hybridvideo.report.plots import ACCENT, BAD, GOOD, SECOND, SOFT, Line, curves
 from hybridvideo.report.sections import Results, Rows, named_correctly, telling_measures
+from hybridvideo.text import duration
 
 # of a step row: key, title, name of the axis, how to read it, colour
 STEP_CHARTS = (

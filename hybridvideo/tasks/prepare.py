@@ -45,7 +45,7 @@ from hybridvideo.parsing import parsed, said
 from hybridvideo.report.environment import environment_facts
 from hybridvideo.tasks.kinetics import prepare_kinetics
 from hybridvideo.tasks.tables import write_table
-from hybridvideo.text import shown
+from hybridvideo.text import encodable, shown
 
 MANIFEST = "manifest.csv"
 KINETICS = "kinetics400"  # the source that stands for making its list
@@ -314,9 +314,9 @@ def write_results(
     """The list of the copies and the table of all originals."""
     rows = [
         {
-            "path": as_text(row.path),
-            "source": as_text(plan.source),
-            "copy": as_text(plan.copy) if result.status in KEPT else None,
+            "path": encodable(row.path),
+            "source": encodable(plan.source),
+            "copy": encodable(plan.copy) if result.status in KEPT else None,
             **asdict(result),
         }
         for row, plan, result in zip(manifest.rows, plans, made, strict=True)
@@ -325,11 +325,6 @@ def write_results(
     write_table(out / "prepare.parquet", rows, SCHEMA, facts)
     copies = tuple(replace(manifest.rows[index], path=plans[index].copy) for index in kept)
     write_manifest(Manifest(copies, manifest.labels, out), out / MANIFEST)
-
-
-def as_text(name: str) -> str:
-    """A file name that is no UTF-8 with its odd bytes spelled out."""
-    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def measure(plans: list[Planned], made: list[Made], out: Path) -> tuple[list[float], list[float]] | None:
@@ -351,7 +346,7 @@ def summary(
     partial = f", {counts['partial']} partial" if counts["partial"] else ""
     lines = [f"{there} of {len(made)} videos have a copy{partial}"]
     told = [
-        f"  {as_text(plan.source)}: {result.status}: {result.reason}"
+        f"  {encodable(plan.source)}: {result.status}: {result.reason}"
         for plan, result in zip(plans, made, strict=True)
         if result.status != "ok"
     ]

@@ -12,9 +12,10 @@ import pytest
 
 from hybridvideo.engine.metrics import accuracy
 from hybridvideo.report.demo import Arm
-from hybridvideo.report.page import duration, percent, readable
+from hybridvideo.report.page import percent, readable
 from hybridvideo.report.results import demo_page, evaluation_page, extraction_page, prediction_page, training_page
 from hybridvideo.report.scan import next_steps, scan_page
+from hybridvideo.text import duration
 from tests.report.examples import Page, prediction, unreadable
 
 
