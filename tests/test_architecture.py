@@ -21,7 +21,7 @@ ALLOWED = {
     "errors": set(),
     "text": set(),
     "signals": set(),
-    "files": {"errors"},
+    "files": {"errors", "text"},
     "parsing": {"errors", "text"},
     "documents": {"errors", "text", "parsing"},
     "config": {"errors"},

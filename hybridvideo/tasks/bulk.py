@@ -192,7 +192,8 @@ def do_pieces(claims: Claims, work: Work, stop: StopRequest) -> bool:
 def wait_for_others(claims: Claims, crew: Crew, stop: StopRequest) -> None:
     """Until a piece is free, because its process has died, or none is left."""
     if claims.open:
-        print(f"waiting for the last rows of {', '.join(crew.others()) or 'another process'}", file=sys.stderr)
+        others = ", ".join(crew.others()) or "another process"
+        print(shown(f"waiting for the last rows of {others}"), file=sys.stderr)
     while claims.open and not claims.any_free():
         stop_where_asked(claims, stop)
         time.sleep(SECONDS_BETWEEN_LOOKS)
