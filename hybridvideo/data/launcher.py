@@ -35,7 +35,7 @@ ANSWER_SECONDS = 300  # for an answer of the server; the first one comes when to
 KILL_SECONDS = 5.0  # that a killed process may take to end: one that waits for a lost disk does not
 POLL_SECONDS = 0.002
 
-ADVICE = "what it printed stands above; 0 workers decode in this process"
+ADVICE = "see what it printed above; with 0 workers this process decodes itself"
 
 
 # ---- the process that asks

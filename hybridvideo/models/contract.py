@@ -96,7 +96,7 @@ class VideoModel(nn.Module, ABC):
 
     @abstractmethod
     def forward_stages(self, grid_BTHWC: Tensor, keep: Grids = NOTHING) -> Tensor:
-        """The grid after all stages; those on the way are let go of, but for what `keep` asks for."""
+        """The grid after all stages; grids of earlier ones are kept only where `keep` asks for them."""
 
     @abstractmethod
     def forward_head(self, grid_BTHWC: Tensor, pre_logits: bool = False) -> Tensor:
