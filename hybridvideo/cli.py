@@ -15,8 +15,7 @@ from typing import Any, Literal
 from hybridvideo.config import AugmentConfig, ClipConfig, EvaluateData, FrameConfig, TrainRun, Views
 from hybridvideo.errors import HybridVideoError, Preempted, UserError, nearest
 from hybridvideo.options import Spelling, parse_options
-from hybridvideo.parsing import one_line
-from hybridvideo.text import shown
+from hybridvideo.text import one_line, shown
 
 PROGRAM = "hybridvideo"
 Precision = Literal["fp32", "bf16", "fp16"]

@@ -17,8 +17,8 @@ from typing import Any, ClassVar, NoReturn
 import yaml
 
 from hybridvideo.errors import UserError
-from hybridvideo.parsing import check_plain, one_line, said
-from hybridvideo.text import shown
+from hybridvideo.parsing import check_plain, said
+from hybridvideo.text import one_line, shown
 
 LARGEST_YAML, LARGEST_JSON = 2**19, 2**24  # bytes; the parsers need about 10 seconds for the worst of such files
 LONGEST_REASON = 200  # characters of what a parser says

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridvideo.errors import EnvironmentFault, UserError
+from hybridvideo.text import shown
 
 # What the system says, and what a person does about it.
 ADVICE = {
@@ -117,21 +118,32 @@ def acquire(path: Path, work: str) -> int | None:
         while True:
             descriptor = open_lock(path)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                if not try_lock(descriptor, path.parent):
+                    os.close(descriptor)
+                    return None
+                if is_file_of(descriptor, path):
+                    break
+            except OSError:
                 os.close(descriptor)
-                return None
-            except OSError as error:
-                if error.errno not in NO_LOCKS:
-                    raise
-                warn_of_no_locks(path.parent)
-            if is_file_of(descriptor, path):
-                break
+                raise
             os.close(descriptor)  # the one before removed it between our opening and locking it
         with contextlib.suppress(OSError):  # a full disk: it is held all the same
             os.truncate(descriptor, 0)
             os.write(descriptor, f"{work}, process {os.getpid()} on {socket.gethostname()}".encode())
     return descriptor
+
+
+def try_lock(descriptor: int, folder: Path) -> bool:
+    """Whether the file is now locked, or lies on a file system without locks; False where another process holds it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        warn_of_no_locks(folder)
+    return True
 
 
 def open_lock(path: Path) -> int:
@@ -144,8 +156,8 @@ def open_lock(path: Path) -> int:
 
 @cache
 def warn_of_no_locks(folder: Path) -> None:
-    """Once for each folder."""
-    print(f"{folder}: its file system has no locks; nothing keeps two jobs apart", file=sys.stderr)
+    """Say once for each folder that its file system has no locks."""
+    print(shown(f"{folder}: its file system has no locks; nothing keeps two jobs apart"), file=sys.stderr)
 
 
 def release(path: Path, descriptor: int) -> None:

@@ -18,7 +18,7 @@ COMPLETE = ".complete"
 
 
 @contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
+def replacing_folder(folder: Path) -> Iterator[Path]:
     """Yields an empty folder to fill; when the block ends well it takes the place of `folder`.
 
     Raises EnvironmentFault where the system lets nothing be written; `folder` is then as it was.

@@ -18,7 +18,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from hybridvideo.errors import UserError, nearest
-from hybridvideo.text import shown
+from hybridvideo.text import one_line, shown
 
 T = TypeVar("T")
 
@@ -235,8 +235,3 @@ def said(value: Any) -> str:
 def joined(path: str, key: str) -> str:
     """The place of a key."""
     return f"{path}.{key}" if path else key
-
-
-def one_line(error: BaseException) -> str:
-    """The message of an exception without its line breaks."""
-    return " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""Text of others (file names, class names, messages of libraries) as it may be shown to a person."""
+"""Text for a person: that of others (file names, class names, messages of libraries) made safe to show, and times."""
 
 from __future__ import annotations
 
@@ -17,3 +17,25 @@ def shown(text: str) -> str:
 def escaped(character: str) -> str:
     r"""As Python writes it: \n, \x1b, \u202e, \udc80."""
     return ascii(character)[1:-1]
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an exception without its line breaks."""
+    return " ".join(str(error).split())
+
+
+def encodable(text: str) -> str:
+    r"""The text with what UTF-8 cannot hold, such as the bytes of a file name in another encoding, as \udcXX."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def duration(seconds: float) -> str:
+    """`125.4` -> `2 min 5 s`; two units at most, those that are 0 left out."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        parts = zip(divmod(whole, 60), ("min", "s"), strict=True)
+    else:
+        parts = zip(divmod(round(seconds / 60), 60), ("h", "min"), strict=True)
+    return " ".join(f"{count} {unit}" for count, unit in parts if count)

@@ -43,6 +43,7 @@ from hybridvideo.data.decode import IndexCache, VideoReader
 from hybridvideo.data.decode.frames import WHOLE, ByteArray, FloatArray, Framer, Framing, Size
 from hybridvideo.data.sound import Sound
 from hybridvideo.errors import EnvironmentFault, UserError, VideoError
+from hybridvideo.files import flush
 
 TICKS = 11_520_000  # per second
 SAME_TIME = 1e-6  # seconds
@@ -132,9 +133,9 @@ def transcode(copy: Copy) -> Made:
 
 
 def aside_of(target: Path) -> Path:
-    """Where this process makes a copy; of a name that leaves no room for more, only a digest.
+    """Where this process makes a copy, under the copy's name, or a digest of it where the whole would be too long.
 
-    A process of a call that was killed may live a moment longer: what it still writes is its own.
+    Each process has its own: one of a call that was killed may live, and write, a moment longer.
     """
     ending = f".{os.getpid()}{ASIDE}"
     fits = len(os.fsencode(target.name)) + len(ending) < LONGEST_NAME
@@ -152,9 +153,9 @@ def _transcode(reader: VideoReader, aside: Path, target: Path, recipe: Recipe, b
         _write(reader, aside, recipe)  # the reader knows now which frames come
     height, width = copy_size((reader.info.height, reader.info.width), recipe.short_side)
     _verify(aside, reader.times, (height, width))
-    with aside.open("rb") as file:
-        os.fsync(file.fileno())
+    flush(aside)
     os.replace(aside, target)
+    flush(target.parent)
     return Made(
         reader.status, reader.reason, reader.info.frames, width, height, reader.info.duration, before,
         target.stat().st_size,

@@ -11,11 +11,9 @@ has a server of its own. The server ends with the process that started it, and i
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib
 import multiprocessing
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -30,15 +28,14 @@ from typing import NoReturn
 
 from hybridvideo.data import transport, worker
 from hybridvideo.errors import EnvironmentFault
+from hybridvideo.signals import STOPPING, send_when_parent_ends
 
 PRELOAD = ("hybridvideo.data.dataset", "hybridvideo.data.views", "hybridvideo.data.decode.pyav")
 ANSWER_SECONDS = 300  # for an answer of the server; the first one comes when torch is imported
 KILL_SECONDS = 5.0  # that a killed process may take to end: one that waits for a lost disk does not
 POLL_SECONDS = 0.002
-DEAF_TO = ("SIGHUP", "SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")  # what is sent to whole groups of processes
-PR_SET_PDEATHSIG = 1  # prctl(2)
 
-ADVICE = "what it printed stands above; 0 workers decode in this process"
+ADVICE = "see what it printed above; with 0 workers this process decodes itself"
 
 
 # ---- the process that asks
@@ -120,8 +117,8 @@ def _server() -> tuple[Connection, int]:
 
 def serve(descriptor: int) -> NoReturn:
     """What the server does until the process that started it is gone."""
-    for name in DEAF_TO:
-        signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in STOPPING:  # they are sent to whole groups of processes
+        signal.signal(number, signal.SIG_IGN)
     for module in PRELOAD:
         importlib.import_module(module)
     with Connection(descriptor) as channel, contextlib.suppress(EOFError, OSError):
@@ -165,10 +162,9 @@ def _end_with(server: int) -> None:
 
     Elsewhere than on Linux a worker ends when it next looks at its pipe.
     """
-    if platform.system() == "Linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != server:
-            os._exit(1)  # it went before this
+    send_when_parent_ends(signal.SIGKILL)
+    if os.getppid() != server:
+        os._exit(1)  # it went before this
 
 
 def _ended(processes: Sequence[int], patience: float) -> list[int | None]:

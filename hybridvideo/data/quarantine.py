@@ -20,7 +20,8 @@ from hybridvideo.data.manifest import Manifest
 from hybridvideo.data.scan import checksum, stamp
 from hybridvideo.documents import load_json
 from hybridvideo.errors import STATUSES, USABLE, UserError
-from hybridvideo.parsing import one_line, said
+from hybridvideo.parsing import said
+from hybridvideo.text import one_line
 
 COLUMNS = pa.schema(
     [

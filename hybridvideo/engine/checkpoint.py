@@ -15,10 +15,11 @@ from safetensors.torch import load_file
 
 from hybridvideo.documents import read_json
 from hybridvideo.errors import UserError
-from hybridvideo.folders import filling, put_in_place, replacing, settle
+from hybridvideo.folders import filling, put_in_place, replacing_folder, settle
 from hybridvideo.models.checkpoint import WEIGHTS, ModelCard, write_checkpoint, write_tensors
 from hybridvideo.models.contract import VideoModel
-from hybridvideo.parsing import one_line, parsed
+from hybridvideo.parsing import parsed
+from hybridvideo.text import one_line
 
 LAST, BEST = "last", "best"
 UNREADABLE = (OSError, ValueError, TypeError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError)
@@ -77,7 +78,7 @@ def save_run(checkpoints: Path, saved: Saved, best: bool) -> None:
     if best:
         with filling(checkpoints / BEST, mark(saved.state)) as new:
             write_checkpoint(new, saved.evaluated.state_dict(), saved.card)
-    with replacing(checkpoints / LAST) as new:
+    with replacing_folder(checkpoints / LAST) as new:
         write_checkpoint(new, saved.evaluated.state_dict(), saved.card)
         if saved.raw is not None:
             write_tensors(new / RAW_WEIGHTS, saved.raw.state_dict())

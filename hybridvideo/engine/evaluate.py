@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 
 from hybridvideo.config import EvalConfig, Preprocessing
 from hybridvideo.data.decode.known import index_beside
@@ -19,6 +18,7 @@ from hybridvideo.data.quarantine import quarantined
 from hybridvideo.data.transforms import ViewTransform
 from hybridvideo.data.views import ViewDataset
 from hybridvideo.data.workers import DEADLINE
+from hybridvideo.engine.exchange import gather
 from hybridvideo.engine.metrics import accuracy
 from hybridvideo.engine.multiview import Precision, VideoResult, averaged, run_views
 from hybridvideo.engine.progress import progress
@@ -66,7 +66,7 @@ def evaluate(
     start = time.perf_counter()
     reading = Reading(workers, deadline, quarantine)
     share = score_share(model, manifest, views, prep, accelerator, reading, precision)
-    rows = sorted(gather_object(share) if accelerator.num_processes > 1 else share, key=lambda row: row["index"])
+    rows = sorted((row for part in gather(accelerator, share) for row in part), key=lambda row: row["index"])
     return Evaluation(summary(model, views, prep, precision, rows, time.perf_counter() - start), rows)
 
 

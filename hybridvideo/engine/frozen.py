@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
@@ -30,6 +29,7 @@ from hybridvideo.config import AugmentConfig, ClipConfig
 from hybridvideo.data.dataset import PADDING, ClipDataset
 from hybridvideo.data.loader import EpochOrder, Reading, device_batches, normalise, train_loader
 from hybridvideo.data.transforms import TrainTransform
+from hybridvideo.engine.exchange import gather
 from hybridvideo.engine.progress import progress
 from hybridvideo.errors import TooMuchBadData, VideoError
 from hybridvideo.files import replacing_file, writing
@@ -127,8 +127,7 @@ def compute_frozen(
             for batch in batches(share.clips, share.waiting, reading, batch_size, accelerator.device):
                 failures |= store(model, batch, share.files)
                 advance(len(batch["index"]))
-    parts = gather_object([failures]) if accelerator.num_processes > 1 else [failures]
-    failures = {i: error for part in parts for i, error in part.items()}
+    failures = {i: error for part in gather(accelerator, failures) for i, error in part.items()}
     if len(failures) == len(clips):
         index, error = min(failures.items())
         raise TooMuchBadData(

@@ -12,7 +12,8 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from hybridvideo.files import write_text, writing
+from hybridvideo.files import append_line, write_text
+from hybridvideo.text import duration, encodable
 
 
 class RunLog:
@@ -32,8 +33,7 @@ class RunLog:
             return
         line = {name: finite(value) for name, value in line.items()}
         stamped = line | {"time": datetime.now(UTC).isoformat(timespec="milliseconds")}
-        with writing(self.path), self.path.open("a") as file:
-            file.write(json.dumps(stamped, allow_nan=False) + "\n")
+        append_line(self.path, json.dumps(stamped, allow_nan=False))
         numbers = {
             f"{line['kind']}/{name}": value
             for name, value in line.items()
@@ -50,8 +50,9 @@ class RunLog:
     def bad(self, videos: dict[str, list[str]]) -> None:
         """Rewrite the list of videos that were not read whole."""
         if self.accelerator.is_main_process and videos:
-            rows = [{"path": path, "status": what[0], "reason": what[1]} for path, what in sorted(videos.items())]
-            self.bad_path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+            rows = ((path, *what) for path, what in sorted(videos.items()))
+            lines = (dict(zip(("path", "status", "reason"), map(encodable, row), strict=True)) for row in rows)
+            write_text(self.bad_path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
 def finite(value: Any) -> Any:
@@ -109,12 +110,3 @@ def number(value: float | None) -> str:
 def percent(share: float | None) -> str:
     """A share; a dash for none."""
     return "-" if share is None else f"{100 * share:.1f} %"
-
-
-def duration(seconds: float) -> str:
-    """Hours and minutes, or minutes and seconds."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

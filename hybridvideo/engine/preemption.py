@@ -1,8 +1,4 @@
-"""Being asked to stop: a signal sets a flag that the loop reads between steps; a second Ctrl-C ends it at once.
-
-SIGINT    Ctrl-C                          SIGHUP               the terminal went (not under nohup, which ignores it)
-SIGTERM   schedulers, `kill`, launchers   SIGUSR1, SIGUSR2     schedulers' warning before a time limit
-"""
+"""Being asked to stop: a signal sets a flag that the loop reads between steps; a second Ctrl-C ends it at once."""
 
 from __future__ import annotations
 
@@ -18,8 +14,7 @@ import torch
 from accelerate import Accelerator
 
 from hybridvideo.errors import Preempted
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+from hybridvideo.signals import listen, restore
 
 
 class StopRequest:
@@ -67,14 +62,3 @@ def stopping_at_once(message: str) -> Iterator[None]:
         raise Preempted(message) from None
     finally:
         restore(before)
-
-
-def listen(handler: Any) -> dict[signal.Signals, Any]:
-    """Have `handler` called for the signals; gives what was there. One that is ignored (nohup) stays ignored."""
-    heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    return {number: signal.signal(number, handler) for number in heard}
-
-
-def restore(before: dict[signal.Signals, Any]) -> None:
-    for number, handler in before.items():
-        signal.signal(number, handler)

@@ -25,7 +25,7 @@ from hybridvideo.data.sampling import hash_seed
 from hybridvideo.engine.checkpoint import LoopState
 from hybridvideo.engine.exchange import permuted
 from hybridvideo.engine.optim import set_learning_rate
-from hybridvideo.engine.parts import Parts, Plan
+from hybridvideo.engine.plan import Parts, Plan
 from hybridvideo.engine.statistics import counted_statistics
 from hybridvideo.models.contract import VideoModel
 

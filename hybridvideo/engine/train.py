@@ -24,7 +24,7 @@ from hybridvideo.engine.frozen import FrozenDataset, frozen_loader
 from hybridvideo.engine.log import RunLog, epoch_text, number
 from hybridvideo.engine.optim import learning_rate, make_optimizer
 from hybridvideo.engine.padding import PaddedClips
-from hybridvideo.engine.parts import Buffers, Data, Parts, Plan, manifest_of
+from hybridvideo.engine.plan import Buffers, Data, Parts, Plan, manifest_of
 from hybridvideo.engine.preemption import StopRequest
 from hybridvideo.engine.progress import Advance, progress
 from hybridvideo.engine.step import Step, Window, take_step, with_facts

@@ -15,7 +15,7 @@ from hybridvideo.data.loader import device_batches
 from hybridvideo.engine.exchange import gather, gather_numbers
 from hybridvideo.engine.frozen import FrozenDataset
 from hybridvideo.engine.metrics import accuracy
-from hybridvideo.engine.parts import Parts, Plan, manifest_of
+from hybridvideo.engine.plan import Parts, Plan, manifest_of
 from hybridvideo.engine.step import model_input
 from hybridvideo.engine.unreadable import allowed, too_many
 from hybridvideo.errors import TooMuchBadData

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from hybridvideo.models.cached import Cached
 from hybridvideo.models.checks import check_heads
-from hybridvideo.models.kept import Kept
 from hybridvideo.models.linear import Linear
 from hybridvideo.models.windows import (
     Gathered,
@@ -99,7 +99,7 @@ class WindowAttention3d(GroupedAttention):
         self.window, self.shifted, self.clipped_bias = window, shifted, clipped_bias
         t, h, w = (2 * side - 1 for side in window)
         self.bias_table = nn.Parameter(torch.zeros(t, h, w, heads))
-        self.kept = Kept[list[Tensor]]()
+        self.cached = Cached[list[Tensor]]()
 
     def forward(self, x_BTHWC: Tensor) -> Tensor:
         # A length is a number where torch.compile would make a size of the grid a symbol: each has windows of its own.
@@ -112,7 +112,7 @@ class WindowAttention3d(GroupedAttention):
         B = x_BTHWC.shape[0]
         x_GNC = layout.split(x_BTHWC)
         q, k, v = rearrange(self.qkv(x_GNC), "(B G) N (three h d) -> three B (G h) N d", B=B, three=3, h=self.heads)
-        (mask,) = self.kept.get(
+        (mask,) = self.cached.get(
             (self.bias_table,), lambda: [self._mask(layout, q)], "mask", layout, self.clipped_bias, q.dtype, q.device
         )
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
@@ -142,7 +142,7 @@ class WindowAttention3d(GroupedAttention):
         """Bias (1, h, N, N) of each part."""
         parts = true_parts(layout).parts
         make = lambda: [self._bias(layout, part, like) for part in parts]  # noqa: E731
-        return self.kept.get((self.bias_table,), make, "parts", layout, self.clipped_bias, like.dtype, like.device)
+        return self.cached.get((self.bias_table,), make, "parts", layout, self.clipped_bias, like.dtype, like.device)
 
     def _bias(self, layout: WindowLayout, part: Part | None, like: Tensor) -> Tensor:
         index_NN = bias_index(layout.window, self.window, self.clipped_bias, part, like.device)

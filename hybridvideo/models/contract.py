@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from hybridvideo.config import ClipConfig, EvalConfig, FrameConfig, Normalisation, Preprocessing
 from hybridvideo.errors import UserError, nearest
-from hybridvideo.folders import replacing
+from hybridvideo.folders import replacing_folder
 from hybridvideo.models.checkpoint import ModelCard, check_free, write_checkpoint
 from hybridvideo.models.checks import check_classes, check_clip
 from hybridvideo.parsing import plain
@@ -100,7 +100,7 @@ class VideoModel(nn.Module, ABC):
 
     @abstractmethod
     def forward_stages(self, grid_BTHWC: Tensor, keep: Grids = NOTHING) -> Tensor:
-        """The grid after all stages; those on the way are let go of, but for what `keep` asks for."""
+        """The grid after all stages; grids of earlier ones are kept only where `keep` asks for them."""
 
     @abstractmethod
     def forward_head(self, grid_BTHWC: Tensor, pre_logits: bool = False) -> Tensor:
@@ -147,7 +147,7 @@ class VideoModel(nn.Module, ABC):
         if len(names) != self.num_classes:
             raise UserError(f"{len(names)} labels for {self.num_classes} classes; give one name for each class")
         check_free(Path(folder), overwrite=True)
-        with replacing(Path(folder)) as new:
+        with replacing_folder(Path(folder)) as new:
             write_checkpoint(new, self.state_dict(), self.new_card(names))
 
     def new_card(self, labels: tuple[str, ...]) -> ModelCard:

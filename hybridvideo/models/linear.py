@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybridvideo.models.kept import Kept
+from hybridvideo.models.cached import Cached
 
 
 class Linear(nn.Linear):
@@ -17,7 +17,7 @@ class Linear(nn.Linear):
 
     def __init__(self, dim: int, out: int) -> None:
         super().__init__(dim, out)
-        self.kept = Kept[tuple[Tensor, Tensor]]()
+        self.cached = Cached[tuple[Tensor, Tensor]]()
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, *self.parameters_for(x))
@@ -30,7 +30,7 @@ class Linear(nn.Linear):
         if not torch.is_autocast_enabled(x.device.type):
             return weight, bias
         kind = torch.get_autocast_dtype(x.device.type)
-        return self.kept.get((weight, bias), lambda: (weight.detach().to(kind), bias.detach().to(kind)), kind)
+        return self.cached.get((weight, bias), lambda: (weight.detach().to(kind), bias.detach().to(kind)), kind)
 
 
 def lowered(x: Tensor) -> Tensor:

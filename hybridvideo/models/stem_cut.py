@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hybridvideo.errors import UserError
 from hybridvideo.models.checks import NumbersOnCpu
-from hybridvideo.parsing import one_line
+from hybridvideo.text import one_line
 
 FrameSize = tuple[int, int]  # rows, columns
 Way = dict[str, Any]  # arguments that a library builds a network with

@@ -19,7 +19,7 @@ from hybridvideo.config import Normalisation, StemConfig
 from hybridvideo.errors import EnvironmentFault, UserError, nearest
 from hybridvideo.models.state_files import read_state_dict
 from hybridvideo.models.stem_cut import Cut, FrameSize, Library, Way, find_cut
-from hybridvideo.parsing import one_line
+from hybridvideo.text import one_line
 
 
 class SmallStem(nn.Module):

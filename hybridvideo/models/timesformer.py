@@ -26,10 +26,10 @@ from torch import Tensor, nn
 
 from hybridvideo.config import ClipConfig, EvalConfig
 from hybridvideo.errors import UserError
+from hybridvideo.models.cached import Cached
 from hybridvideo.models.checks import check_heads
 from hybridvideo.models.contract import NOTHING, Grids, VideoModel
 from hybridvideo.models.cpu_attention import attend
-from hybridvideo.models.kept import Kept
 from hybridvideo.models.linear import Linear, init_linear, lowered
 from hybridvideo.models.mlp import Mlp
 from hybridvideo.models.patches import PatchEmbed
@@ -88,7 +88,7 @@ class TemporalAttention(nn.Module):
         self.proj = Linear(dim, dim)
         self.linear = nn.Linear(dim, dim)
         self.drop = DropRows(drop_path)
-        self.kept = Kept[Matrix]()
+        self.cached = Cached[Matrix]()
 
     def forward(self, x_BTNC: Tensor) -> Tensor:
         out = self.attend(lowered(self.norm(x_BTNC)))
@@ -112,7 +112,7 @@ class TemporalAttention(nn.Module):
         trained = torch.is_grad_enabled() and any(source.requires_grad for source in sources)
         if trained or torch.compiler.is_compiling():
             return self.join()
-        return self.kept.get(sources, lambda: self.joined_in(like), like.dtype, like.device)
+        return self.cached.get(sources, lambda: self.joined_in(like), like.dtype, like.device)
 
     def join(self) -> Matrix:
         """The product of the two layers, under autocast in its precision."""

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from hybridvideo.report.history import line_of, of_kind
-from hybridvideo.report.page import Html, box, card, columns, duration, facts, figure, interval, paragraph, percent
+from hybridvideo.report.page import Html, box, card, columns, facts, figure, interval, paragraph, percent
 from hybridvideo.report.plots import ACCENT, SECOND, Accuracy, accuracy_bars, curves, stage_bars
 from hybridvideo.report.sections import Results, Rows, confusion_figure, judged, prediction_table, unreadable_blocks
+from hybridvideo.text import duration
 
 REVERSES = {
     "left": "right",

@@ -17,7 +17,6 @@ from hybridvideo.report.page import (
     card,
     cards,
     columns,
-    duration,
     figure,
     paragraph,
     percent,
@@ -25,6 +24,7 @@ from hybridvideo.report.page import (
 )
 from hybridvideo.report.plots import ACCENT, BAD, GOOD, SECOND, SOFT, Line, curves
 from hybridvideo.report.sections import Results, Rows, named_correctly, telling_measures
+from hybridvideo.text import duration
 
 # of a step row: key, title, name of the axis, how to read it, colour
 STEP_CHARTS = (
@@ -86,7 +86,7 @@ def training_cards(rows: Rows) -> tuple[Html, ...]:
     last = epochs[-1]
     bad = int(last.get("bad_clips") or 0)
     skipped = len(of_kind(rows, "skipped"))
-    left_out = f", {readable(skipped)} left out (not finite)" if skipped else ""
+    left_out = f", {readable(skipped)} left out" if skipped else ""
     return (
         cards(
             card("epochs", readable(epochs_done(epochs)), f"{readable(last['step'])} steps{left_out}"),

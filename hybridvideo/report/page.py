@@ -130,16 +130,6 @@ def interval(bounds: Sequence[float] | None) -> str:
     return f"{100 * low:.1f} to {100 * high:.1f}\u00a0%"
 
 
-def duration(seconds: float) -> str:
-    """`125.4` -> `2 min 5 s`."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    hours, minutes, rest = whole // 3600, whole % 3600 // 60, whole % 60
-    parts = [(hours, "h"), (minutes, "min"), (rest, "s")]
-    return " ".join(f"{count} {unit}" for count, unit in parts if count)
-
-
 def readable(value: object) -> str:
     """Any value of a config or a summary in few characters."""
     if isinstance(value, bool):

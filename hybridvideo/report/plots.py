@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from hybridvideo.report.page import THEME, Html, duration, known, text
-from hybridvideo.text import shown
+from hybridvideo.report.page import THEME, Html, known, text
+from hybridvideo.text import duration, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -21,7 +21,6 @@ from hybridvideo.report.page import (
     card,
     cards,
     columns,
-    duration,
     facts,
     page,
     paragraph,
@@ -31,6 +30,7 @@ from hybridvideo.report.page import (
     write_page,
 )
 from hybridvideo.report.sections import Rows, setting_blocks, unreadable_blocks
+from hybridvideo.text import duration
 
 MOST_KINDS = 12
 """Most lines of a table of codecs or sizes."""

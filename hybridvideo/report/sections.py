@@ -22,7 +22,6 @@ from hybridvideo.report.page import (
     card,
     cards,
     columns,
-    duration,
     facts,
     figure,
     folded,
@@ -43,6 +42,7 @@ from hybridvideo.report.plots import (
     feature_scatter,
     score_histogram,
 )
+from hybridvideo.text import duration
 
 Results = Mapping[str, Any]
 Rows = Sequence[Mapping[str, Any]]

@@ -17,9 +17,10 @@ from hybridvideo.data.scan import stamp
 from hybridvideo.errors import UserError
 from hybridvideo.files import write_json
 from hybridvideo.tasks.identity import Identity, differences, identity_of
+from hybridvideo.tasks.job import Work
 from hybridvideo.tasks.parts import Parts, Stamp, opened, rows_in
 from hybridvideo.tasks.tables import Rows, printable, read_notes, read_rows
-from hybridvideo.tasks.work import Work
+from hybridvideo.text import encodable
 
 JOB, LISTING = "job.json", "digest of the list"
 TRY_AGAIN = ("timeout", "crashed")
@@ -38,7 +39,7 @@ def stamp_of(row: dict[str, Any]) -> Stamp:
 
 def listed_path(manifest: Manifest, index: int) -> str:
     """The path as it is written in a row."""
-    return str(printable({"path": manifest.rows[index].path})["path"])
+    return encodable(manifest.rows[index].path)
 
 
 # --- whose it is ------------------------------------------------------------------------------------------------------

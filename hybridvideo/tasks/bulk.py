@@ -29,9 +29,9 @@ from hybridvideo.tasks import before
 from hybridvideo.tasks.claims import Claims, Crew, stamped
 from hybridvideo.tasks.given import results_folder, weights_digest, weights_said
 from hybridvideo.tasks.identity import Identity, digest, digest_of_list, identity_of
+from hybridvideo.tasks.job import Job, Work
 from hybridvideo.tasks.parts import Parts, Stamp
 from hybridvideo.tasks.tables import ROWS_PER_BATCH, Rows, check_format, json_line, printable, write_batches
-from hybridvideo.tasks.work import Job, Work
 from hybridvideo.text import shown
 
 __all__ = ["STDOUT", "Finished", "Job", "Work", "run_job", "stream_job"]
@@ -192,7 +192,8 @@ def do_pieces(claims: Claims, work: Work, stop: StopRequest) -> bool:
 def wait_for_others(claims: Claims, crew: Crew, stop: StopRequest) -> None:
     """Until a piece is free, because its process has died, or none is left."""
     if claims.open:
-        print(f"waiting for the last rows of {', '.join(crew.others()) or 'another process'}", file=sys.stderr)
+        others = ", ".join(crew.others()) or "another process"
+        print(shown(f"waiting for the last rows of {others}"), file=sys.stderr)
     while claims.open and not claims.any_free():
         stop_where_asked(claims, stop)
         time.sleep(SECONDS_BETWEEN_LOOKS)

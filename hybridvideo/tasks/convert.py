@@ -7,7 +7,7 @@ from typing import Any
 
 from hybridvideo.data.manifest.names import label_names
 from hybridvideo.errors import UserError
-from hybridvideo.folders import replacing
+from hybridvideo.folders import replacing_folder
 from hybridvideo.models.checkpoint import ModelCard, check_free, write_checkpoint
 from hybridvideo.models.contract import count_parameters
 from hybridvideo.parsing import plain
@@ -24,7 +24,7 @@ def convert(source: str, out: str, wanted: Wanted, overwrite: bool) -> int:
     if Path(source).exists() and is_ours(source):
         raise UserError(f"{find_checkpoint(source)} is a checkpoint of this project already; use it as it is")
     model, card, report = load_foreign(source, wanted)
-    with replacing(folder) as new:
+    with replacing_folder(folder) as new:
         write_checkpoint(new, model.state_dict(), card)
     lines = [
         f"weights     {report}",

@@ -40,7 +40,7 @@ class Finding:
     mend: str = ""
 
 
-def one_line(fault: BaseException | str, longest: int = 160) -> str:
+def first_line(fault: BaseException | str, longest: int = 160) -> str:
     """The first line that says something, cut to `longest`."""
     lines = [line.strip() for line in str(fault).splitlines() if line.strip()]
     said = lines[0] if lines else type(fault).__name__
@@ -60,7 +60,7 @@ def torch_works() -> Finding:
 
         torch.ones(2, 2) @ torch.ones(2, 2)
     except Exception as fault:
-        return Finding("torch", "fault", one_line(fault), REINSTALL_TORCH)
+        return Finding("torch", "fault", first_line(fault), REINSTALL_TORCH)
     return Finding("torch", "ok", torch.__version__)
 
 
@@ -73,7 +73,7 @@ def torchvision_matches() -> Finding:
         torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
     except Exception as fault:
         mismatch = f"torchvision {package_version('torchvision')} beside torch {package_version('torch')}"
-        return Finding("torchvision", "fault", f"{one_line(fault)} ({mismatch})", REINSTALL_TORCH)
+        return Finding("torchvision", "fault", f"{first_line(fault)} ({mismatch})", REINSTALL_TORCH)
     wanted, found = made_for("torchvision"), torch.__version__.partition("+")[0]
     if wanted and wanted != found:
         said = f"{torchvision.__version__} was built for torch {wanted}, but torch is {found}"
@@ -96,7 +96,7 @@ def package(name: str) -> Finding:
     try:
         import_module(name)
     except Exception as fault:
-        return Finding(name, "fault", one_line(fault), f"pip install --upgrade {name}")
+        return Finding(name, "fault", first_line(fault), f"pip install --upgrade {name}")
     return Finding(name, "ok", package_version(name))
 
 
@@ -157,7 +157,7 @@ def decode(name: str) -> tuple[bool, str]:
 
 def last_line(said: str) -> str:
     """What a traceback ends with."""
-    return one_line(said.splitlines()[-1] if said else "ended without a word")
+    return first_line(said.splitlines()[-1] if said else "ended without a word")
 
 
 def pyav() -> Finding:
@@ -218,7 +218,7 @@ def ffmpeg() -> Finding:
     try:
         run = subprocess.run([program, "-version"], capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired) as fault:
-        return Finding("ffmpeg program", "optional", one_line(fault), install_ffmpeg())
+        return Finding("ffmpeg program", "optional", first_line(fault), install_ffmpeg())
     return Finding("ffmpeg program", "ok", " ".join(run.stdout.split()[:3]) + f" at {program}")
 
 
@@ -251,7 +251,7 @@ def cuda() -> Finding:
             return Finding("cuda", "ok", ", ".join(gpus()) + f"; CUDA {torch.version.cuda}")
         build = torch.version.cuda
     except Exception as fault:
-        return Finding("cuda", "optional", f"not asked, torch is broken: {one_line(fault)}", REINSTALL_TORCH)
+        return Finding("cuda", "optional", f"not asked, torch is broken: {first_line(fault)}", REINSTALL_TORCH)
     if shutil.which("nvidia-smi") is None:
         return Finding("cuda", "optional", "no NVIDIA GPU here; jobs run on the processor")
     if build is None:
@@ -276,7 +276,7 @@ def mps() -> Finding:
 
         found = torch.backends.mps.is_available()
     except Exception as fault:
-        return Finding("mps", "optional", f"not asked, torch is broken: {one_line(fault)}", REINSTALL_TORCH)
+        return Finding("mps", "optional", f"not asked, torch is broken: {first_line(fault)}", REINSTALL_TORCH)
     return Finding("mps", "ok" if found else "optional", "Apple GPU" if found else "no Apple GPU that torch can use")
 
 

@@ -31,7 +31,7 @@ from hybridvideo.tasks.given import card_of, open_given, results_folder, weights
 from hybridvideo.tasks.pages import write_evaluation_page
 from hybridvideo.tasks.processes import honour_launcher
 from hybridvideo.tasks.tables import write_table
-from hybridvideo.text import shown
+from hybridvideo.text import encodable, shown
 
 LOCK = ".lock"
 
@@ -102,7 +102,7 @@ def default_name(source: str, views: EvalConfig, checkpoint: str | None, precisi
 def list_digest(manifest: Manifest) -> str:
     """SHA-256 of the videos of a list with their labels, and of the classes."""
     listed = repr((os.path.abspath(manifest.root), manifest.rows, manifest.labels))
-    return hashlib.sha256(listed.encode("utf-8", "backslashreplace")).hexdigest()
+    return hashlib.sha256(encodable(listed).encode()).hexdigest()
 
 
 @contextlib.contextmanager

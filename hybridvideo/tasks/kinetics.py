@@ -11,7 +11,7 @@ from hybridvideo.data.manifest.kinetics import Matched, match_files, official_cl
 from hybridvideo.data.manifest.lists import read_text
 from hybridvideo.errors import TooMuchBadData, UserError
 from hybridvideo.files import write_text, writing
-from hybridvideo.text import shown
+from hybridvideo.text import encodable, shown
 
 
 def prepare_kinetics(annotations: str, videos: str, out: str | None, max_bad: float = 1.0) -> int:
@@ -82,19 +82,13 @@ def findings(manifest: Manifest, matched: Matched, kept: Manifest) -> list[str]:
         ("whose names are not UTF-8, which cannot be listed", unreadable_names(matched)),
     ):
         if found:
-            lines.append(
-                f"{len(found)} {what}: {shortened([name.encode(errors='replace').decode() for name in found])}"
-            )
+            lines.append(f"{len(found)} {what}: {shortened(found)}")
     return lines + classes(kept)
 
 
 def unreadable_names(matched: Matched) -> list[str]:
-    """Names of files that are no text."""
-    return [name for name in (*matched.unlisted, *matched.other_times, *matched.copies) if not _is_text(name)]
-
-
-def _is_text(name: str) -> bool:
-    return not any("\udc80" <= letter <= "\udcff" for letter in name)
+    """Names of files that UTF-8 cannot hold."""
+    return [name for name in (*matched.unlisted, *matched.other_times, *matched.copies) if encodable(name) != name]
 
 
 def classes(kept: Manifest) -> list[str]:

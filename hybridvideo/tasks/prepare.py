@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import sys
 from collections import Counter
 from collections.abc import Generator, Iterator
@@ -38,14 +37,15 @@ from hybridvideo.data.manifest import Manifest, read_manifest, write_manifest
 from hybridvideo.data.reading import listed_file
 from hybridvideo.data.workers import Lost, each
 from hybridvideo.documents import load_json, read_bytes, read_json_object
+from hybridvideo.engine.preemption import stopping_at_once
 from hybridvideo.engine.progress import progress
-from hybridvideo.errors import Preempted, TooMuchBadData, UserError, VideoError
+from hybridvideo.errors import TooMuchBadData, UserError, VideoError
 from hybridvideo.files import append_line, locked, write_json, write_text, writing
 from hybridvideo.parsing import parsed, said
 from hybridvideo.report.environment import environment_facts
 from hybridvideo.tasks.kinetics import prepare_kinetics
 from hybridvideo.tasks.tables import write_table
-from hybridvideo.text import shown
+from hybridvideo.text import encodable, shown
 
 MANIFEST = "manifest.csv"
 KINETICS = "kinetics400"  # the source that stands for making its list
@@ -237,20 +237,18 @@ def make_copies(
     index = str(out / MANIFEST) + SUFFIX
     copies = [Copy(plan.source, str(out / plan.copy), recipe, index) for plan in waiting.values()]
     with contextlib.ExitStack() as stack:
+        stopped = f"stopped; what is done stays in {out}: the same command goes on"
+        stack.enter_context(stopping_at_once(stopped))  # at once, since each copy is complete or absent
         folders = {(out / plan.copy).parent for plan in waiting.values()}
         for folder in folders:
             make_folder(folder, out)
         stack.callback(_remove_asides, folders)
-        stack.enter_context(term_as_interrupt())
         advance = stack.enter_context(progress("prepare", len(wanted), done=len(wanted) - len(waiting)))
         made = stack.enter_context(contextlib.closing(_made(copies, workers, deadline)))
-        try:
-            for plan, result in zip(waiting.values(), made, strict=True):
-                done[plan.source] = Done(plan.source, plan.size, plan.changed, plan.copy, result)
-                append_line(ledger, json.dumps(asdict(done[plan.source])))
-                advance(1)
-        except KeyboardInterrupt:
-            raise Preempted(f"stopped; what is done stays in {out}: the same command goes on") from None
+        for plan, result in zip(waiting.values(), made, strict=True):
+            done[plan.source] = Done(plan.source, plan.size, plan.changed, plan.copy, result)
+            append_line(ledger, json.dumps(asdict(done[plan.source])))
+            advance(1)
     return done
 
 
@@ -295,16 +293,6 @@ def _as_done(line: bytes) -> Done | None:
         return None
 
 
-@contextlib.contextmanager
-def term_as_interrupt() -> Iterator[None]:
-    """SIGTERM stops like Ctrl-C: at once, since each copy is complete or absent."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 # ---- what is left behind
 
 
@@ -314,9 +302,9 @@ def write_results(
     """The list of the copies and the table of all originals."""
     rows = [
         {
-            "path": as_text(row.path),
-            "source": as_text(plan.source),
-            "copy": as_text(plan.copy) if result.status in KEPT else None,
+            "path": encodable(row.path),
+            "source": encodable(plan.source),
+            "copy": encodable(plan.copy) if result.status in KEPT else None,
             **asdict(result),
         }
         for row, plan, result in zip(manifest.rows, plans, made, strict=True)
@@ -325,11 +313,6 @@ def write_results(
     write_table(out / "prepare.parquet", rows, SCHEMA, facts)
     copies = tuple(replace(manifest.rows[index], path=plans[index].copy) for index in kept)
     write_manifest(Manifest(copies, manifest.labels, out), out / MANIFEST)
-
-
-def as_text(name: str) -> str:
-    """A file name that is no UTF-8 with its odd bytes spelled out."""
-    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def measure(plans: list[Planned], made: list[Made], out: Path) -> tuple[list[float], list[float]] | None:
@@ -351,7 +334,7 @@ def summary(
     partial = f", {counts['partial']} partial" if counts["partial"] else ""
     lines = [f"{there} of {len(made)} videos have a copy{partial}"]
     told = [
-        f"  {as_text(plan.source)}: {result.status}: {result.reason}"
+        f"  {encodable(plan.source)}: {result.status}: {result.reason}"
         for plan, result in zip(plans, made, strict=True)
         if result.status != "ok"
     ]

@@ -10,9 +10,7 @@ that one then starts N, hands them the signals it gets, and ends with the exit c
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
-import platform
 import signal
 import sys
 import threading
@@ -23,11 +21,10 @@ from types import FrameType
 
 import psutil
 
-from hybridvideo.engine.preemption import listen, restore
 from hybridvideo.errors import HybridVideoError
+from hybridvideo.signals import listen, restore, send_when_parent_ends
 
 OPTION = "--num_processes"
-PR_SET_PDEATHSIG = 1
 GRACE = 60.0  # seconds to finish a step and save, once the launcher is gone
 
 
@@ -43,13 +40,16 @@ def honour_launcher() -> None:
         end_with_launcher()
     if rank or not launched or sees_gpu():
         return
-    wanted = asked_processes(psutil.Process(os.getppid()).cmdline())
+    wanted = 1
+    with contextlib.suppress(psutil.Error):  # it is gone, or does not let itself be seen
+        wanted = asked_processes(psutil.Process(os.getppid()).cmdline())
     if wanted > 1:
         print(f"accelerate launch starts one process on a CPU; starting {wanted} with torchrun", file=sys.stderr)
         raise SystemExit(run_processes(wanted, ["-m", "hybridvideo", *sys.argv[1:]]))
 
 
 def sees_gpu() -> bool:
+    """Whether torch can use a GPU here."""
     import torch
 
     return torch.cuda.is_available()
@@ -61,7 +61,7 @@ def asked_processes(launcher: list[str]) -> int:
         option, _, value = word.partition("=")
         if option.replace("-", "_") == OPTION.replace("-", "_"):
             number = value or (launcher[i + 1] if i + 1 < len(launcher) else "")
-            return int(number) if number.isdigit() else 1
+            return int(number) if number.isdecimal() else 1
         if option == "-m" and launcher[i + 1 : i + 2] == ["hybridvideo"]:
             break  # what follows are our own options
     return 1
@@ -73,8 +73,7 @@ def asked_processes(launcher: list[str]) -> int:
 def end_with_launcher() -> None:
     """Ask this process to stop (SIGTERM: training saves) when its launcher goes; kill it if it then does not."""
     launcher = os.getppid()
-    if platform.system() == "Linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
+    send_when_parent_ends(signal.SIGTERM)
     threading.Thread(target=outlive, args=(launcher,), daemon=True).start()
 
 

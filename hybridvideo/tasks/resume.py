@@ -24,7 +24,7 @@ from hybridvideo.data.manifest import Manifest
 from hybridvideo.engine.checkpoint import LoopState, settle_run
 from hybridvideo.errors import HybridVideoError, UserError
 from hybridvideo.files import locked, replacing_file, write_json
-from hybridvideo.parsing import one_line, plain
+from hybridvideo.parsing import plain
 from hybridvideo.report.environment import environment_facts
 from hybridvideo.tasks.folders import (
     ENVIRONMENT,
@@ -34,6 +34,7 @@ from hybridvideo.tasks.folders import (
     write_run_config,
 )
 from hybridvideo.tasks.tables import printable
+from hybridvideo.text import one_line
 
 LOCK, LISTS = ".lock", "lists"
 

@@ -21,11 +21,11 @@ from hybridvideo.data.manifest import Manifest, read_manifest
 from hybridvideo.data.scan import ScanSettings, listed, scan
 from hybridvideo.errors import STATUSES, TooMuchBadData, UserError, nearest
 from hybridvideo.report.environment import environment_facts
-from hybridvideo.report.page import duration, percent
+from hybridvideo.report.page import percent
 from hybridvideo.report.scan import next_steps, scan_page
 from hybridvideo.tasks.bulk import STDOUT, Finished, Job, Work, page_beside, run_job, stream_job
 from hybridvideo.tasks.pages import last_part
-from hybridvideo.text import shown
+from hybridvideo.text import duration, shown
 
 __all__ = ["ScanSettings", "scan_corpus"]
 

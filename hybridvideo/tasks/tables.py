@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from hybridvideo.errors import UserError
 from hybridvideo.files import replacing_file, write_json
+from hybridvideo.text import encodable
 
 Rows = list[dict[str, Any]]
 
@@ -28,11 +29,7 @@ LONGEST_CELL = 1 << 30  # of a CSV: a long feature is one cell
 
 def printable(row: dict[str, Any]) -> dict[str, Any]:
     r"""The row with what is no Unicode in its texts, such as a file name in another encoding, as \udcXX."""
-    return {name: _escaped(cell) if isinstance(cell, str) else cell for name, cell in row.items()}
-
-
-def _escaped(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()
+    return {name: encodable(cell) if isinstance(cell, str) else cell for name, cell in row.items()}
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------

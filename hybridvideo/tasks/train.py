@@ -25,7 +25,7 @@ from hybridvideo.data.sampling import hash_seed
 from hybridvideo.data.transforms import TrainTransform
 from hybridvideo.engine.evaluate import evaluate
 from hybridvideo.engine.frozen import LARGEST_SHARED, can_be_kept, compute_frozen, shared_cache, using
-from hybridvideo.engine.parts import Data, Plan
+from hybridvideo.engine.plan import Data, Plan
 from hybridvideo.engine.preemption import stopping_at_once
 from hybridvideo.engine.train import train as train_loop
 from hybridvideo.errors import EnvironmentFault, TooMuchBadData, UserError, nearest

@@ -8,8 +8,7 @@ from typing import Any
 from hybridvideo.errors import UserError
 from hybridvideo.models import create_model
 from hybridvideo.models.contract import VideoModel
-from hybridvideo.parsing import one_line
-from hybridvideo.text import shown
+from hybridvideo.text import one_line, shown
 
 # What networks, and the libraries they are made of, raise at sizes and values that nobody has meant.
 UNMEANT = (

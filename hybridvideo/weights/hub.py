@@ -13,7 +13,7 @@ import torch
 
 from hybridvideo.config import ClipConfig, EvalConfig, Normalisation
 from hybridvideo.errors import EnvironmentFault, UserError, nearest
-from hybridvideo.parsing import one_line
+from hybridvideo.text import one_line
 from hybridvideo.weights.sources import HF_CONFIG, HUGGING_FACE, TORCHVISION, Facts, Source, open_folder
 
 # Configuration and tensors. Nothing else of a repository is fetched, so there is no code to run.

@@ -13,8 +13,8 @@ from typing import Any
 from hybridvideo.config import Normalisation
 from hybridvideo.documents import read_json_object
 from hybridvideo.errors import UserError
-from hybridvideo.parsing import is_whole, one_line, parsed
-from hybridvideo.text import shown
+from hybridvideo.parsing import is_whole, parsed
+from hybridvideo.text import one_line, shown
 from hybridvideo.weights.sources import HF_CONFIG, Facts
 
 PROCESSORS = ("preprocessor_config.json", "video_preprocessor_config.json")

@@ -14,7 +14,8 @@ from hybridvideo.errors import UserError
 from hybridvideo.models import MODELS
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.models.variants import Variant
-from hybridvideo.parsing import one_line, plain
+from hybridvideo.parsing import plain
+from hybridvideo.text import one_line
 from hybridvideo.weights.layouts import LAYOUTS
 from hybridvideo.weights.layouts.layout import Layout, State
 

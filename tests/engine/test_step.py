@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hybridvideo.engine import step as one_step
 from hybridvideo.engine import train as loop
-from hybridvideo.engine.parts import Parts
+from hybridvideo.engine.plan import Parts
 from hybridvideo.tasks import train as task
 from tests.engine.runs import lines, run, settings, still, weights
 

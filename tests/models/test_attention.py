@@ -93,10 +93,10 @@ def test_the_cached_bias_follows_a_change_of_the_table() -> None:
     with torch.inference_mode():
         before = layer(x)
         assert layer(x) is not before and torch.equal(layer(x), before)
-    first = layer.kept.entry
+    first = layer.cached.entry
     with torch.no_grad():
         layer(x)
-        assert layer.kept.entry is first
+        assert layer.cached.entry is first
         layer.bias_table.normal_()
         assert not torch.allclose(layer(x), before)
 

@@ -27,8 +27,8 @@ def test_it_is_torchs_linear_layer_in_both_precisions() -> None:
 def test_weights_are_cast_once_and_again_when_they_change() -> None:
     layer, x = Linear(6, 4), torch.randn(5, 6)
     before = mixed(layer, x)
-    kept = layer.kept.entry
-    assert kept is not None and torch.equal(mixed(layer, x), before) and layer.kept.entry is kept
+    kept = layer.cached.entry
+    assert kept is not None and torch.equal(mixed(layer, x), before) and layer.cached.entry is kept
     with torch.no_grad():
         layer.weight.mul_(2)
     assert not torch.equal(mixed(layer, x), before)
@@ -39,8 +39,8 @@ def test_weights_are_cast_once_and_again_when_they_change() -> None:
 def test_nothing_is_kept_in_training_nor_in_copies() -> None:
     layer, x = Linear(6, 4), torch.randn(5, 6)
     mixed(layer, x)
-    assert copy.deepcopy(layer).kept.entry is None
-    assert layer.train().kept.entry is None
+    assert copy.deepcopy(layer).cached.entry is None
+    assert layer.train().cached.entry is None
     with torch.autocast("cpu", torch.bfloat16):
         layer(x).float().sum().backward()
-    assert layer.kept.entry is None and layer.weight.grad is not None
+    assert layer.cached.entry is None and layer.weight.grad is not None

@@ -12,7 +12,6 @@ from hybridvideo.report.page import (
     THEME,
     Section,
     card,
-    duration,
     facts,
     figure,
     folded,
@@ -27,6 +26,7 @@ from hybridvideo.report.page import (
     write_page,
 )
 from hybridvideo.report.plots import Line, curves
+from hybridvideo.text import duration
 from tests.report.examples import Page
 
 EVIL = """<script>alert(1)</script>"><img src=x onerror="y">'&"""

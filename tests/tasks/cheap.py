@@ -19,7 +19,7 @@ import pyarrow as pa
 from hybridvideo.data.manifest import Manifest, read_manifest
 from hybridvideo.errors import HybridVideoError
 from hybridvideo.tasks.bulk import Finished, run_job
-from hybridvideo.tasks.work import Job, Work
+from hybridvideo.tasks.job import Job, Work
 
 SCHEMA = pa.schema(
     [("path", pa.string()), ("status", pa.string()), ("reason", pa.string()), ("content", pa.string()),

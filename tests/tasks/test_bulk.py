@@ -12,8 +12,8 @@ import pytest
 from hybridvideo.engine.preemption import StopRequest
 from hybridvideo.errors import EnvironmentFault, Preempted, TooMuchBadData, UserError
 from hybridvideo.tasks import bulk
+from hybridvideo.tasks.job import Work
 from hybridvideo.tasks.tables import read_rows
-from hybridvideo.tasks.work import Work
 from tests.tasks.cheap import SCHEMA, lines, run, write_texts
 
 TABLES = ("out.parquet", "out.csv", "out.jsonl")

@@ -16,8 +16,9 @@ import psutil
 import pytest
 
 from hybridvideo import cli
-from hybridvideo.engine.preemption import SIGNALS, StopRequest, stopping_at_once
+from hybridvideo.engine.preemption import StopRequest, stopping_at_once
 from hybridvideo.errors import Preempted
+from hybridvideo.signals import STOPPING
 from tests.tasks.test_processes import ENVIRONMENT, write_config
 
 
@@ -130,7 +131,7 @@ def test_a_second_training_in_the_folder_is_refused(start: Callable[..., Started
     assert run.main.wait(60) == 75, run.said()
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("number", STOPPING)
 def test_every_signal_of_a_scheduler_is_a_request(number: signal.Signals) -> None:
     with StopRequest() as stop:
         os.kill(os.getpid(), number)

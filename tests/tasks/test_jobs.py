@@ -19,7 +19,7 @@ from hybridvideo.config import EvalConfig
 from hybridvideo.data.manifest import read_manifest
 from hybridvideo.engine.evaluate import evaluate
 from hybridvideo.engine.preemption import StopRequest
-from hybridvideo.tasks.work import Work
+from hybridvideo.tasks.job import Work
 from tests.engine.runs import run, settings
 from tests.videos import write_video
 

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 
 from hybridvideo.config import ClipConfig, EvalConfig, FrameConfig, Preprocessing
 from hybridvideo.errors import EnvironmentFault, UserError
-from hybridvideo.folders import replacing, settle
+from hybridvideo.folders import replacing_folder, settle
 from hybridvideo.models import create_model
 from hybridvideo.models.checkpoint import ModelCard, write_checkpoint
 from hybridvideo.models.hybrid import Hybrid
@@ -39,7 +39,7 @@ def saved(folder: Path, model: Hybrid) -> Path:
     labels = tuple(f"class {i}" for i in range(model.num_classes))
     preprocessing = Preprocessing(ClipConfig(4, interval=0.5), FrameConfig(32, 32), model.normalisation)
     card = ModelCard("hybrid", labels, model.settings(), preprocessing, EvalConfig(clips=3))
-    with replacing(folder) as new:
+    with replacing_folder(folder) as new:
         write_checkpoint(new, model.state_dict(), card)
     return folder
 
@@ -93,7 +93,7 @@ def test_a_kill_at_any_step_leaves_the_old_or_the_new_checkpoint(tmp_path: Path)
 
 
 def write(folder: Path, text: str) -> None:
-    with replacing(folder) as new:
+    with replacing_folder(folder) as new:
         (new / "model.json").write_text(text)
         (new / "file").write_text(text)
 
@@ -101,7 +101,7 @@ def write(folder: Path, text: str) -> None:
 def test_a_failed_write_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     folder = tmp_path / "last"
     write(folder, "old")
-    with pytest.raises(EnvironmentFault, match=r"cannot write .*last: no space"), replacing(folder) as new:
+    with pytest.raises(EnvironmentFault, match=r"cannot write .*last: no space"), replacing_folder(folder) as new:
         (new / "half").write_text("half")
         raise OSError("no space")
     assert (folder / "file").read_text() == "old" and {path.name for path in tmp_path.iterdir()} == {"last"}

@@ -19,7 +19,7 @@ import numpy as np
 from decord._ffi.base import DECORDLimitReachedError
 
 from hybridvideo.data.decode.frames import ByteArray, Shot
-from hybridvideo.data.decode.indexed import MEAN_BOUND, IndexedBackend, Unfit, one_line
+from hybridvideo.data.decode.indexed import MEAN_BOUND, IndexedBackend, Unfit, complaint
 
 FAULTS = (
     decord.DECORDError,
@@ -58,7 +58,7 @@ class DecordBackend(IndexedBackend):
         try:
             reader = decord.VideoReader(self.path, ctx=decord.cpu(0), num_threads=1, fault_tol=NO_SUBSTITUTES)
         except FAULTS as error:
-            raise Unfit(f"decord cannot open the file: {one_line(error)}") from None
+            raise Unfit(f"decord cannot open the file: {complaint(error)}") from None
         self._place = 0  # of the frame that comes next
         return reader
 
@@ -102,14 +102,14 @@ class DecordBackend(IndexedBackend):
         try:
             self._reader.seek_accurate(key)
         except FAULTS as error:
-            raise Unfit(f"decord does not reach frame {key}: {one_line(error)}") from None
+            raise Unfit(f"decord does not reach frame {key}: {complaint(error)}") from None
         self._place = key
 
     def _next(self) -> Any:
         try:
             frame = self._reader.next()
         except FAULTS as error:
-            raise Unfit(f"decord gives no frame {self._place}: {one_line(error)}") from None
+            raise Unfit(f"decord gives no frame {self._place}: {complaint(error)}") from None
         self._place += 1
         return frame
 

@@ -168,7 +168,7 @@ class IndexedBackend(ABC):
         return "read this file with backend='auto'"
 
 
-def one_line(error: BaseException) -> str:
+def complaint(error: BaseException) -> str:
     """What a library complains of, without where in its source, and without what else it advises."""
     text = str(error).rsplit("Check failed: ", 1)[-1].strip() or type(error).__name__
     return re.sub(r"^\[[\d:]+\] \S+ (\[.*?\])?|^.*\.cpp:\d+, ", "", text).splitlines()[0][:120]

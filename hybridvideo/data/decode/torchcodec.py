@@ -14,7 +14,7 @@ import torchcodec._core as core  # for get_next_frame: reading on is not part of
 from torchcodec.decoders import VideoDecoder
 
 from hybridvideo.data.decode.frames import ByteArray
-from hybridvideo.data.decode.indexed import IndexedBackend, Unfit, one_line
+from hybridvideo.data.decode.indexed import IndexedBackend, Unfit, complaint
 from hybridvideo.errors import EnvironmentFault
 
 FAULTS = (RuntimeError, ValueError, IndexError, AttributeError, TypeError)
@@ -44,7 +44,7 @@ class TorchcodecBackend(IndexedBackend):
         except FAULTS as error:
             if NOT_LOADED in str(error):
                 raise EnvironmentFault(NEXT_STEP) from None
-            raise Unfit(f"torchcodec cannot open the file: {one_line(error)}") from None
+            raise Unfit(f"torchcodec cannot open the file: {complaint(error)}") from None
         self._place = 0  # of the frame that comes next
 
     def _release(self) -> None:
@@ -67,7 +67,7 @@ class TorchcodecBackend(IndexedBackend):
             else:
                 batch = self._decoder.get_frames_played_at(moments)
         except FAULTS as error:
-            raise Unfit(f"torchcodec gives no frame at {moments[0]:g} s: {one_line(error)}") from None
+            raise Unfit(f"torchcodec gives no frame at {moments[0]:g} s: {complaint(error)}") from None
         for moment, seconds, image_HWC in zip(moments, batch.pts_seconds.tolist(), batch.data, strict=True):
             if abs(seconds - moment) > self._tick / 2:
                 raise Unfit(f"torchcodec gives the frame of {seconds:.4f} s for the one of {moment:.4f} s")
@@ -88,7 +88,7 @@ class TorchcodecBackend(IndexedBackend):
         try:
             image_HWC, _, _ = core.get_next_frame(self._decoder._decoder)
         except FAULTS as error:
-            raise Unfit(f"torchcodec gives no frame {self._place}: {one_line(error)}") from None
+            raise Unfit(f"torchcodec gives no frame {self._place}: {complaint(error)}") from None
         self._place += 1
         image: ByteArray = image_HWC.numpy()
         return image

@@ -10,7 +10,6 @@ from __future__ import annotations
 import random
 import resource
 from collections import Counter
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +19,7 @@ import torch
 from hybridvideo.data.decode import Framing, VideoReader
 from hybridvideo.data.workers import each
 from hybridvideo.errors import STATUSES, VideoError
+from tests.data.decode.mutations import ANYWHERE
 
 FILES = (
     "mmaction2_tests/test.avi",  # MPEG-4 with gaps in time
@@ -34,62 +34,6 @@ MEMORY = 1536 * 2**20  # bytes of address space beyond what the process has at f
 MOST_BYTES = 300_000  # longer files are cut to this
 
 
-def flip(data: bytearray, draw: random.Random) -> None:
-    """Some bits anywhere."""
-    for _ in range(draw.choice((1, 4, 32, 256))):
-        data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
-
-
-def flip_head(data: bytearray, draw: random.Random) -> None:
-    """Bytes of the header, where sizes, counts and times stand."""
-    for _ in range(draw.choice((1, 2, 8))):
-        data[draw.randrange(min(len(data), 1024))] = draw.choice((0, 1, 0x7F, 0x80, 0xFF, draw.randrange(256)))
-
-
-def flip_tail(data: bytearray, draw: random.Random) -> None:
-    """Bytes of the end, where many MP4 files have their index."""
-    for _ in range(draw.choice((1, 2, 8))):
-        data[-1 - draw.randrange(min(len(data), 4096))] = draw.randrange(256)
-
-
-def cut_off(data: bytearray, draw: random.Random) -> None:
-    del data[draw.randrange(len(data)) :]
-
-
-def hole(data: bytearray, draw: random.Random) -> None:
-    """A run of zeros or noise."""
-    start, length = draw.randrange(len(data)), draw.choice((16, 512, 4096, 40_000))
-    length = min(length, len(data) - start)
-    data[start : start + length] = bytes(length) if draw.random() < 0.5 else draw.randbytes(length)
-
-
-def shift(data: bytearray, draw: random.Random) -> None:
-    """Bytes lost or slipped in, so that all behind them is elsewhere than the header says."""
-    place = draw.randrange(len(data))
-    if draw.random() < 0.5:
-        del data[place : place + draw.choice((1, 7, 188, 5000))]
-    else:
-        data[place:place] = draw.randbytes(draw.choice((1, 7, 188, 5000)))
-
-
-def swap(data: bytearray, draw: random.Random) -> None:
-    """Two blocks in each other's place."""
-    size = draw.choice((64, 1024, 8192))
-    first, second = (draw.randrange(max(1, len(data) - size)) for _ in range(2))
-    data[first : first + size], data[second : second + size] = data[second : second + size], data[first : first + size]
-
-
-def lie(data: bytearray, draw: random.Random) -> None:
-    """A huge or absurd number in four bytes of the first or last part."""
-    near = min(len(data) - 4, 2048)
-    place = draw.choice((draw.randrange(near), len(data) - 4 - draw.randrange(near)))
-    data[place : place + 4] = draw.choice((b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\0\0\0", b"\0\0\0\1"))
-
-
-MUTATIONS: tuple[Callable[[bytearray, random.Random], None], ...] = (
-    flip, flip_head, flip_tail, cut_off, hole, shift, swap, lie,
-)  # fmt: skip
-
 Outcome = tuple[str, str, int]  # status, reason, frames
 
 
@@ -99,7 +43,7 @@ def read(seed: int, folder: Path, sources: list[Path]) -> Outcome:
     source = draw.choice(sources)
     data = bytearray(source.read_bytes()[:MOST_BYTES])
     for _ in range(draw.choice((1, 1, 2, 3))):
-        draw.choice(MUTATIONS)(data, draw)
+        draw.choice(ANYWHERE)(data, draw)
     path = folder / f"{seed}{source.suffix}"
     path.write_bytes(data)
     limit_memory()

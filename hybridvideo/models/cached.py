@@ -26,7 +26,7 @@ class Entry(NamedTuple):
         return all(known() is source for known, source in zip(self.sources, sources, strict=True))
 
 
-class Kept(nn.Module, Generic[T]):
+class Cached(nn.Module, Generic[T]):
     """One result, made again when a parameter that it depends on has changed. A submodule without state of its own.
 
     Nothing is kept where a gradient is wanted of the sources, in a compiled graph, or of inference tensors, whose
@@ -53,12 +53,12 @@ class Kept(nn.Module, Generic[T]):
         kept: T = entry.value
         return kept
 
-    def train(self, mode: bool = True) -> Kept[T]:
+    def train(self, mode: bool = True) -> Cached[T]:
         """Training should not pay for the memory."""
         self.entry = None
         return super().train(mode)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Kept[T]:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Cached[T]:
         self.entry = None  # a moved parameter may come to lie where another one lay
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self

@@ -1,4 +1,4 @@
-"""What a training run is made of (settings) and what it works with."""
+"""What a training run is to do (its plan, settings only), and the parts it works with."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hybridvideo.models.kept import Kept
+from hybridvideo.models.cached import Cached
 
 
 class Doubled(nn.Module):
@@ -18,11 +18,11 @@ class Doubled(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.vector = nn.Parameter(torch.ones(3))
-        self.kept = Kept[Tensor]()
+        self.cached = Cached[Tensor]()
         self.made = 0
 
     def forward(self) -> Tensor:
-        return self.kept.get((self.vector,), self.make)
+        return self.cached.get((self.vector,), self.make)
 
     def make(self) -> Tensor:
         self.made += 1
@@ -56,7 +56,7 @@ def test_it_is_made_once_and_again_when_its_source_changes(layer: Doubled) -> No
 def test_it_goes_with_a_change_of_mode_or_place_and_into_no_copy(layer: Doubled, way: object) -> None:
     layer()
     other = way(layer)  # type: ignore[operator]
-    assert other.kept.entry is None and "kept" not in " ".join(other.state_dict())
+    assert other.cached.entry is None and "cached" not in " ".join(other.state_dict())
 
 
 def test_under_gradients_it_is_part_of_the_graph(layer: Doubled) -> None:
@@ -72,7 +72,7 @@ def test_of_inference_tensors_nothing_is_kept() -> None:
         layer = Doubled()
         assert layer.vector.is_inference() and layer() is not layer()
     with torch.no_grad():
-        assert layer() is not layer() and layer.kept.entry is None
+        assert layer() is not layer() and layer.cached.entry is None
 
 
 def test_what_was_kept_under_inference_mode_enters_a_later_graph(layer: Doubled) -> None:

@@ -1,0 +1,36 @@
+"""Signals: which of them ask a process to stop, who listens to them, and the one that comes when a parent ends.
+
+SIGINT    Ctrl-C                          SIGHUP               the terminal went (not under nohup, which ignores it)
+SIGTERM   schedulers, `kill`, launchers   SIGUSR1, SIGUSR2     schedulers' warning before a time limit
+"""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import signal
+from typing import Any
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+def listen(handler: Any) -> dict[signal.Signals, Any]:
+    """Have `handler` called for the signals; gives what was there. One that is ignored (nohup) stays ignored."""
+    heard = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in heard}
+
+
+def restore(before: dict[signal.Signals, Any]) -> None:
+    """Undo `listen`."""
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def send_when_parent_ends(number: signal.Signals) -> None:
+    """Have the kernel send this process a signal when its parent ends, whatever it is doing then; on Linux only.
+
+    A parent that has ended before is not noticed: compare `os.getppid()` afterwards.
+    """
+    if platform.system() == "Linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(number))
