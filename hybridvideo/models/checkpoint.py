@@ -60,7 +60,7 @@ class ModelCard:
 
 
 def write_checkpoint(folder: Path, state: dict[str, Tensor], card: ModelCard) -> None:
-    """Weights and card into an existing folder; wrap in `folders.replacing_folder` to make the folder whole or absent."""
+    """Weights and card into an existing folder; inside `folders.replacing_folder` they are whole or absent."""
     write_tensors(folder / WEIGHTS, state)
     with writing(folder):
         (folder / CARD).write_text(json.dumps(asdict(card), indent=1))
