@@ -143,7 +143,9 @@ class Workers:
     ) -> None:
         if not deadline > 0:
             raise UserError(f"a deadline of {deadline} seconds; give a number above 0")
-        assert workers > 0 and depth > 0, (workers, depth)
+        if workers < 1:
+            raise UserError(f"workers is {workers}; give 0 or more")
+        assert depth > 0, depth
         self.work, self.count, self.deadline, self.depth = work, workers, deadline, depth
         self.window = window or workers * depth
         self.lost: dict[Hashable, Lost] = {}

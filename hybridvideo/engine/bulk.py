@@ -46,6 +46,8 @@ def classify(
         `label`, `score` (0 to 1), `topk_labels` and `topk_scores` (best first); label and score are None where
         nothing was read.
     """
+    if top_k < 1:
+        raise UserError(f"top_k is {top_k}; give 1 or more")
     manifest = as_manifest(paths)
     chosen = views or default_views(model)
     names = model.labels or tuple(str(i) for i in range(model.num_classes))

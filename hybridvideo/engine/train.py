@@ -60,7 +60,8 @@ def train(
                 if stopping or (every and state.step % every == 0):
                     save(parts, state, plan, folder)
                 if stopping:
-                    raise Preempted(f"stopped at epoch {state.epoch}, step {state.step}; saved, --resume goes on")
+                    where = f"epoch {state.epoch + 1}, after step {state.step}"
+                    raise Preempted(f"stopped in {where}; saved, --resume goes on")
             end_epoch(parts, state, plan, folder, pace)
     if state.skipped:
         parts.log.say(f"{state.skipped} of {state.step} steps were left out; metrics.jsonl says which and why")

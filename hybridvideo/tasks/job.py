@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from hybridvideo.data.workers import DEADLINE
 from hybridvideo.engine.multiview import Precision
+from hybridvideo.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,10 @@ class Job:
     quarantine: str | None = None
     join: bool = False
     overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_bad <= 1:
+            raise UserError(f"max_bad is {self.max_bad}; give a share from 0 to 1")
 
 
 @dataclass(frozen=True)

@@ -58,8 +58,8 @@ def job_summary(finished: Finished) -> dict[str, object]:
     """What a bulk job did, for the page; the speed is that of the inputs done in this call."""
     notes = finished.provenance
     inputs = len({row["index"] for row in finished.rows})
-    earlier = {"of these done in this call": finished.inputs} if finished.inputs < inputs else {}
-    speed = {"videos per second": finished.videos_per_second} if finished.inputs else {}
+    earlier = {"inputs done in this call": finished.inputs} if finished.inputs < inputs else {}
+    speed = {"videos per second": round(finished.videos_per_second, 1)} if finished.inputs else {}
     return {
         "inputs": inputs, "unreadable": finished.failed, **earlier, **speed, "model": notes["model"],
         "checkpoint": notes["checkpoint"], "source": notes["source"],

@@ -51,6 +51,15 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
     return pq.read_table(path).to_pylist()
 
 
+@pytest.mark.parametrize("option", [("--workers", -1), ("--top_k", 0), ("--max_bad", 5), ("--deadline", 0)])
+def test_a_number_that_cannot_be_is_said_in_one_line(
+    trained: Path, mixed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: tuple[str, float]
+) -> None:
+    assert call("predict", trained, mixed, "--out", tmp_path / "out.csv", *option) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("error: ") and "; give " in said
+
+
 def test_every_input_is_a_row_with_its_class_or_its_reason(trained: Path, mixed: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.parquet"
     assert call("predict", trained, mixed, "--out", out, "--top_k", 3) == 0
