@@ -12,13 +12,12 @@ import sys
 from collections.abc import Callable
 from typing import Any, Literal
 
-from hybridvideo.config import AugmentConfig, ClipConfig, EvaluateData, FrameConfig, TrainRun, Views
+from hybridvideo.config import AugmentConfig, ClipConfig, EvaluateData, FrameConfig, Precision, TrainRun, Views
 from hybridvideo.errors import HybridVideoError, Preempted, UserError, nearest
 from hybridvideo.options import Spelling, parse_options
 from hybridvideo.text import one_line, shown
 
 PROGRAM = "hybridvideo"
-Precision = Literal["fp32", "bf16", "fp16"]
 
 
 def demo(out: str = "runs/demo", seed: int = 0, seeds: int = 1) -> int:

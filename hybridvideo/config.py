@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from hybridvideo.errors import UserError
 
+Precision = Literal["fp32", "bf16", "fp16"]  # of a forward pass; the lower ones by autocast
 Tracker = Literal[
     "all", "aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb"
 ]  # of Accelerate
@@ -292,7 +293,7 @@ class TrainConfig:
     """Clips in one forward pass, summed over all processes."""
     accumulate: int = 1
     """Forward passes per optimizer step."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Precision = "fp32"
     checkpoint_every: int = 0
     """Also save `last` every so many optimizer steps; 0: after each epoch only."""
     keep: Literal["last", "best"] = "last"

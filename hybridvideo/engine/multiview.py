@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from hybridvideo.config import Normalisation
+from hybridvideo.config import Precision as Precision
 from hybridvideo.data.loader import device_batches, normalise
 from hybridvideo.data.views import views_of
 
-Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
