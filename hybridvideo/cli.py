@@ -289,7 +289,7 @@ def bench(
     """Measure on your own videos what a training clip costs, stage by stage, and whether a model would have to wait.
 
     Args:
-        subject: loader.
+        subject: what is measured: loader.
         source: a folder of videos, a list of any kind, or a video.
         clip: the clips that are read.
         frame: their size.

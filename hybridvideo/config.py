@@ -48,7 +48,9 @@ class FrameConfig:
     """The size of a model's frames, and how a video's frame is brought to it."""
 
     height: int = 224
+    """Rows of a model's frame ..."""
     width: int = 224
+    """... and columns."""
     fit: Literal["crop", "stretch"] = "crop"
     """crop: scale the short side, cut (height, width) out. stretch: scale the whole frame to (height, width)."""
     short_side: int | None = None
@@ -255,6 +257,7 @@ class ModelConfig:
     """A model by name, with changes to its named variant (`hybridvideo models` lists the names)."""
 
     name: str = "hybrid_micro"
+    """One of `hybridvideo models`."""
     changes: dict[str, Any] = field(default_factory=dict)
     """Changed settings of the variant; for hybrids the fields of HybridConfig, such as `stages` or `drop_path`."""
     weights: str | None = None
@@ -273,13 +276,17 @@ class OptimConfig:
     stem_lr_scale: float = 1.0
     """Learning rate of the stem, as a share of `lr`."""
     weight_decay: float = 0.05
+    """Decoupled, of matrices and kernels; norms, biases and what the model names do not decay."""
     betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of AdamW's averages of the gradient and of its square."""
     warmup_epochs: float = 1.0
+    """Epochs, or part of one, in which the rate grows linearly from 0."""
     final_lr: float = 0.01
     """Last learning rate as a share of `lr`."""
     clip_norm: float | None = 1.0
     """Largest gradient norm; null turns clipping off."""
     label_smoothing: float = 0.0
+    """Share of each target that is spread evenly over all classes."""
     ema: float = 0.0
     """Decay of the moving average of the weights, which is then what is evaluated and saved; 0 turns it off."""
 
@@ -289,11 +296,13 @@ class TrainConfig:
     """The loop."""
 
     epochs: int = 10
+    """Passes over the training list."""
     batch_size: int = 16
     """Clips in one forward pass, summed over all processes."""
     accumulate: int = 1
     """Forward passes per optimizer step."""
     precision: Precision = "fp32"
+    """fp16 needs a GPU; bf16 trains on a CPU too."""
     checkpoint_every: int = 0
     """Also save `last` every so many optimizer steps; 0: after each epoch only."""
     keep: Literal["last", "best"] = "last"
@@ -316,7 +325,9 @@ class EvalConfig:
     """Views of a video: `clips` in time by `crops` in space, scores averaged."""
 
     clips: int = 4
+    """Clips of a video, evenly spread in time."""
     crops: Literal[1, 3] = 1
+    """Crops of each clip: the centre, or three along the longer side."""
     batch_size: int = 16
     """Views in one forward pass of one process."""
     average: Literal["softmax", "logits"] = "softmax"
@@ -358,6 +369,7 @@ class EvaluateData:
     root: str | None = None
     """Folder that relative paths start from; default: the folder of the list."""
     workers: int = 2
+    """Decoding processes; 0 decodes in the main process."""
     deadline: float = 120.0
     """Seconds that reading one video may take. A decoder that hangs longer or dies, twice, makes it unreadable."""
     quarantine: str | None = None
@@ -371,9 +383,13 @@ class Views:
     """Views of a video, where they differ from those the model came with."""
 
     clips: int | None = None
+    """Clips of a video, evenly spread in time."""
     crops: Literal[1, 3] | None = None
+    """Crops of each clip: the centre, or three along the longer side."""
     batch_size: int | None = None
+    """Views in one forward pass."""
     average: Literal["softmax", "logits"] | None = None
+    """What is averaged over the views of a video."""
 
     def over(self, default: EvalConfig) -> EvalConfig:
         """The default with what is set here on top."""

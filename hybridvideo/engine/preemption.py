@@ -38,7 +38,7 @@ class StopRequest:
             return
         self.requested = True
         if os.environ.get("RANK", "0") == "0":
-            print("\nstopping after this step; the run will be saved (Ctrl-C again: at once, unsaved)", file=sys.stderr)
+            print("\nstopping as soon as what is at work is saved (again: at once, unsaved)", file=sys.stderr)
 
     def anywhere(self, accelerator: Accelerator) -> bool:
         """Whether any process was asked to stop; all processes must call this together."""
