@@ -90,6 +90,7 @@ class Cursor:
         self._sent = 0  # number of the next packet
         self._whole_from = self._intact = 0  # the first frames that come whole from where decoding began; from here
         self._landed = -1  # the frame of the key packet that decoding began at, until it has come
+        self._heard = 0  # complaints of the decoder before this run, or of what does not matter
         self._pending: deque[tuple[int, VideoFrame]] = deque()
         self._last: tuple[int, VideoFrame] | None = None
         self._incoming: Iterator[VideoPacket] = iter(())
@@ -152,11 +153,14 @@ class Cursor:
             run = run[1:]
             if not run:
                 return
+        self._heard = complaints()
         self._go_to(run[0])
         self._wanted = frozenset(self.index.packets_N[index] for index in run)
         self._final = None if self._streams or self.by_decoding or self.tolerant else max(self._wanted)
         for index in run:
             frame = self._await(index)
+            if index == run[-1]:
+                self._listen()
             self._intact, self._reached = index + 1, index
             self._last = (index, frame)
             yield frame
@@ -303,15 +307,15 @@ class Cursor:
         if packet.size and not self.index.holds(number, packet.pos, packet.size):
             raise Missed(f"packet {number} is another than when the file was read in one pass")
         place = self.index.frame_of.get(number, -1)
-        heard = complaints()
         try:
             frames = self._decode(packet, skip=self._droppable(number, place, target))
         except FAULTS as error:
             if self._matters(packet, place):
                 raise Missed(f"packet {number} does not decode: {words(error)}") from None
+            self._heard = complaints()
             return True
-        if complaints() != heard and self._leans and self._matters(packet, place):
-            raise Missed(f"the decoder complains of packet {number}")
+        if place < self._whole_from and not self._matters(packet, place):
+            self._heard = complaints()
         for frame in frames:
             found = self.index.frame_of.get(_number(frame), -1)
             if found < self._whole_from:
@@ -328,6 +332,11 @@ class Cursor:
         if found != self._landed or not (frame.key_frame or frame.pict_type == PictureType.NONE):
             raise Missed(f"decoding cannot start at frame {self._landed}, though the file says so")
         self._landed = -1
+
+    def _listen(self) -> None:
+        """Whether the decoder has complained, asked once a run: code between packets costs more than it seems."""
+        if complaints() != self._heard and self._leans and not self.tolerant:
+            raise Missed("the decoder complains")
 
     def _matters(self, packet: VideoPacket, place: int) -> bool:
         """Whether a complaint is news: not of frames that lean on what lies before the key packet (open GOP)."""
@@ -369,14 +378,15 @@ class Cursor:
 
 
 def _note(packets: Packets, packet: VideoPacket, vp8: bool) -> None:
-    number = len(packets)
+    number, size = len(packets), packet.size
     if number >= guard.MAX_PACKETS:
         raise VideoError("refused", f"more than {guard.MAX_PACKETS:,} packets")
-    packets.prints.append(fingerprint(packet.pos, packet.size))
+    packets.prints.append(fingerprint(packet.pos, size))
     packets.pts.append(packet.pts)
     packets.dts.append(packet.dts)
     packets.durations.append(packet.duration or 0)
-    packets.smallest = min(packets.smallest, packet.size)
+    if size < packets.smallest:
+        packets.smallest = size
     packets.cut += packet.is_corrupt
     if packet.is_keyframe:
         packets.keys.append(number)

@@ -7,8 +7,9 @@ the stream's time base. S packets, N frames, K key packets.
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
@@ -20,7 +21,6 @@ import numpy.typing as npt
 from hybridvideo.data.decode.frames import FloatArray
 
 IntArray = npt.NDArray[np.int64]
-PrintArray = npt.NDArray[np.uint16]
 
 
 @dataclass
@@ -81,13 +81,13 @@ class FrameIndex:
         ticks_N: Sequence[int] | IntArray,
         keys: Sequence[Key],
         by_time: bool,
-        prints_S: Sequence[int] | PrintArray = (),
+        prints_S: Iterable[int] = (),
     ) -> None:
         self.packets_N = list(packets_N)
         self.ticks_N: IntArray = np.asarray(ticks_N, dtype=np.int64)
         self.frame_of = {packet: frame for frame, packet in enumerate(self.packets_N)}
         self.by_time = by_time
-        self.prints_S: PrintArray = np.asarray(prints_S, dtype=np.uint16)
+        self.prints_S = prints_S if isinstance(prints_S, array) else array("H", prints_S)
         self.keys = list(keys)
         self._key_packets = [key.packet for key in self.keys]
 
@@ -123,7 +123,7 @@ class FrameIndex:
 
     def holds(self, number: int, place: int | None, size: int) -> bool:
         """Whether the packet of this number is the one that lies there."""
-        return number < len(self.prints_S) and int(self.prints_S[number]) == fingerprint(place, size)
+        return number < len(self.prints_S) and self.prints_S[number] == fingerprint(place, size)
 
     def seconds(self, time_base: Fraction) -> FloatArray:
         ticks = (self.ticks_N - self.ticks_N[0]).astype(np.float64)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import random
+import resource
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,6 +165,29 @@ def through(path: Path) -> Answer:
                 if error.status != "partial":
                     raise
     raise AssertionError("a file that says partial each time it is asked")
+
+
+def tried(seed: int, folder: Path, files: Sequence[Path], only: str = "") -> tuple[str, str, list[str]]:
+    """Source, status and disagreements of one damaged file, which is all the seed's."""
+    draw = random.Random(seed)
+    source = draw.choice([path for path in files if only in path.name])
+    path = folder / f"{seed}-{source.name}"
+    try:
+        if not damaged(source, path, draw):
+            return source.name, "not made", []
+        return source.name, *disagreements(path, draw)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def tried_within(memory: int, seed: int, **how: Any) -> tuple[str, str, list[str], float]:
+    """The same by a process that gets no more than these bytes of address space beside what it has, and its seconds."""
+    if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + memory
+        resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+    began = time.monotonic()
+    return *tried(seed, **how), time.monotonic() - began
 
 
 def disagreements(path: Path, draw: random.Random) -> tuple[str, list[str]]:
