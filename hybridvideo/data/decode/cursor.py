@@ -80,7 +80,9 @@ class Cursor:
         self.index = FrameIndex([], [], [], by_time=True)
         self.exact = True
         self.by_decoding = False  # the index is: a packet need not hold one frame, so that all are given to the decoder
-        self.tolerant = False  # True once complaints are no news: then all is decoded, from the start of the file
+        # True once complaints are no news: then all is decoded, from the start of the file, and no frame is held while
+        # the next is decoded, since what a damaged one lacks is what lay in its memory before.
+        self.tolerant = False
         self.closed = False
         self.decoded = 0  # frames that came out of the decoder so far, wanted or not
         self._streams = False  # True once a request went on behind the last one: go on, do not drain
@@ -153,7 +155,7 @@ class Cursor:
             run = run[1:]
             if not run:
                 return
-        self._heard = complaints()
+        self._heard = self._complaints()
         self._go_to(run[0])
         self._wanted = frozenset(self.index.packets_N[index] for index in run)
         self._final = None if self._streams or self.by_decoding or self.tolerant else max(self._wanted)
@@ -162,8 +164,9 @@ class Cursor:
             if index == run[-1]:
                 self._listen()
             self._intact, self._reached = index + 1, index
-            self._last = (index, frame)
+            self._last = None if self.tolerant else (index, frame)
             yield frame
+            del frame
         if self._final is not None:
             self._intact = len(self.index)  # what follows was dropped or lost in draining
 
@@ -181,6 +184,7 @@ class Cursor:
                     return frame
                 if found > index:
                     raise Missed(f"frame {index} of {len(self.index)} does not come")
+                del frame
             if not self._advance(index):
                 raise Missed(f"frame {index} of {len(self.index)} does not come before the end")
 
@@ -203,7 +207,7 @@ class Cursor:
     def decode_all(self) -> Decoded:
         """What comes of the whole stream. Raises nothing: what does not decode is left out."""
         self.restart()
-        heard = complaints()
+        heard = self._complaints()
         decoded: list[int] = []
         damaged, complaint, first = 0, "", None
         for packet in self._incoming:
@@ -216,7 +220,9 @@ class Cursor:
                 first = first or frame
                 decoded.append(_number(frame))
                 damaged += frame.is_corrupt
-        return Decoded(list(dict.fromkeys(decoded)), damaged, complaint or self._fault, complaints() != heard, first)
+        return Decoded(
+            list(dict.fromkeys(decoded)), damaged, complaint or self._fault, self._complaints() != heard, first
+        )
 
     # ---------------------------------------------------------------- moving
 
@@ -307,15 +313,17 @@ class Cursor:
         if packet.size and not self.index.holds(number, packet.pos, packet.size):
             raise Missed(f"packet {number} is another than when the file was read in one pass")
         place = self.index.frame_of.get(number, -1)
+        idle = self.tolerant or (place < self._whole_from and not self._matters(packet, place))
+        if idle:
+            self._listen()
         try:
             frames = self._decode(packet, skip=self._droppable(number, place, target))
         except FAULTS as error:
-            if self._matters(packet, place):
+            if not idle:
                 raise Missed(f"packet {number} does not decode: {words(error)}") from None
-            self._heard = complaints()
-            return True
-        if place < self._whole_from and not self._matters(packet, place):
-            self._heard = complaints()
+            frames = []
+        if idle:
+            self._heard = self._complaints()
         for frame in frames:
             found = self.index.frame_of.get(_number(frame), -1)
             if found < self._whole_from:
@@ -335,13 +343,15 @@ class Cursor:
 
     def _listen(self) -> None:
         """Whether the decoder has complained, asked once a run: code between packets costs more than it seems."""
-        if complaints() != self._heard and self._leans and not self.tolerant:
+        if self._complaints() != self._heard and not self.tolerant:
             raise Missed("the decoder complains")
+
+    def _complaints(self) -> int:
+        """Where frames lean on others, warnings count too: of one that a picture it leans on is not there."""
+        return complaints(errors_only=not self._leans)
 
     def _matters(self, packet: VideoPacket, place: int) -> bool:
         """Whether a complaint is news: not of frames that lean on what lies before the key packet (open GOP)."""
-        if self.tolerant:
-            return False
         hidden = place < 0 and not self.codec.has_b_frames
         return place >= self._whole_from or hidden or packet.size == 0
 

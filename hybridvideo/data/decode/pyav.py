@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from itertools import chain
 
 import numpy as np
 from av.video.frame import VideoFrame
@@ -203,9 +202,12 @@ class PyAVBackend:
             frame = next(frames)
         picture = self._known_picture(frame)
         films = [Film(shot, picture) for shot in shots]
-        for index, decoded in zip(indices, chain([frame], frames), strict=True):
+        for index in indices:
             for film in films:
-                film.take(index, decoded)
+                film.take(index, frame)
+            del frame  # before the next is decoded: see Cursor.tolerant
+            if index != indices[-1]:
+                frame = next(frames)
         return [film.frames_UHWC for film in films]
 
     def _is_first_picture(self, frame: VideoFrame) -> bool:
