@@ -1,9 +1,9 @@
 """Clips out of one video file: which frames, from one pass, at the size that is wanted; and what to do where it fails.
 
 A damaged video is used as far as it can be read ("partial"): a clip that meets the damage is sampled anew within that.
-Which frames a clip has does not depend on the others that are asked for: where one of several meets damage, each is read
-by a reader of its own, as if it were asked for alone. Readers are opened and closed in here, so none ever crosses a
-process.
+Which frames a clip has does not depend on the others that are asked for: where one of several meets damage, each is
+read by a reader of its own, as if it were asked for alone. Readers are opened and closed in here, so none ever crosses
+a process.
 
 C channels, T frames of a clip, H height, W width, U frames decoded, K clips of a video.
 """

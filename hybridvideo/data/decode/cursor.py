@@ -30,9 +30,7 @@ from hybridvideo.data.decode.container import (
     video_stream,
     words,
 )
-from hybridvideo.data.decode.contents import encrypted
-from hybridvideo.data.decode.packets import FrameIndex, Key, Packets, fingerprint
-from hybridvideo.errors import VideoError
+from hybridvideo.data.decode.packets import FrameIndex, Key, Packets
 
 # Containers that store a presentation time with every packet, one packet per frame. Elsewhere times are guessed from
 # decoding times (AVI, ASF), or a frame's two fields may come in two packets (transport streams).
@@ -193,13 +191,14 @@ class Cursor:
     def demux(self) -> Packets:
         """Read the stream to its end without decoding."""
         packets, vp8 = Packets(), self.codec.name == "vp8"
+        most = guard.most_packets(self.path)
         packet: VideoPacket
         try:
             for packet in demuxed(self.container, self.stream):
                 if packet.size == 0:
                     packets.empty += packet.dts is not None or packet.pts is not None
                     continue
-                _note(packets, packet, vp8)
+                packets.note(packet, vp8, most)
         except FAULTS as error:
             packets.fault = words(error)
         return packets
@@ -385,26 +384,6 @@ class Cursor:
         frames = self.codec.decode(packet if packet.size else None)
         self.decoded += len(frames)
         return frames
-
-
-def _note(packets: Packets, packet: VideoPacket, vp8: bool) -> None:
-    number, size = len(packets), packet.size
-    if number >= guard.MAX_PACKETS:
-        raise VideoError("refused", f"more than {guard.MAX_PACKETS:,} packets")
-    packets.prints.append(fingerprint(packet.pos, size))
-    packets.pts.append(packet.pts)
-    packets.dts.append(packet.dts)
-    packets.durations.append(packet.duration or 0)
-    if size < packets.smallest:
-        packets.smallest = size
-    packets.cut += packet.is_corrupt
-    if packet.is_keyframe:
-        packets.keys.append(number)
-        if packet.has_sidedata("encryption_info"):
-            raise encrypted()
-        packets.chained = packets.chained or packet.has_sidedata("palette")
-    if packet.is_discard or (vp8 and not memoryview(packet)[0] & 0x10):  # VP8 show_frame bit
-        packets.hidden.add(number)
 
 
 def _number(frame: VideoFrame) -> int:

@@ -17,8 +17,12 @@ from operator import lt
 
 import numpy as np
 import numpy.typing as npt
+from av.packet import Packet
+from av.video.stream import VideoStream
 
+from hybridvideo.data.decode.contents import encrypted
 from hybridvideo.data.decode.frames import FloatArray
+from hybridvideo.errors import VideoError
 
 IntArray = npt.NDArray[np.int64]
 
@@ -41,6 +45,26 @@ class Packets:
 
     def __len__(self) -> int:
         return len(self.pts)
+
+    def note(self, packet: Packet[VideoStream], vp8: bool, most: int) -> None:
+        """Add a packet. vp8: of that codec. Raises VideoError: `refused` above `most`, `unsupported` if encrypted."""
+        number, size = len(self), packet.size
+        if number >= most:
+            raise VideoError("refused", f"more than {most:,} packets in a file of this size")
+        self.prints.append(fingerprint(packet.pos, size))
+        self.pts.append(packet.pts)
+        self.dts.append(packet.dts)
+        self.durations.append(packet.duration or 0)
+        if size < self.smallest:
+            self.smallest = size
+        self.cut += packet.is_corrupt
+        if packet.is_keyframe:
+            self.keys.append(number)
+            if packet.has_sidedata("encryption_info"):
+                raise encrypted()
+            self.chained = self.chained or packet.has_sidedata("palette")
+        if packet.is_discard or (vp8 and not memoryview(packet)[0] & 0x10):  # VP8 show_frame bit
+            self.hidden.add(number)
 
     @cached_property
     def shown(self) -> list[int]:

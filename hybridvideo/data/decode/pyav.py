@@ -202,12 +202,10 @@ class PyAVBackend:
             frame = next(frames)
         picture = self._known_picture(frame)
         films = [Film(shot, picture) for shot in shots]
-        for index in indices:
-            for film in films:
-                film.take(index, frame)
-            del frame  # before the next is decoded: see Cursor.tolerant
-            if index != indices[-1]:
-                frame = next(frames)
+        _expose(films, indices[0], frame)
+        del frame  # before the next is decoded: see Cursor.tolerant
+        for index in indices[1:]:
+            _expose(films, index, next(frames))
         return [film.frames_UHWC for film in films]
 
     def _is_first_picture(self, frame: VideoFrame) -> bool:
@@ -304,6 +302,11 @@ class Film:
         """Keep this frame if the shot has it."""
         if index in self._place:
             self._converter.into(frame, self.frames_UHWC[self._place[index]])
+
+
+def _expose(films: Sequence[Film], index: int, frame: VideoFrame) -> None:
+    for film in films:
+        film.take(index, frame)
 
 
 def _frames_of_avi(cursor: Cursor, packets: Packets) -> int:

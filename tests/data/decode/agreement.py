@@ -237,7 +237,7 @@ def asked(reader: VideoReader, clips: list[list[int]], truth: Answer, how: str) 
 
 def differences(indices: Sequence[int], clip: Answer, truth: Answer) -> Iterator[str]:
     place = {packet: number for number, packet in enumerate(truth.packets)}
-    for index, packet, time, digest in zip(indices, clip.packets, clip.times, clip.digests, strict=True):
+    for index, packet, moment, digest in zip(indices, clip.packets, clip.times, clip.digests, strict=True):
         same = truth.status == "ok" or clip.known == truth.known
         true = index if same else place.get(packet)
         if true is None or true >= len(truth.packets):
@@ -246,5 +246,5 @@ def differences(indices: Sequence[int], clip: Answer, truth: Answer) -> Iterator
             yield f"packet {packet} in the place of {truth.packets[true]}"
         elif truth.digests[true] != digest:
             yield f"other pixels than reading through gives ({clip.status}, {truth.status})"
-        elif same and truth.times[true] != time:
-            yield f"at {time} instead of {truth.times[true]} s"
+        elif same and truth.times[true] != moment:
+            yield f"at {moment} instead of {truth.times[true]} s"
