@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import random
-import resource
 import sys
 import tempfile
-import time
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -25,29 +22,6 @@ agreement = importlib.import_module("tests.data.decode.agreement")  # the types 
 
 DEADLINE = 60.0  # seconds a file
 MEMORY = 1536 * 2**20  # bytes of address space beyond what the process has at first
-
-
-def tried(seed: int, folder: Path, files: list[Path], only: str) -> tuple[str, str, list[str], float]:
-    """Source, status and disagreements of one file, and the seconds it took."""
-    draw = random.Random(seed)
-    source = draw.choice([path for path in files if only in path.name])
-    path = folder / f"{seed}-{source.name}"
-    began = time.monotonic()
-    limit_memory()
-    try:
-        if not agreement.damaged(source, path, draw):
-            return source.name, "not made", [], 0.0
-        status, found = agreement.disagreements(path, draw)
-        return source.name, status, found, time.monotonic() - began
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def limit_memory() -> None:
-    """Once in each process."""
-    if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, resource.RLIM_INFINITY))
 
 
 def main() -> int:
@@ -61,7 +35,8 @@ def main() -> int:
     slowest = (0.0, "")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        job = partial(tried, folder=folder, files=agreement.sources(folder), only=options.only)
+        files = agreement.sources(folder)
+        job = partial(agreement.tried_within, MEMORY, folder=folder, files=files, only=options.only)
         for seed, outcome in zip(seeds, each(job, seeds, workers=options.workers, deadline=DEADLINE), strict=True):
             if isinstance(outcome, Lost):
                 counts["lost"] += 1

@@ -1,7 +1,9 @@
 """Clips out of one video file: which frames, from one pass, at the size that is wanted; and what to do where it fails.
 
-A damaged video is used as far as it can be read ("partial"): it is sampled anew within that. Readers are opened and
-closed in here, so none ever crosses a process.
+A damaged video is used as far as it can be read ("partial"): a clip that meets the damage is sampled anew within that.
+Which frames a clip has does not depend on the others that are asked for: where one of several meets damage, each is
+read by a reader of its own, as if it were asked for alone. Readers are opened and closed in here, so none ever crosses
+a process.
 
 C channels, T frames of a clip, H height, W width, U frames decoded, K clips of a video.
 """
@@ -51,13 +53,18 @@ class Sampled:
 
 @dataclass(frozen=True)
 class Decoded:
-    """Frames of one video. frames: uint8 (T or U, C, H, W) for each framing. size: of its upright frames."""
+    """Frames of one video. frames: uint8 (T, C, H, W) of each clip, or (U, C, H, W) of all. size: of upright frames.
+
+    sampled: where the status is `partial` clips may count frames differently, as far as each has met the damage.
+    positions_KT: where in all frames those of each clip are.
+    """
 
     frames: list[torch.Tensor]
     sampled: Sampled
     size: Size
     status: str  # "ok" or "partial"
     reason: str
+    positions_KT: Indices
 
 
 def listed_file(manifest: Manifest, index: int) -> Path:
@@ -97,7 +104,16 @@ def decode_clips(
         shots = [(row.tolist(), noting(framer, seen)) for row, framer in zip(sampled.indices_KT, framers, strict=True)]
         return [clip.frames_TCHW for clip in reader.clips_at(shots, exact)]
 
-    return _decode(file, clip, starts, take, index, retry)
+    try:
+        return _decode(file, clip, starts, take, index, retry=retry and len(framers) == 1)
+    except VideoError as error:
+        if error.status != "partial" or not retry or len(framers) == 1:
+            raise
+    alone = [
+        decode_clips(file, clip, _only(starts, k), [framer], index=index, exact=exact)
+        for k, framer in enumerate(framers)
+    ]
+    return _joined(alone, [frames for decoded in alone for frames in decoded.frames])
 
 
 def decode_union(
@@ -121,7 +137,33 @@ def decode_union(
         parts = [wanted[start : start + PART] for start in range(0, len(wanted), PART)]
         return [torch.cat([finish(reader.frames_at(part, noting(framer, seen)).frames_TCHW) for part in parts])]
 
-    return _decode(file, clip, starts, take, index, True)
+    clips = len(starts(0.0, 0.0))
+    try:
+        return _decode(file, clip, starts, take, index, retry=clips == 1)
+    except VideoError as error:
+        if error.status != "partial" or clips == 1:
+            raise
+    alone = [decode_union(file, clip, _only(starts, k), framer, finish=finish, index=index) for k in range(clips)]
+    return _joined(alone, [torch.cat([decoded.frames[0] for decoded in alone])])
+
+
+def _only(starts: Starts, k: int) -> Starts:
+    return lambda duration, span: [starts(duration, span)[k]]
+
+
+def _joined(alone: Sequence[Decoded], frames: list[torch.Tensor]) -> Decoded:
+    """The clips of a damaged video, each decoded alone, as one answer."""
+    parts = [decoded.sampled for decoded in alone]
+    sampled = Sampled(
+        np.concatenate([part.indices_KT for part in parts]),
+        *(tuple(getattr(part, name)[0] for part in parts) for name in ("start", "end", "padded")),
+    )
+    counts = [decoded.positions_KT.max() + 1 for decoded in alone]
+    positions_KT = np.concatenate(
+        [decoded.positions_KT + first for decoded, first in zip(alone, np.cumsum([0, *counts]), strict=False)]
+    )
+    said = next((decoded for decoded in alone if decoded.status == "partial"), alone[0])
+    return Decoded(frames, sampled, alone[-1].size, said.status, said.reason, positions_KT)
 
 
 Take = Callable[[VideoReader, Sampled, list[Size]], list[torch.Tensor]]
@@ -137,7 +179,7 @@ def _decode(file: Path, clip: ClipConfig, starts: Starts, take: Take, index: Ind
                 raise
             return _taken(reader, clip, starts, take)
         finally:
-            if reader.times is not times:  # damage met on the way: had another clip met it first, this one would differ
+            if reader.times is not times:  # damage met on the way, which the next reader may not meet
                 reader.forget()
 
 
@@ -145,7 +187,9 @@ def _taken(reader: VideoReader, clip: ClipConfig, starts: Starts, take: Take) ->
     seen: list[Size] = []
     sampled = sample(reader, clip, starts)
     frames = take(reader, sampled, seen)
-    return Decoded(frames, sampled, seen[-1], reader.status, reader.reason)
+    _, positions = np.unique(sampled.indices_KT, return_inverse=True)
+    positions_KT = positions.reshape(sampled.indices_KT.shape)
+    return Decoded(frames, sampled, seen[-1], reader.status, reader.reason, positions_KT)
 
 
 def noting(framer: Framer, seen: list[Size]) -> Framer:

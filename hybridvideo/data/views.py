@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypedDict
 
-import numpy as np
 import torch
 from torch.utils.data import Dataset
 
@@ -93,12 +92,11 @@ class ViewDataset(Dataset[ViewItem]):
 
     def _item(self, index: int, decoded: Decoded) -> ViewItem:
         frames_UCHW, sampled = decoded.frames[0], decoded.sampled
-        _, positions = np.unique(sampled.indices_KT, return_inverse=True)
         item = self.blank(index, decoded.status, decoded.reason)
         return {
             **item,
             "frames": frames_UCHW.permute(0, 2, 3, 1).contiguous(),
-            "positions": torch.from_numpy(positions.reshape(sampled.indices_KT.shape)),
+            "positions": torch.from_numpy(decoded.positions_KT),
             "corners": torch.tensor(self.transform.corners(decoded.size)),
             "start": sampled.start,
             "end": sampled.end,

@@ -11,10 +11,13 @@ import torch
 
 from hybridvideo.config import ClipConfig
 from hybridvideo.data import reading
+from hybridvideo.data.decode import Framing
 from hybridvideo.data.manifest import Manifest, read_manifest
+from hybridvideo.data.sampling import uniform_starts
 from hybridvideo.data.transforms import ViewTransform
 from hybridvideo.data.views import ViewDataset, collate_views, views_of
 from tests.data.test_dataset import FRAME, Damaged, manifest, numbers
+from tests.videos import blank, write_video
 
 __all__ = ["manifest"]  # the fixture
 
@@ -111,6 +114,26 @@ def test_a_damaged_video_gives_views_of_what_is_readable(manifest: Manifest, mon
     item = views(manifest, clips=2)[0]
     assert item["status"] == "partial" and "20 of 40" in item["reason"]
     assert [numbers(view)[0] for view in cut(item)] == [0, 12]
+
+
+def test_a_clip_of_a_damaged_video_does_not_depend_on_the_other_clips(tmp_path: Path) -> None:
+    """Two of four meet the damage; those that do not are what they are alone."""
+    path = blank(write_video(tmp_path / "a.mp4", 120, container_options={"movflags": "faststart"}), 0.5, 0.7)
+    clip, framer = ClipConfig(frames=8), lambda size: Framing(size=(32, 32))
+
+    def starts(duration: float, span: float) -> tuple[float, ...]:
+        return uniform_starts(clips=4, duration=duration, span=span)
+
+    union = reading.decode_union(path, clip, starts, framer)
+    apart = reading.decode_clips(path, clip, starts, [framer] * 4)
+    found = set()
+    for k in range(4):
+        alone = reading.decode_clips(path, clip, lambda *length, k=k: [starts(*length)[k]], [framer])
+        found.add(alone.status)
+        assert torch.equal(union.frames[0][union.positions_KT[k]], alone.frames[0])
+        assert torch.equal(apart.frames[k], alone.frames[0])
+        assert union.sampled.start[k] == apart.sampled.start[k] == alone.sampled.start[0]
+    assert union.status == apart.status == "partial" and found == {"ok", "partial"}
 
 
 def test_an_unexpected_error_is_not_taken_for_a_bad_video(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,10 +116,10 @@ def _opened() -> contextlib.ExitStack:
         return stack.pop_all()
 
 
-def complaints() -> int:
+def complaints(errors_only: bool = False) -> int:
     """A number that changes where FFmpeg complains, in any thread of this process, while someone listens."""
     errors: int = av.logging.get_last_error()[0]
-    return errors + len(_heard[0])
+    return errors if errors_only else errors + len(_heard[0])
 
 
 def words(error: BaseException) -> str:

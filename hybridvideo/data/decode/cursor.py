@@ -30,9 +30,7 @@ from hybridvideo.data.decode.container import (
     video_stream,
     words,
 )
-from hybridvideo.data.decode.contents import encrypted
-from hybridvideo.data.decode.packets import FrameIndex, Key, Packets, fingerprint
-from hybridvideo.errors import VideoError
+from hybridvideo.data.decode.packets import FrameIndex, Key, Packets
 
 # Containers that store a presentation time with every packet, one packet per frame. Elsewhere times are guessed from
 # decoding times (AVI, ASF), or a frame's two fields may come in two packets (transport streams).
@@ -80,7 +78,9 @@ class Cursor:
         self.index = FrameIndex([], [], [], by_time=True)
         self.exact = True
         self.by_decoding = False  # the index is: a packet need not hold one frame, so that all are given to the decoder
-        self.tolerant = False  # True once complaints are no news: then all is decoded, from the start of the file
+        # True once complaints are no news: then all is decoded, from the start of the file, and no frame is held while
+        # the next is decoded, since what a damaged one lacks is what lay in its memory before.
+        self.tolerant = False
         self.closed = False
         self.decoded = 0  # frames that came out of the decoder so far, wanted or not
         self._streams = False  # True once a request went on behind the last one: go on, do not drain
@@ -90,6 +90,7 @@ class Cursor:
         self._sent = 0  # number of the next packet
         self._whole_from = self._intact = 0  # the first frames that come whole from where decoding began; from here
         self._landed = -1  # the frame of the key packet that decoding began at, until it has come
+        self._heard = 0  # complaints of the decoder before this run, or of what does not matter
         self._pending: deque[tuple[int, VideoFrame]] = deque()
         self._last: tuple[int, VideoFrame] | None = None
         self._incoming: Iterator[VideoPacket] = iter(())
@@ -152,14 +153,18 @@ class Cursor:
             run = run[1:]
             if not run:
                 return
+        self._heard = self._complaints()
         self._go_to(run[0])
         self._wanted = frozenset(self.index.packets_N[index] for index in run)
         self._final = None if self._streams or self.by_decoding or self.tolerant else max(self._wanted)
         for index in run:
             frame = self._await(index)
+            if index == run[-1]:
+                self._listen()
             self._intact, self._reached = index + 1, index
-            self._last = (index, frame)
+            self._last = None if self.tolerant else (index, frame)
             yield frame
+            del frame
         if self._final is not None:
             self._intact = len(self.index)  # what follows was dropped or lost in draining
 
@@ -177,6 +182,7 @@ class Cursor:
                     return frame
                 if found > index:
                     raise Missed(f"frame {index} of {len(self.index)} does not come")
+                del frame
             if not self._advance(index):
                 raise Missed(f"frame {index} of {len(self.index)} does not come before the end")
 
@@ -185,13 +191,14 @@ class Cursor:
     def demux(self) -> Packets:
         """Read the stream to its end without decoding."""
         packets, vp8 = Packets(), self.codec.name == "vp8"
+        most = guard.most_packets(self.path)
         packet: VideoPacket
         try:
             for packet in demuxed(self.container, self.stream):
                 if packet.size == 0:
                     packets.empty += packet.dts is not None or packet.pts is not None
                     continue
-                _note(packets, packet, vp8)
+                packets.note(packet, vp8, most)
         except FAULTS as error:
             packets.fault = words(error)
         return packets
@@ -199,7 +206,7 @@ class Cursor:
     def decode_all(self) -> Decoded:
         """What comes of the whole stream. Raises nothing: what does not decode is left out."""
         self.restart()
-        heard = complaints()
+        heard = self._complaints()
         decoded: list[int] = []
         damaged, complaint, first = 0, "", None
         for packet in self._incoming:
@@ -212,7 +219,9 @@ class Cursor:
                 first = first or frame
                 decoded.append(_number(frame))
                 damaged += frame.is_corrupt
-        return Decoded(list(dict.fromkeys(decoded)), damaged, complaint or self._fault, complaints() != heard, first)
+        return Decoded(
+            list(dict.fromkeys(decoded)), damaged, complaint or self._fault, self._complaints() != heard, first
+        )
 
     # ---------------------------------------------------------------- moving
 
@@ -303,15 +312,17 @@ class Cursor:
         if packet.size and not self.index.holds(number, packet.pos, packet.size):
             raise Missed(f"packet {number} is another than when the file was read in one pass")
         place = self.index.frame_of.get(number, -1)
-        heard = complaints()
+        idle = self.tolerant or (place < self._whole_from and not self._matters(packet, place))
+        if idle:
+            self._listen()
         try:
             frames = self._decode(packet, skip=self._droppable(number, place, target))
         except FAULTS as error:
-            if self._matters(packet, place):
+            if not idle:
                 raise Missed(f"packet {number} does not decode: {words(error)}") from None
-            return True
-        if complaints() != heard and self._leans and self._matters(packet, place):
-            raise Missed(f"the decoder complains of packet {number}")
+            frames = []
+        if idle:
+            self._heard = self._complaints()
         for frame in frames:
             found = self.index.frame_of.get(_number(frame), -1)
             if found < self._whole_from:
@@ -329,10 +340,17 @@ class Cursor:
             raise Missed(f"decoding cannot start at frame {self._landed}, though the file says so")
         self._landed = -1
 
+    def _listen(self) -> None:
+        """Whether the decoder has complained, asked once a run: code between packets costs more than it seems."""
+        if self._complaints() != self._heard and not self.tolerant:
+            raise Missed("the decoder complains")
+
+    def _complaints(self) -> int:
+        """Where frames lean on others, warnings count too: of one that a picture it leans on is not there."""
+        return complaints(errors_only=not self._leans)
+
     def _matters(self, packet: VideoPacket, place: int) -> bool:
         """Whether a complaint is news: not of frames that lean on what lies before the key packet (open GOP)."""
-        if self.tolerant:
-            return False
         hidden = place < 0 and not self.codec.has_b_frames
         return place >= self._whole_from or hidden or packet.size == 0
 
@@ -366,25 +384,6 @@ class Cursor:
         frames = self.codec.decode(packet if packet.size else None)
         self.decoded += len(frames)
         return frames
-
-
-def _note(packets: Packets, packet: VideoPacket, vp8: bool) -> None:
-    number = len(packets)
-    if number >= guard.MAX_PACKETS:
-        raise VideoError("refused", f"more than {guard.MAX_PACKETS:,} packets")
-    packets.prints.append(fingerprint(packet.pos, packet.size))
-    packets.pts.append(packet.pts)
-    packets.dts.append(packet.dts)
-    packets.durations.append(packet.duration or 0)
-    packets.smallest = min(packets.smallest, packet.size)
-    packets.cut += packet.is_corrupt
-    if packet.is_keyframe:
-        packets.keys.append(number)
-        if packet.has_sidedata("encryption_info"):
-            raise encrypted()
-        packets.chained = packets.chained or packet.has_sidedata("palette")
-    if packet.is_discard or (vp8 and not memoryview(packet)[0] & 0x10):  # VP8 show_frame bit
-        packets.hidden.add(number)
 
 
 def _number(frame: VideoFrame) -> int:

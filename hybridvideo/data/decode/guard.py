@@ -43,7 +43,10 @@ CONTAINERS = (
 )
 MAX_FRAME_PIXELS = 8192 * 8192  # per frame; an 8K panorama fits
 MAX_REQUEST_BYTES = 8 * 2**30  # RGB bytes one call may ask for
-MAX_PACKETS = 5_000_000  # 46 hours at 30 frames a second; their index takes about 0.6 GB
+MAX_PACKETS = 3_000_000  # 27 hours at 30 frames a second; their index takes about 0.4 GB
+
+MANY_PACKETS = 100_000  # are never too many for a file, which may be cut off
+SMALLEST_PACKET = 16  # bytes, on the average of many
 
 # What files of these containers begin with, and where. Other libraries recognise a container by their own, older rules
 # and have no list of allowed ones: they get only what cannot be taken for a playlist.
@@ -144,6 +147,11 @@ def check_frame_size(width: int, height: int) -> None:
     """Raise VideoError `refused` for a frame above MAX_FRAME_PIXELS, before anything is decoded."""
     if width * height > MAX_FRAME_PIXELS:
         raise VideoError("refused", f"frames of {width}x{height}; at most {MAX_FRAME_PIXELS:,} pixels are decoded")
+
+
+def most_packets(path: str) -> int:
+    """How many packets a file of its size may hold: blocks of a byte each take minutes to decode and hold nothing."""
+    return min(MAX_PACKETS, MANY_PACKETS + os.path.getsize(path) // SMALLEST_PACKET)
 
 
 def check_request(frames: int, width: int, height: int) -> None:

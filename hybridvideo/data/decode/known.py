@@ -11,6 +11,7 @@ import json
 import os
 import sqlite3
 import zlib
+from array import array
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -185,8 +186,8 @@ KEY_FIELDS = ("packet", "frame", "mark")
 def _unpacked(facts_text: str, numbers_blob: bytes) -> Known:
     facts = json.loads(facts_text)
     prints_and_numbers = zlib.decompress(numbers_blob)
-    prints_S = np.frombuffer(prints_and_numbers, dtype=np.uint16, count=facts["packets"])
-    numbers = np.frombuffer(prints_and_numbers, dtype=np.int64, offset=prints_S.nbytes)
+    prints_S = array("H", prints_and_numbers[: 2 * facts["packets"]])
+    numbers = np.frombuffer(prints_and_numbers, dtype=np.int64, offset=2 * len(prints_S))
     frames, keys = facts["frames"], facts["keys"]
     ends = np.cumsum([frames, frames, keys, keys])
     packets_N, ticks_N, *key_tables = (np.cumsum(part) for part in np.split(numbers, ends))

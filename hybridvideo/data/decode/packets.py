@@ -7,8 +7,9 @@ the stream's time base. S packets, N frames, K key packets.
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
@@ -16,11 +17,14 @@ from operator import lt
 
 import numpy as np
 import numpy.typing as npt
+from av.packet import Packet
+from av.video.stream import VideoStream
 
+from hybridvideo.data.decode.contents import encrypted
 from hybridvideo.data.decode.frames import FloatArray
+from hybridvideo.errors import VideoError
 
 IntArray = npt.NDArray[np.int64]
-PrintArray = npt.NDArray[np.uint16]
 
 
 @dataclass
@@ -41,6 +45,26 @@ class Packets:
 
     def __len__(self) -> int:
         return len(self.pts)
+
+    def note(self, packet: Packet[VideoStream], vp8: bool, most: int) -> None:
+        """Add a packet. vp8: of that codec. Raises VideoError: `refused` above `most`, `unsupported` if encrypted."""
+        number, size = len(self), packet.size
+        if number >= most:
+            raise VideoError("refused", f"more than {most:,} packets in a file of this size")
+        self.prints.append(fingerprint(packet.pos, size))
+        self.pts.append(packet.pts)
+        self.dts.append(packet.dts)
+        self.durations.append(packet.duration or 0)
+        if size < self.smallest:
+            self.smallest = size
+        self.cut += packet.is_corrupt
+        if packet.is_keyframe:
+            self.keys.append(number)
+            if packet.has_sidedata("encryption_info"):
+                raise encrypted()
+            self.chained = self.chained or packet.has_sidedata("palette")
+        if packet.is_discard or (vp8 and not memoryview(packet)[0] & 0x10):  # VP8 show_frame bit
+            self.hidden.add(number)
 
     @cached_property
     def shown(self) -> list[int]:
@@ -81,13 +105,13 @@ class FrameIndex:
         ticks_N: Sequence[int] | IntArray,
         keys: Sequence[Key],
         by_time: bool,
-        prints_S: Sequence[int] | PrintArray = (),
+        prints_S: Iterable[int] = (),
     ) -> None:
         self.packets_N = list(packets_N)
         self.ticks_N: IntArray = np.asarray(ticks_N, dtype=np.int64)
         self.frame_of = {packet: frame for frame, packet in enumerate(self.packets_N)}
         self.by_time = by_time
-        self.prints_S: PrintArray = np.asarray(prints_S, dtype=np.uint16)
+        self.prints_S = prints_S if isinstance(prints_S, array) else array("H", prints_S)
         self.keys = list(keys)
         self._key_packets = [key.packet for key in self.keys]
 
@@ -123,7 +147,7 @@ class FrameIndex:
 
     def holds(self, number: int, place: int | None, size: int) -> bool:
         """Whether the packet of this number is the one that lies there."""
-        return number < len(self.prints_S) and int(self.prints_S[number]) == fingerprint(place, size)
+        return number < len(self.prints_S) and self.prints_S[number] == fingerprint(place, size)
 
     def seconds(self, time_base: Fraction) -> FloatArray:
         ticks = (self.ticks_N - self.ticks_N[0]).astype(np.float64)

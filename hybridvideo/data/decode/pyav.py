@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from itertools import chain
 
 import numpy as np
 from av.video.frame import VideoFrame
@@ -203,9 +202,10 @@ class PyAVBackend:
             frame = next(frames)
         picture = self._known_picture(frame)
         films = [Film(shot, picture) for shot in shots]
-        for index, decoded in zip(indices, chain([frame], frames), strict=True):
-            for film in films:
-                film.take(index, decoded)
+        _expose(films, indices[0], frame)
+        del frame  # before the next is decoded: see Cursor.tolerant
+        for index in indices[1:]:
+            _expose(films, index, next(frames))
         return [film.frames_UHWC for film in films]
 
     def _is_first_picture(self, frame: VideoFrame) -> bool:
@@ -302,6 +302,11 @@ class Film:
         """Keep this frame if the shot has it."""
         if index in self._place:
             self._converter.into(frame, self.frames_UHWC[self._place[index]])
+
+
+def _expose(films: Sequence[Film], index: int, frame: VideoFrame) -> None:
+    for film in films:
+        film.take(index, frame)
 
 
 def _frames_of_avi(cursor: Cursor, packets: Packets) -> int:

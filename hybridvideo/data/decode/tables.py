@@ -23,8 +23,6 @@ FOLDERS = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts", b"moof", b"traf
 MOST_BOXES = 2_000_000
 MOST_DEEP = 12
 MOST_UNPACKED = 2**26  # bytes of a compressed index
-ALWAYS = 100_000  # promised samples that are never too many: a file may be cut off
-SMALLEST = 16  # bytes of a picture, on the average of many
 MOST_WITHOUT_BYTES = 2_000_000  # samples of fragments that say nothing of each
 FEW_EDITS = 8
 # Which of its flags give a fragment's run bytes for each sample, and how many.
@@ -140,19 +138,19 @@ class _Survey:
         """A fragment's run of samples. Raises VideoError."""
         a_sample = 4 * sum(bool(flags & flag) for flag in RUN_SAMPLE)
         head = 8 + 4 * sum(bool(flags & flag) for flag in RUN_HEAD)
-        if a_sample and samples > ALWAYS and samples * a_sample > length - head:
+        if a_sample and samples > guard.MANY_PACKETS and samples * a_sample > length - head:
             raise self._liar(samples)
         if not a_sample:
             self._free_samples += samples
-            if self._free_samples > ALWAYS + min(self._size, MOST_WITHOUT_BYTES):
+            if self._free_samples > guard.MANY_PACKETS + min(self._size, MOST_WITHOUT_BYTES):
                 raise self._liar(self._free_samples)
 
     def _judge(self, track: Track, file: BinaryIO) -> None:
         """Raise VideoError for a track that promises too much."""
         entries = track.samples
-        if track.counted and entries > ALWAYS:
+        if track.counted and entries > guard.MANY_PACKETS:
             entries = min(entries, track.chunks * (self._most_in_chunk(file, *track.runs) // 1024 + 1))
-        if track.size and entries > ALWAYS + self._size // SMALLEST:
+        if track.size and entries > guard.MANY_PACKETS + self._size // guard.SMALLEST_PACKET:
             raise self._liar(track.samples)
         if entries > guard.MAX_PACKETS:
             raise VideoError("refused", f"a table of {entries:,} samples; at most {guard.MAX_PACKETS:,} are read")

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import random
+import resource
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,6 +167,29 @@ def through(path: Path) -> Answer:
     raise AssertionError("a file that says partial each time it is asked")
 
 
+def tried(seed: int, folder: Path, files: Sequence[Path], only: str = "") -> tuple[str, str, list[str]]:
+    """Source, status and disagreements of one damaged file, which is all the seed's."""
+    draw = random.Random(seed)
+    source = draw.choice([path for path in files if only in path.name])
+    path = folder / f"{seed}-{source.name}"
+    try:
+        if not damaged(source, path, draw):
+            return source.name, "not made", []
+        return source.name, *disagreements(path, draw)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def tried_within(memory: int, seed: int, **how: Any) -> tuple[str, str, list[str], float]:
+    """The same by a process that gets no more than these bytes of address space beside what it has, and its seconds."""
+    if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + memory
+        resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+    began = time.monotonic()
+    return *tried(seed, **how), time.monotonic() - began
+
+
 def disagreements(path: Path, draw: random.Random) -> tuple[str, list[str]]:
     """The status of a file, and every answer that differs from reading it through."""
     try:
@@ -212,7 +237,7 @@ def asked(reader: VideoReader, clips: list[list[int]], truth: Answer, how: str) 
 
 def differences(indices: Sequence[int], clip: Answer, truth: Answer) -> Iterator[str]:
     place = {packet: number for number, packet in enumerate(truth.packets)}
-    for index, packet, time, digest in zip(indices, clip.packets, clip.times, clip.digests, strict=True):
+    for index, packet, moment, digest in zip(indices, clip.packets, clip.times, clip.digests, strict=True):
         same = truth.status == "ok" or clip.known == truth.known
         true = index if same else place.get(packet)
         if true is None or true >= len(truth.packets):
@@ -221,5 +246,5 @@ def differences(indices: Sequence[int], clip: Answer, truth: Answer) -> Iterator
             yield f"packet {packet} in the place of {truth.packets[true]}"
         elif truth.digests[true] != digest:
             yield f"other pixels than reading through gives ({clip.status}, {truth.status})"
-        elif same and truth.times[true] != time:
-            yield f"at {time} instead of {truth.times[true]} s"
+        elif same and truth.times[true] != moment:
+            yield f"at {moment} instead of {truth.times[true]} s"

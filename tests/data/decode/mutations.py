@@ -101,6 +101,8 @@ def avi_index(data: bytearray, draw: random.Random) -> None:
     for _ in range(draw.choice((1, 2, 6))):
         place, other = (start + 16 * draw.randrange(entries) for _ in range(2))
         kind = draw.randrange(5)
+        if max(place, other) + 16 > len(data):
+            continue  # one was lost
         if kind == 0:
             _alter(data, place + 4 * draw.randrange(4), draw)
         elif kind == 1:

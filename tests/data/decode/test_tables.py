@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hybridvideo.data.decode import tables
+from hybridvideo.data.decode import VideoReader, tables
 from hybridvideo.errors import VideoError
 from tests.videos import cut, write_video
 
@@ -83,3 +83,17 @@ def test_whole_and_cut_files_pass(tmp_path: Path, flags: str) -> None:
     path = write_video(tmp_path / "a.mp4", 40, container_options={"movflags": flags})
     tables.check(str(path))
     tables.check(str(cut(path, 0.6)))
+
+
+def test_a_million_packets_of_a_byte_each_are_refused_before_they_are_decoded(tmp_path: Path) -> None:
+    """Matroska's lacing: 256 in a block, some 260 bytes of the file."""
+    path = write_video(tmp_path / "laced.mkv", 12)
+    block = b"\xa3\x41\x05" + b"\x81\x00\x00\x84\xff" + b"x" * 256
+    cluster = b"\xe7\x81\x00" + block * 3000
+    path.write_bytes(path.read_bytes() + b"\x1f\x43\xb6\x75\x01" + struct.pack(">Q", len(cluster))[1:] + cluster)
+    data = bytearray(path.read_bytes())
+    place = data.index(b"\x18\x53\x80\x67") + 4
+    data[place : place + 8] = b"\x01" + struct.pack(">Q", len(data) - place - 8)[1:]
+    path.write_bytes(data)
+    with pytest.raises(VideoError, match="packets in a file of this size"):
+        VideoReader(path)
