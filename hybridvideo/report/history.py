@@ -86,7 +86,7 @@ def training_cards(rows: Rows) -> tuple[Html, ...]:
     last = epochs[-1]
     bad = int(last.get("bad_clips") or 0)
     skipped = len(of_kind(rows, "skipped"))
-    left_out = f", {readable(skipped)} left out (not finite)" if skipped else ""
+    left_out = f", {readable(skipped)} left out" if skipped else ""
     return (
         cards(
             card("epochs", readable(epochs_done(epochs)), f"{readable(last['step'])} steps{left_out}"),

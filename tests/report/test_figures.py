@@ -79,7 +79,7 @@ def test_figures_that_do_not_exist_are_dashes_and_steps_left_out_are_counted(tmp
     page = training_page(tmp_path / "a.html", rows)
     assert card_of(page, "training loss")[0] == "–" and card_of(page, "validation top-1")[0] == "–"
     assert card_of(page, "best top-1") == (percent(0.5), "epoch 1, one view")
-    assert card_of(page, "epochs") == ("2", "20 steps, 2 left out (not finite)")
+    assert card_of(page, "epochs") == ("2", "20 steps, 2 left out")
     assert card_of(page, "speed")[0] == "0" and "2 videos were not read whole" in words_of(page)
 
 
