@@ -61,11 +61,14 @@ def train(run: TrainRun, out: str | None = None, resume: str | None = None, name
             is the one in --out, or the newest of that name.
         name: name of the run; default: that of the config file.
     """
-    from hybridvideo.tasks.train import train as task
+    from hybridvideo.tasks.processes import launched
 
     if resume and out:
         raise UserError(f"--resume {resume} and --out {out} both name a run folder; give one of them")
-    return task(run, resume or out, resume is not None, name or "train")
+    with launched():
+        from hybridvideo.tasks.train import train as task
+
+        return task(run, resume or out, resume is not None, name or "train")
 
 
 def convert(

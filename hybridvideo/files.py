@@ -24,10 +24,11 @@ from typing import Any
 from hybridvideo.errors import EnvironmentFault, UserError
 from hybridvideo.text import shown
 
+AGAIN = "give the same command again"
 # What the system says, and what a person does about it.
 ADVICE = {
-    errno.ENOSPC: "free some space, then give the same command again",
-    errno.EDQUOT: "your quota is used up: free some space, then give the same command again",
+    errno.ENOSPC: f"free some space, then {AGAIN}",
+    errno.EDQUOT: f"your quota is used up: free some space, then {AGAIN}",
     errno.EROFS: "give an output elsewhere",
     errno.EACCES: "give an output elsewhere, or change its permissions",
     errno.EPERM: "give an output elsewhere, or change its permissions",
@@ -80,7 +81,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        advice = ADVICE.get(error.errno or 0, "see that it can be written, then give the same command again")
+        advice = ADVICE.get(error.errno or 0, f"see that it can be written, then {AGAIN}")
         raise EnvironmentFault(f"cannot write {path}: {error.strerror or error}; {advice}") from error
 
 

@@ -80,11 +80,17 @@ def settle(folder: Path, mark: str | None = None) -> None:
 
 
 def new_of(folder: Path) -> Path:
-    return folder.with_name(folder.name + ".new")
+    return beside(folder, ".new")
 
 
 def old_of(folder: Path) -> Path:
-    return folder.with_name(folder.name + ".old")
+    return beside(folder, ".old")
+
+
+def beside(folder: Path, ending: str) -> Path:
+    """The folder's name with an ending."""
+    named = folder if folder.name not in ("", "..") else folder.resolve()  # `.` has no name to add to
+    return named.with_name(named.name + ending)
 
 
 def is_complete(new: Path) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from hybridvideo.documents import read_json
-from hybridvideo.errors import UserError
+from hybridvideo.errors import EnvironmentFault, UserError
 from hybridvideo.folders import filling, put_in_place, replacing_folder, settle
 from hybridvideo.models.checkpoint import WEIGHTS, ModelCard, write_checkpoint, write_tensors
 from hybridvideo.models.contract import VideoModel
@@ -78,12 +80,16 @@ def save_run(checkpoints: Path, saved: Saved, best: bool) -> None:
     if best:
         with filling(checkpoints / BEST, mark(saved.state)) as new:
             write_checkpoint(new, saved.evaluated.state_dict(), saved.card)
-    with replacing_folder(checkpoints / LAST) as new:
-        write_checkpoint(new, saved.evaluated.state_dict(), saved.card)
-        if saved.raw is not None:
-            write_tensors(new / RAW_WEIGHTS, saved.raw.state_dict())
-        write_pickle(new / OPTIMIZER, saved.optimizer)
-        (new / STATE).write_text(json.dumps(asdict(saved.state), indent=1))
+    try:
+        with replacing_folder(checkpoints / LAST) as new:
+            write_checkpoint(new, saved.evaluated.state_dict(), saved.card)
+            if saved.raw is not None:
+                write_tensors(new / RAW_WEIGHTS, saved.raw.state_dict())
+            write_pickle(new / OPTIMIZER, saved.optimizer)
+            (new / STATE).write_text(json.dumps(asdict(saved.state), indent=1))
+    except EnvironmentFault:
+        settle_run(checkpoints)  # a `best` without its `last` takes no room on a full disk
+        raise
     if best:
         put_in_place(checkpoints / BEST)
 
@@ -115,19 +121,34 @@ def read_state(last: Path) -> LoopState:
     """Where a run stands. UserError where the checkpoint is damaged."""
     try:
         notes = read_json(last / STATE, "the checkpoint is damaged", largest=LARGEST_STATE, any_name=True)
-        return parsed(LoopState, notes, str(last / STATE))
+        state = parsed(LoopState, notes, str(last / STATE))
     except UserError as error:
         raise UserError(f"cannot resume from {last}: {error}") from None
+    if min(state.epoch, state.batch, state.step, state.clips_seen, state.skipped, state.skipped_in_a_row) < 0:
+        raise UserError(f"cannot resume from {last}: {STATE} is damaged (a count below 0); restore it")
+    return state
 
 
 def load_run(folder: Path, evaluated: VideoModel, raw: VideoModel | None) -> tuple[LoopState, dict[str, Any]]:
     """Weights into the models; gives the state and that of optimizer and scaler. UserError where it is damaged."""
     state = read_state(folder)
-    try:
+    with damage_said(folder, WEIGHTS):
         evaluated.load_state_dict(load_file(folder / WEIGHTS))
-        if raw is not None:
+    if raw is not None:
+        with damage_said(folder, RAW_WEIGHTS):
             raw.load_state_dict(load_file(folder / RAW_WEIGHTS))
+    with damage_said(folder, OPTIMIZER):
         optimizer = torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
-        raise UserError(f"cannot resume from {folder}: {one_line(error)}") from error
     return state, optimizer
+
+
+@contextmanager
+def damage_said(folder: Path, name: str) -> Iterator[None]:
+    """UserError for a file of a checkpoint that cannot be read."""
+    try:
+        yield
+    except UNREADABLE as error:
+        why = "no such file" if isinstance(error, FileNotFoundError) else one_line(error) or type(error).__name__
+        raise UserError(
+            f"cannot resume from {folder}: {name} is damaged ({why}); restore it, or start a new run"
+        ) from error

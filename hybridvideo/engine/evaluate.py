@@ -121,8 +121,10 @@ def row_of(result: VideoResult, manifest: Manifest, model: VideoModel, views: Ev
     }  # fmt: skip
     if len(result.outputs_VK):
         scores_K = averaged(result.outputs_VK, views.average)
-        predicted = int(scores_K.argmax())
-        row |= {"predicted": predicted, "predicted_name": labels[predicted], "scores": scores_K.tolist()}
+        row["scores"] = scores_K.tolist()
+        if bool(scores_K.isfinite().all()):  # else it was named nothing
+            predicted = int(scores_K.argmax())
+            row |= {"predicted": predicted, "predicted_name": labels[predicted]}
     return row
 
 

@@ -68,15 +68,25 @@ def keep_until(path: Path, step: int, epochs: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text().splitlines() if step else []:
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if step else []:
+        row = row_in(line)
+        if row is None:
             continue
         again = row["kind"] == "end" or (row["kind"] == "epoch" and row["epoch"] >= epochs)
         if row["step"] <= step and not again:
             kept.append(line + "\n")
     write_text(path, "".join(kept))
+
+
+def row_in(line: str) -> dict[str, Any] | None:
+    """A line of metrics.jsonl; None for one that a crash has spoilt."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    written = isinstance(row, dict) and isinstance(row.get("kind"), str) and isinstance(row.get("step"), int)
+    whole = written and (row["kind"] != "epoch" or isinstance(row.get("epoch"), int))
+    return row if whole else None
 
 
 # --- the line of an epoch ---------------------------------------------------------------------------------------------

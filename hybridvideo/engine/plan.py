@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from timm.utils import ModelEmaV3
-from torch import nn
+from torch import Tensor, nn
 
 from hybridvideo.config import AugmentConfig, OptimConfig, TrainConfig
 from hybridvideo.data.dataset import ClipDataset
@@ -74,11 +75,16 @@ class Buffers:
         saved = model.state_dict().keys()
         self.now = [buffer for name, buffer in model.named_buffers() if name in saved]
         self.kept = [buffer.clone() for buffer in self.now]
+        self.finite = [each for each in self.now if each.is_floating_point() and bool(each.isfinite().all())]
 
     def keep(self) -> None:
         """Remember them as they are."""
         if self.now:
             torch._foreach_copy_(self.kept, self.now)
+
+    def spoilt(self) -> list[Tensor]:
+        """Of those that were finite when the run began: 0, or NaN where one is not any more; nothing of none."""
+        return [torch.stack(torch._foreach_norm(self.finite, math.inf)).max() * 0] if self.finite else []
 
     def restore(self) -> None:
         """Make them what they were."""

@@ -8,13 +8,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import Any
-
-import torch
-from accelerate import Accelerator
+from typing import TYPE_CHECKING, Any
 
 from hybridvideo.errors import Preempted
 from hybridvideo.signals import listen, restore
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 class StopRequest:
@@ -44,15 +44,18 @@ class StopRequest:
         """Whether any process was asked to stop; all processes must call this together."""
         if accelerator.num_processes == 1:
             return self.requested
+        import torch  # not above: signals are listened to before anything heavy is imported
+
         flag = torch.tensor(float(self.requested), device=accelerator.device)
         return bool(accelerator.reduce(flag, "sum") > 0)
 
 
 @contextmanager
 def stopping_at_once(message: str) -> Iterator[None]:
-    """A context, outside the loop's steps, in which the signals end the work: Preempted with that message."""
+    """A context, outside the loop's steps, in which the first signal ends the work: Preempted with that message."""
 
     def ask(number: int, frame: FrameType | None) -> None:
+        listen(signal.SIG_IGN)  # a launcher and its launcher both ask; what is tidied up is not to be interrupted
         raise KeyboardInterrupt
 
     before = listen(ask)

@@ -47,7 +47,10 @@ class Window:
 
 @dataclass(frozen=True)
 class Step:
-    """What came of a step. `loss`: summed over its clips; `norm`: of the gradient; NaN where no clip counted."""
+    """What came of a step. `loss`: summed over its clips; `norm`: of the gradient.
+
+    NaN where no clip counted; so is the loss where BatchNorm's statistics became infinite, which it need not show.
+    """
 
     loss: float
     norm: float
@@ -75,7 +78,7 @@ def take_step(parts: Parts, state: LoopState, plan: Plan, window: Window, lr: fl
         last = i == counting[-1]
         with contextlib.nullcontext() if last else parts.accelerator.no_sync(parts.trainee):
             losses.append(backward(parts, state, plan, window, i))
-    step = optimizer_step(parts, plan, lr, summed_loss(parts, losses))
+    step = optimizer_step(parts, plan, lr, summed_loss(parts, losses + parts.buffers.spoilt()))
     if not step.finite:
         parts.buffers.restore()
     elif parts.average is not None:
@@ -133,7 +136,7 @@ def model_input(model: VideoModel, batch: Mapping[str, Any]) -> Tensor:
 
 
 def summed_loss(parts: Parts, losses: list[Tensor]) -> float:
-    """Over the clips of all batches and processes."""
+    """The sum of these over all processes."""
     sums = torch.stack(losses)
     if parts.accelerator.num_processes > 1:
         sums = parts.accelerator.reduce(sums, "sum")

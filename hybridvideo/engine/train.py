@@ -89,6 +89,10 @@ def assemble(
         if accelerator.scaler is not None and saved.get("scaler"):
             accelerator.scaler.load_state_dict(saved["scaler"])
     order, loader = loader_of(data, accelerator, plan, shuffle=True)
+    if state.batch > order.batches:
+        raise UserError(
+            f"cannot resume from {last}: it is after batch {state.batch} of an epoch of {order.batches}; restore it"
+        )
     val_parts = loader_of(val, accelerator, plan, shuffle=False) if val is not None else None
     parts = Parts(
         accelerator, model, trainee, prepared, average, Buffers(model), order, loader, val_parts,

@@ -30,7 +30,7 @@ def write_evaluation_page(
     folder: Path, results: dict[str, Any], rows: Rows, manifest: Manifest, config: str | None
 ) -> Path:
     """report.html beside results.json; `config`: the text of the run's settings."""
-    read = [row for row in rows if row["scores"] is not None]
+    read = [row for row in rows if row["predicted"] is not None]
     return evaluation_page(
         folder / "report.html", results, evaluation_samples(rows, manifest), environment_facts(), config,
         scores=[max(row["scores"]) for row in read], correct=[row["predicted"] == row["label"] for row in read],
@@ -89,7 +89,7 @@ Rows = Sequence[dict[str, Any]]
 
 def evaluation_samples(rows: Rows, manifest: Manifest) -> list[Sample]:
     """Mistakes first, up to half of the sheet, then right answers."""
-    read = [row for row in rows if row["scores"] is not None]
+    read = [row for row in rows if row["predicted"] is not None]
     wrong = spread([row for row in read if row["predicted"] != row["label"]], CLIPS // 2)
     right = spread([row for row in read if row["predicted"] == row["label"]], CLIPS - len(wrong))
     return read_samples(

@@ -16,16 +16,29 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType
 
 import psutil
 
-from hybridvideo.errors import HybridVideoError
+from hybridvideo.engine.preemption import stopping_at_once
+from hybridvideo.errors import HybridVideoError, Preempted
 from hybridvideo.signals import listen, restore, send_when_parent_ends
 
 OPTION = "--num_processes"
 GRACE = 60.0  # seconds to finish a step and save, once the launcher is gone
+
+
+@contextmanager
+def launched() -> Iterator[None]:
+    """A context for a whole training, imports included: it honours its launcher, and a signal ends it with code 75.
+
+    Raises Preempted where a signal comes before the first step or after the last.
+    """
+    with stopping_at_once("stopped outside the steps of training; a run that has its folder goes on with --resume"):
+        honour_launcher()
+        yield
 
 
 def honour_launcher() -> None:
@@ -106,6 +119,9 @@ def run_processes(count: int, command: Sequence[str]) -> int:
         elastic_launch(config, sys.executable)(*command)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
+        codes = {each.exitcode for each in error.failures.values()}
+        if failure.exitcode == -signal.SIGTERM and Preempted.exit_code in codes:
+            return Preempted.exit_code  # asked once more while it was leaving
         if failure.exitcode < 0:
             name = signal.Signals(-failure.exitcode).name
             raise HybridVideoError(

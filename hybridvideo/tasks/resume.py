@@ -2,6 +2,7 @@
 
 .lock            held by the first process, released by its death
 config.yaml      the settings, as they were and will be run
+started.json     the settings once more, for a config.yaml that was edited, and the folder it was started in
 lists/*.parquet  the rows of the lists in their order, with the labels: what `--resume` must find again
 """
 
@@ -29,10 +30,10 @@ from hybridvideo.report.environment import environment_facts
 from hybridvideo.tasks.folders import (
     ENVIRONMENT,
     new_run_folder,
-    read_run_config,
     run_to_resume,
     write_run_config,
 )
+from hybridvideo.tasks.started import read_started, same_setting, write_started
 from hybridvideo.tasks.tables import printable
 from hybridvideo.text import one_line
 
@@ -87,6 +88,7 @@ def open_run(folder: Path, run: TrainRun, lists: dict[str, Manifest], resume: bo
         check_same_lists(folder, run, lists)
         check_epochs(folder, run, state)
     write_lists(folder, lists)
+    write_started(folder, run)
     write_run_config(folder, run)
     write_json(folder / ENVIRONMENT, environment_facts())
     return state is not None
@@ -104,12 +106,13 @@ def with_spacing(run: TrainRun) -> TrainRun:
 
 def check_same_run(folder: Path, run: TrainRun) -> None:
     """UserError for the first setting that differs from the run's own and matters."""
-    before, now = plain(with_spacing(read_run_config(folder) or TrainRun())), plain(run)
+    started = read_started(folder)
+    before, now = plain(with_spacing(started.run)), plain(run)
     for section, value in now.items():
         for key, new in value.items() if isinstance(value, dict) else [(None, value)]:
             old = before[section][key] if key else before[section]
             place = (section, key) if key else (section,)
-            if old != new and place not in FREE_TO_CHANGE:
+            if place not in FREE_TO_CHANGE and not same_setting(place, old, new, started.folder):
                 raise UserError(
                     f"cannot resume {folder}: {'.'.join(place)} was {old!r} and is now {new!r}; "
                     "use the run's settings, or start a new run without --resume"

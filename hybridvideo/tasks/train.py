@@ -28,17 +28,17 @@ from hybridvideo.engine.frozen import LARGEST_SHARED, can_be_kept, compute_froze
 from hybridvideo.engine.plan import Data, Plan
 from hybridvideo.engine.preemption import stopping_at_once
 from hybridvideo.engine.train import train as train_loop
-from hybridvideo.errors import EnvironmentFault, TooMuchBadData, UserError, nearest
-from hybridvideo.files import ADVICE, writing
+from hybridvideo.errors import EnvironmentFault, HybridVideoError, TooMuchBadData, UserError, nearest
+from hybridvideo.files import ADVICE, AGAIN, writing
 from hybridvideo.models.checkpoint import ModelCard
 from hybridvideo.models.contract import VideoModel, count_parameters
 from hybridvideo.parsing import plain
 from hybridvideo.tasks.device import pick_device, process_state
 from hybridvideo.tasks.evaluate import report_evaluation
-from hybridvideo.tasks.folders import config_text
+from hybridvideo.tasks.folders import CONFIG, config_text
 from hybridvideo.tasks.pages import write_training_page
-from hybridvideo.tasks.processes import honour_launcher
 from hybridvideo.tasks.resume import run_folder, with_spacing
+from hybridvideo.tasks.started import found_again
 from hybridvideo.text import shown
 from hybridvideo.weights.described import described_model
 from hybridvideo.weights.folders import find_checkpoint
@@ -48,8 +48,9 @@ from hybridvideo.weights.trained import load_model
 
 def train(run: TrainRun, out: str | None, resume: bool, name: str) -> int:
     """The command; several processes of `accelerate launch` or torchrun run it together."""
-    honour_launcher()
     run = with_spacing(run)
+    if resume and out is not None:
+        run = found_again(run, Path(out))
     check_tools(run)
     manifest, val = read_lists(run)
     found = look_over(run, manifest, val)
@@ -57,7 +58,11 @@ def train(run: TrainRun, out: str | None, resume: bool, name: str) -> int:
     model = build_model(run, manifest.labels, first)  # before there is a folder: what cannot be built leaves none
     say(first, *found)
     lists = {"train": manifest} | ({"val": val} if val is not None else {})
-    with run_folder(run, lists, out, f"{name}-seed{run.seed}", resume) as (folder, go_on), full_disk_said(folder):
+    with (
+        run_folder(run, lists, out, f"{name}-seed{run.seed}", resume) as (folder, go_on),
+        full_disk_said(folder),
+        loss_of_a_process_said(),
+    ):
         run_in(folder, run, model, manifest, val, go_on)
     return 0
 
@@ -103,12 +108,31 @@ def described(
 def full_disk_said(folder: Path) -> Iterator[None]:
     """EnvironmentFault for an OSError of a disk that is full or cannot be written."""
     try:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in ADVICE:
+                raise
+            with writing(Path(error.filename or folder)):
+                raise
+    except EnvironmentFault as fault:
+        if not (folder / CONFIG).is_file() or not str(fault).endswith(AGAIN):
+            raise
+        raise EnvironmentFault(f"{str(fault).removesuffix(AGAIN)}go on with --resume {folder}") from fault
+
+
+@contextmanager
+def loss_of_a_process_said() -> Iterator[None]:
+    """HybridVideoError where what the processes tell each other ends in the middle, for one of them has ended."""
+    try:
         yield
-    except OSError as error:
-        if error.errno not in ADVICE:
+    except RuntimeError as error:
+        if not (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
             raise
-        with writing(Path(error.filename or folder)):
-            raise
+        raise HybridVideoError(
+            "another process of this training has ended, and so does this one; --resume goes on from the last "
+            "checkpoint"
+        ) from error
 
 
 def finish(run: TrainRun, folder: Path, val: Manifest | None, accelerator: Accelerator) -> None:
@@ -141,10 +165,9 @@ def read_lists(run: TrainRun) -> tuple[Manifest, Manifest | None]:
         )
     read = partial(read_manifest, root=run.data.root, order=run.data.order)
     manifest = read(run.data.train, labels=run.data.labels)
-    val = read(run.data.val, labels=manifest.labels) if run.data.val else None
     if len(manifest.labels) < 2:
         raise UserError(f"{run.data.train} has one class ({manifest.labels[0]}); training needs two or more")
-    return manifest, val
+    return manifest, read(run.data.val, labels=manifest.labels) if run.data.val else None
 
 
 def look_over(run: TrainRun, manifest: Manifest, val: Manifest | None) -> list[str]:

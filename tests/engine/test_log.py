@@ -17,7 +17,7 @@ import torch
 from accelerate import Accelerator
 
 from hybridvideo.engine import validate as validation
-from hybridvideo.engine.log import RunLog, epoch_text
+from hybridvideo.engine.log import RunLog, epoch_text, keep_until
 from hybridvideo.engine.progress import progress
 from tests.engine.runs import lines, run, settings
 
@@ -34,6 +34,22 @@ def test_every_line_is_json_with_its_time(tmp_path: Path) -> None:
     assert [row[name] for name in ("loss", "grad_norm", "lr", "rate")] == [None, None, None, 0.5]
     written = datetime.fromisoformat(row["time"])
     assert written.tzinfo is not None and abs((datetime.now(UTC) - written).total_seconds()) < 60
+
+
+def test_lines_that_a_crash_has_spoilt_are_dropped_on_resuming(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    good = [b'{"kind": "start", "step": 0}', b'{"kind": "epoch", "epoch": 0, "step": 2}']
+    bad = [
+        b"\xff\xfe\x00",
+        b"[1]",
+        b'{"kind": "step"}',
+        b'{"kind": "epoch", "step": 1}',
+        b'{"kind": 1, "step": 1}',
+        b"{",
+    ]
+    path.write_bytes(b"\n".join([*bad, *good, *bad]))
+    keep_until(path, 2, 1)
+    assert path.read_bytes().splitlines() == good
 
 
 def test_an_epoch_is_a_line_for_a_person() -> None:

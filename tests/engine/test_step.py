@@ -96,6 +96,24 @@ def test_a_step_left_out_leaves_everything_as_it_was(
     assert end["skipped_steps"] == 1
 
 
+def test_a_step_is_left_out_that_only_the_statistics_show_to_be_not_finite(
+    motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: list[Any]
+) -> None:
+    """The variance of what is normalised overflows: the layer gives its bias, and the loss is that of any model."""
+    forward = torch.nn.BatchNorm1d.forward
+    calls = iter(range(100))
+
+    def overflowing(layer: torch.nn.BatchNorm1d, x: Tensor) -> Tensor:
+        return forward(layer, x * 1e25 if next(calls) == 2 else x)
+
+    monkeypatch.setattr(torch.nn.BatchNorm1d, "forward", overflowing)
+    folder = run(tmp_path / "run", settings(motion, data={"val": ""}, model={"changes": {"head": {"norm": "batch"}}},
+                                            train={"epochs": 1}))  # fmt: skip
+    assert [step.finite for _, _, step in steps] == [True, True, False, True, True]
+    assert not list(differences(*steps[2][:2]))
+    assert all(bool(value.isfinite().all()) for value in weights(folder).values())
+
+
 def test_the_gradient_scaler_hears_of_a_step_left_out(
     motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: list[Any]
 ) -> None:

@@ -117,10 +117,33 @@ def test_the_processes_end_with_their_launcher_and_save(start: Callable[..., Sta
     run.resumed()
 
 
+def test_a_signal_before_the_first_step_is_exit_code_75(motion: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path / "c.yaml", motion)
+    child = subprocess.Popen(
+        [sys.executable, "-m", "hybridvideo", "train", "--config", str(config), "--out", str(tmp_path / "run")],
+        env=ENVIRONMENT, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while not listens_to(child.pid, signal.SIGTERM):
+        assert child.poll() is None
+        time.sleep(0.001)
+    child.terminate()
+    _, errors = child.communicate(timeout=60)
+    assert child.returncode == 75, errors
+    assert errors == "stopped outside the steps of training; a run that has its folder goes on with --resume\n"
+
+
+def listens_to(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler of its own for the signal."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    caught = next(int(line.split()[1], 16) for line in lines if line.startswith("SigCgt"))
+    return bool(caught >> (number - 1) & 1)
+
+
 def test_one_process_that_dies_ends_the_others(start: Callable[..., Started]) -> None:
     run = start(*LAUNCH)
     run.ranks[1].kill()
     assert run.ended() and "of 2 was ended by SIGKILL, and so were the others" in run.said(), run.said()
+    assert "gloo" not in run.said()
     run.resumed()
 
 
@@ -139,7 +162,10 @@ def test_every_signal_of_a_scheduler_is_a_request(number: signal.Signals) -> Non
         if number != signal.SIGINT:
             os.kill(os.getpid(), number)  # a scheduler may say it again
     with pytest.raises(Preempted, match="kept"), stopping_at_once("kept"):
-        os.kill(os.getpid(), number)
+        try:
+            os.kill(os.getpid(), number)
+        finally:
+            os.kill(os.getpid(), number)  # while it leaves
 
 
 def test_a_signal_that_is_ignored_stays_ignored() -> None:

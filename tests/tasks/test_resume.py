@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +13,10 @@ import yaml
 
 from hybridvideo import cli
 from hybridvideo.config import TrainRun
-from hybridvideo.errors import EnvironmentFault, UserError
+from hybridvideo.errors import EnvironmentFault, HybridVideoError, UserError
 from hybridvideo.files import locked
-from hybridvideo.tasks.folders import new_run_folder
+from hybridvideo.tasks.folders import new_run_folder, write_run_config
+from hybridvideo.tasks.train import full_disk_said, loss_of_a_process_said
 from tests.engine.runs import run, settings
 from tests.engine.test_train import lines
 
@@ -165,3 +168,75 @@ def test_a_tracker_or_a_precision_that_is_not_to_be_had_is_one_line(motion: Path
 def test_runs_that_start_at_once_get_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert [str(new_run_folder(None, "x")) for _ in range(3)] == ["runs/x", "runs/x-2", "runs/x-3"]
+
+
+@pytest.mark.parametrize(("before", "after"), [("lr: 0.001", "lr: 0.01"), ("batch_size: 5", "batch_size: 3")])
+def test_a_config_that_was_edited_is_another_run(
+    motion: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], before: str, after: str
+) -> None:
+    folder = run(tmp_path / "run", settings(motion, data={"val": ""}, train={"epochs": 1}))
+    config = folder / "config.yaml"
+    text = config.read_text().replace("\n  epochs: 1\n", "\n  epochs: 2\n")
+    assert f" {before}\n" in text
+    config.write_text(text.replace(f" {before}\n", f" {after}\n"))
+    assert cli.main(["train", "--resume", str(folder)]) == 2
+    was, now = before.split(": ")[1], after.split(": ")[1]
+    assert f"{before.split(':')[0]} was {was} and is now {now}" in capsys.readouterr().err
+    config.write_text(text)
+    assert cli.main(["train", "--resume", str(folder)]) == 0
+    assert len(lines(folder, "epoch")) == 2  # which may be edited
+
+
+def test_a_run_of_relative_paths_is_resumed_from_any_folder(
+    motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").symlink_to(motion)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    run(Path("run"), settings(motion, data={"train": "here/train", "val": "here/val"}, train={"epochs": 1}))
+    for epochs, folder in enumerate(("elsewhere", ".", "run"), 2):
+        monkeypatch.chdir(tmp_path / folder)
+        assert cli.main(["train", "--resume", os.path.relpath(tmp_path / "run"), "--train.epochs", str(epochs)]) == 0
+    assert len(lines(tmp_path / "run", "epoch")) == 4
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt"])
+def test_a_damaged_file_of_the_checkpoint_is_named(motion: Path, tmp_path: Path, name: str) -> None:
+    folder = run(tmp_path / "run", settings(motion, data={"val": ""}, train={"epochs": 1}))
+    file = folder / "checkpoints" / "last" / name
+    for damage in (lambda: file.write_bytes(file.read_bytes()[:999]), lambda: file.write_bytes(b""), file.unlink):
+        damage()
+        with pytest.raises(UserError, match=rf"{name} is damaged \(\w.*\); restore it, or start a new run"):
+            run(folder, settings(motion, data={"val": ""}, train={"epochs": 2}), resume=True)
+
+
+@pytest.mark.parametrize("change", [{"epoch": -1}, {"batch": 99}])
+def test_a_state_that_cannot_be_is_one_line(motion: Path, tmp_path: Path, change: dict[str, int]) -> None:
+    folder = run(tmp_path / "run", settings(motion, data={"val": ""}, train={"epochs": 1}))
+    state = folder / "checkpoints" / "last" / "state.json"
+    state.write_text(json.dumps(json.loads(state.read_text()) | change))
+    with pytest.raises(UserError, match=r"cannot resume from .*restore it"):
+        run(folder, settings(motion, data={"val": ""}, train={"epochs": 3}), resume=True)
+
+
+def test_a_full_disk_under_a_run_says_how_it_goes_on(tmp_path: Path) -> None:
+    full = OSError(28, "No space left on device", "x")
+    with pytest.raises(EnvironmentFault, match=r"then give the same command again$"), full_disk_said(tmp_path):
+        raise full
+    write_run_config(tmp_path, TrainRun())
+    with pytest.raises(EnvironmentFault, match=rf"then go on with --resume {tmp_path}$"), full_disk_said(tmp_path):
+        raise full
+
+
+def test_the_loss_of_another_process_is_one_line() -> None:
+    with pytest.raises(HybridVideoError, match="another process of this training has ended"), loss_of_a_process_said():
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:8080")
+    with pytest.raises(RuntimeError, match="shape"), loss_of_a_process_said():
+        raise RuntimeError("shape")
+
+
+def test_a_list_of_one_class_is_said_before_what_the_other_list_lacks(motion: Path, tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "left").symlink_to(motion / "train" / "left")
+    with pytest.raises(UserError, match=r"has one class \(left\)"):
+        run(tmp_path / "run", settings(motion, data={"train": str(tmp_path / "one")}))
