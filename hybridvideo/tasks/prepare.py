@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import sys
 from collections import Counter
 from collections.abc import Generator, Iterator
@@ -38,8 +37,9 @@ from hybridvideo.data.manifest import Manifest, read_manifest, write_manifest
 from hybridvideo.data.reading import listed_file
 from hybridvideo.data.workers import Lost, each
 from hybridvideo.documents import load_json, read_bytes, read_json_object
+from hybridvideo.engine.preemption import stopping_at_once
 from hybridvideo.engine.progress import progress
-from hybridvideo.errors import Preempted, TooMuchBadData, UserError, VideoError
+from hybridvideo.errors import TooMuchBadData, UserError, VideoError
 from hybridvideo.files import append_line, locked, write_json, write_text, writing
 from hybridvideo.parsing import parsed, said
 from hybridvideo.report.environment import environment_facts
@@ -241,16 +241,13 @@ def make_copies(
         for folder in folders:
             make_folder(folder, out)
         stack.callback(_remove_asides, folders)
-        stack.enter_context(term_as_interrupt())
+        stack.enter_context(stopping_at_once(f"stopped; what is done stays in {out}: the same command goes on"))
         advance = stack.enter_context(progress("prepare", len(wanted), done=len(wanted) - len(waiting)))
         made = stack.enter_context(contextlib.closing(_made(copies, workers, deadline)))
-        try:
-            for plan, result in zip(waiting.values(), made, strict=True):
-                done[plan.source] = Done(plan.source, plan.size, plan.changed, plan.copy, result)
-                append_line(ledger, json.dumps(asdict(done[plan.source])))
-                advance(1)
-        except KeyboardInterrupt:
-            raise Preempted(f"stopped; what is done stays in {out}: the same command goes on") from None
+        for plan, result in zip(waiting.values(), made, strict=True):
+            done[plan.source] = Done(plan.source, plan.size, plan.changed, plan.copy, result)
+            append_line(ledger, json.dumps(asdict(done[plan.source])))
+            advance(1)
     return done
 
 
@@ -293,16 +290,6 @@ def _as_done(line: bytes) -> Done | None:
         return parsed(Done, load_json(line, "", "", any_name=True))
     except UserError:
         return None
-
-
-@contextlib.contextmanager
-def term_as_interrupt() -> Iterator[None]:
-    """SIGTERM stops like Ctrl-C: at once, since each copy is complete or absent."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 # ---- what is left behind
