@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from hybridvideo.config import AugmentConfig, ClipConfig, EvaluateData, FrameConfig, Precision, TrainRun, Views
 from hybridvideo.errors import HybridVideoError, Preempted, UserError, nearest
+from hybridvideo.files import leave_output
 from hybridvideo.options import Spelling, parse_options
 from hybridvideo.text import one_line, shown
 
@@ -334,7 +335,9 @@ def main(arguments: list[str] | None = None) -> int:
     # Decoding processes share the cores with torch's threads: waiting threads that spin take them away from decoding.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        return run_command(arguments)
+        code = run_command(arguments)
+        sys.stdout.flush()
+        return code
     except Preempted as stop:
         print(shown(one_line(stop)), file=sys.stderr)
         return stop.exit_code
@@ -344,9 +347,8 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on; leave without a complaint
-        return 0
+    except OSError as error:
+        return leave_output(error)
 
 
 def run_command(arguments: list[str]) -> int:

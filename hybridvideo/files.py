@@ -85,6 +85,20 @@ def writing(path: Path) -> Iterator[None]:
         raise EnvironmentFault(f"cannot write {path}: {error.strerror or error}; {advice}") from error
 
 
+def leave_output(error: OSError) -> int:
+    """The exit code where standard output takes no more, since nobody reads on or the disk is full; that is said.
+
+    Raises the error again where it is another.
+    """
+    if error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EDQUOT):
+        raise error
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more is complained of at the end
+    if error.errno == errno.EPIPE:
+        return 0
+    print(f"error: cannot write the output: {error.strerror}; {ADVICE[error.errno]}", file=sys.stderr)
+    return EnvironmentFault.exit_code
+
+
 def flush(path: Path) -> None:
     """Force a file or a folder's entries to disk."""
     descriptor = os.open(path, os.O_RDONLY)

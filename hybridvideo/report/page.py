@@ -21,6 +21,8 @@ from hybridvideo.text import shown
 Html = NewType("Html", str)
 Cell = str | int | float | None
 
+MARK, LONGEST_HEAD = "hybridvideo", 4096  # name of the tag that holds a page's mark; bytes in which it stands
+
 
 @dataclass(frozen=True)
 class Markup:
@@ -257,8 +259,8 @@ class Section:
         return re.sub(r"\W+", "-", self.title.lower()).strip("-")
 
 
-def page(title: str, lead: str, sections: Sequence[Section]) -> Html:
-    """The whole document. Sections without blocks are left out."""
+def page(title: str, lead: str, sections: Sequence[Section], *, mark: str = "") -> Html:
+    """The whole document. Sections without blocks are left out. mark: what it was made from, for `mark_in`."""
     filled = [section for section in sections if section.blocks]
     links = join(Html(f'<a href="#{section.anchor}">{text(section.title)}</a>') for section in filled)
     body = join(
@@ -269,6 +271,7 @@ def page(title: str, lead: str, sections: Sequence[Section]) -> Html:
         f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width,initial-scale=1">
+<meta name="{MARK}" content="{text(mark)}">
 <title>{text(title)}</title>
 <style>{STYLE}</style></head>
 <body>
@@ -280,6 +283,17 @@ def page(title: str, lead: str, sections: Sequence[Section]) -> Html:
 </body></html>
 """
     )
+
+
+def mark_in(path: Path) -> str:
+    """The mark of a page; "" where it has none, or is no page."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(LONGEST_HEAD).decode("utf-8", "replace")
+    except OSError:
+        return ""
+    found = re.search(f'<meta name="{MARK}" content="([^"]*)">', head)
+    return html.unescape(found[1]) if found else ""
 
 
 def write_page(path: str | Path, document: Html) -> Path:

@@ -114,6 +114,7 @@ def evaluation_page(
     scores: Sequence[float] = (),
     correct: Sequence[bool] | None = None,
     title: str | None = None,
+    mark: str = "",
 ) -> Path:
     """Accuracy with intervals, confusion, classes, clips, files that could not be read, settings.
 
@@ -132,7 +133,7 @@ def evaluation_page(
         Section("Settings", setting_blocks(environment, config, {**identity, **results.get("protocol", {})})),
     ]
     lead = f"{named_correctly(results, 'videos')}, {len(results['labels'])} classes."
-    return write_page(path, page(title or name, lead, sections))
+    return write_page(path, page(title or name, lead, sections, mark=mark))
 
 
 # ---- bulk jobs -------------------------------------------------------------------------------------------------------
@@ -147,6 +148,7 @@ def prediction_page(
     config: str | None = None,
     *,
     title: str = "Predictions",
+    mark: str = "",
 ) -> Path:
     """The videos with their labels, how often each label came, how sure the model was, and what could not be read.
 
@@ -166,7 +168,7 @@ def prediction_page(
         Section("Videos", (prediction_table(named),) if named else ()),
         Section("Settings", setting_blocks(environment, config)),
     ]
-    return write_page(path, page(title, done("videos classified", named, failed), sections))
+    return write_page(path, page(title, done("videos classified", named, failed), sections, mark=mark))
 
 
 def _label_counts(counted: Counter[str], most: int = 20) -> list[tuple[str, int, str]]:
@@ -198,6 +200,7 @@ def extraction_page(
     *,
     samples: Sequence[Sample] = (),
     title: str = "Features",
+    mark: str = "",
 ) -> Path:
     """The features in the plane and what they were made from.
 
@@ -219,7 +222,7 @@ def extraction_page(
         Section("Unreadable files", unreadable_blocks(failed)),
         Section("Settings", setting_blocks(environment, config)),
     ]
-    return write_page(path, page(title, done("clips turned into features", read, failed), sections))
+    return write_page(path, page(title, done("clips turned into features", read, failed), sections, mark=mark))
 
 
 def clip_groups(rows: Rows) -> tuple[list[str] | None, str]:

@@ -55,8 +55,9 @@ MEANINGS = {
 
 
 def scan_page(
-    path: str | Path, rows: Rows, summary: Mapping[str, object], notes: Mapping[str, Any], *, title: str = "Scan"
-) -> Path:
+    path: str | Path, rows: Rows, summary: Mapping[str, object], notes: Mapping[str, Any], *, title: str = "Scan",
+    mark: str = "",
+) -> Path:  # fmt: skip
     """rows: as in the table of a scan, with `seconds`. notes: its provenance, with `environment`."""
     bad = [row for row in rows if row["status"] not in USABLE]
     partial = [row for row in rows if row["status"] == "partial"]
@@ -73,7 +74,7 @@ def scan_page(
     healthy = "Every file is usable" if rows else "No file"
     count = f"{readable(len(bad))} of {readable(len(rows))} files are unusable" if bad else healthy
     some = f"; {readable(len(partial))} more are damaged and used in part" if partial else ""
-    return write_page(path, page(title, f"{count}{some}.", sections))
+    return write_page(path, page(title, f"{count}{some}.", sections, mark=mark))
 
 
 def next_steps(rows: Rows, scanned: str) -> list[str]:

@@ -1,6 +1,7 @@
 """What was done before: rows of an interrupted job, also for another list, or of a finished table, that still hold.
 
-A row holds while its file has the size and time of change it was read with. Those of a finished table that may come
+A row holds while its file has the size and time of change it was read with, and a quarantine would have it say the
+same. Those of a finished table that may come
 otherwise the next time (TRY_AGAIN) are done again; an interrupted job keeps them, so that it comes to its end.
 """
 
@@ -14,12 +15,12 @@ from typing import Any
 
 from hybridvideo.data.manifest import Manifest
 from hybridvideo.data.scan import stamp
-from hybridvideo.errors import UserError
+from hybridvideo.errors import USABLE, UserError
 from hybridvideo.files import write_json
 from hybridvideo.tasks.identity import Identity, differences, identity_of
 from hybridvideo.tasks.job import Work
 from hybridvideo.tasks.parts import Parts, Stamp, opened, rows_in
-from hybridvideo.tasks.tables import Rows, printable, read_notes, read_rows
+from hybridvideo.tasks.tables import Rows, has_columns, printable, read_notes, read_rows
 from hybridvideo.text import encodable
 
 JOB, LISTING = "job.json", "digest of the list"
@@ -76,7 +77,9 @@ def is_same(parts: Parts, identity: Identity, others: str) -> bool:
 def table_identity(table: Path, work: Work) -> Identity | None:
     """What makes the job of a finished table; None where it cannot be told."""
     notes = read_notes(table)
-    return None if notes is None else identity_of(notes, work.schema, work.free)
+    if notes is None or not has_columns(table, work.schema):
+        return None
+    return identity_of(notes, work.schema, work.free)
 
 
 def read_job(parts: Parts) -> Identity | None:
@@ -113,7 +116,17 @@ def is_up_to_date(table: Path, manifest: Manifest, work: Work) -> bool:
             return False
         if row["status"] in TRY_AGAIN or stamp_of(row) != stamp_now(manifest, index):
             return False
+        if not still_said(row, index, work):
+            return False
     return next(groups, None) is None
+
+
+def still_said(row: dict[str, Any], index: int, work: Work) -> bool:
+    """Whether a row says what the quarantine says of its input today; of one that it lets be read, that it was read."""
+    if work.held is None:
+        return True
+    held = work.held.get(index)
+    return row["status"] in USABLE if held is None else (row["status"], row["reason"]) == held
 
 
 # --- going on ---------------------------------------------------------------------------------------------------------
@@ -149,31 +162,41 @@ def settle(table: Path | None, parts: Parts, manifest: Manifest, work: Work) -> 
         before.add(work.by_input(rows_in(opened(path)[1])))
     if table is not None:
         before.add(group for group in rows_of_inputs(table, work) if group[0]["status"] not in TRY_AGAIN)
-    counts = [settle_piece(piece, before, parts, manifest) for piece in parts.pieces]
+    counts = [settle_piece(piece, before, parts, manifest, work) for piece in parts.pieces]
     for path in older:
         path.unlink(missing_ok=True)
     tell(sum(kept for kept, _ in counts), sum(changed for _, changed in counts), before, manifest)
 
 
-def settle_piece(piece: int, before: Before, parts: Parts, manifest: Manifest) -> tuple[int, int]:
+def settle_piece(piece: int, before: Before, parts: Parts, manifest: Manifest, work: Work) -> tuple[int, int]:
     """Of a piece: inputs whose rows are kept, and inputs that had rows and have changed."""
     covered = parts.covered(piece)
     stamps = {index: stamp for index, stamp in covered.items() if stamp == stamp_now(manifest, index)}
     found: Rows = []
     changed = len(covered) - len(stamps)
+    for index in said_otherwise(piece, parts, work) & stamps.keys():
+        del stamps[index]
     for index in parts.members(piece) if before.groups else ():
         if index in covered or (path := listed_path(manifest, index)) not in before.groups:
             continue
         now = stamp_now(manifest, index)
-        if rows := before.rows(path, now):
+        rows = before.rows(path, now)
+        if rows is None:
+            changed += 1
+        elif still_said(rows[0], index, work):
             stamps[index] = now
             found += [{**row, "index": index} for row in rows]
-        else:
-            changed += 1
     if found or len(stamps) < len(covered):
         kept = [row for row in parts.read(piece) if row["index"] in stamps]
         parts.write(piece, sorted(kept + found, key=lambda row: row["index"]), stamps)
     return len(stamps), changed
+
+
+def said_otherwise(piece: int, parts: Parts, work: Work) -> set[int]:
+    """Inputs of a piece of which the quarantine says something else today."""
+    if work.held is None:
+        return set()
+    return {row["index"] for row in parts.read(piece) if not still_said(row, row["index"], work)}
 
 
 def tell(kept: int, changed: int, before: Before, manifest: Manifest) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridvideo.data.manifest import Manifest, read_manifest
+from hybridvideo.data.quarantine import quarantined
 from hybridvideo.engine.preemption import StopRequest
 from hybridvideo.engine.progress import progress
 from hybridvideo.errors import USABLE, EnvironmentFault, Preempted, TooMuchBadData, UserError
@@ -72,11 +73,6 @@ def output_table(out: str | None, run: str, name: str) -> Path:
     return path / f"{name}.parquet"
 
 
-def page_beside(table: Path, folder_given: bool) -> Path:
-    """report.html in a folder of its own, TABLE.report.html beside a table that was named."""
-    return table.with_name("report.html") if folder_given else table.with_suffix(".report.html")
-
-
 def read_inputs(source: str) -> Manifest:
     """The videos of a bulk job; UserError where there is none."""
     manifest = read_manifest(source, labelled=False)
@@ -92,6 +88,16 @@ def provenance(
     return {"checkpoint": weights_said(run), "weights_sha256": weights_digest(run, model),
             "source": os.path.abspath(source), "root": os.path.abspath(manifest.root), **settings,
             "environment": environment_facts()}  # fmt: skip
+
+
+def quarantine_notes(job: Job) -> dict[str, Any]:
+    """Which quarantine, and whether one; jobs with and without are others, jobs with one that grows are the same."""
+    return {"quarantine": job.quarantine, "with_quarantine": job.quarantine is not None}
+
+
+def held_by(job: Job, manifest: Manifest) -> dict[int, tuple[str, str]] | None:
+    """The inputs that the job's quarantine keeps closed; None where it has none."""
+    return None if job.quarantine is None else quarantined(job.quarantine, manifest)
 
 
 # --- the whole --------------------------------------------------------------------------------------------------------
@@ -123,7 +129,7 @@ def run_job(table: Path, manifest: Manifest, work: Work, job: Job) -> Finished:
             text = f"nothing to do: {table} has all {len(manifest)} inputs, and none has changed"
             print(shown(text), file=sys.stderr)
     if rows is None:
-        rows = rows_of_table(table, identity, work)
+        rows = rows_of_table(table, manifest, identity, work)
     failed = len({row["index"] for row in rows if row["status"] not in USABLE})
     check_share(failed, len(manifest), job.max_bad, f"{table} says why for each")
     return Finished(table, rows, done, failed, seconds, work.notes)
@@ -231,11 +237,13 @@ def all_rows(parts: Parts, work: Work) -> Rows:
     return rows
 
 
-def rows_of_table(table: Path, identity: Identity, work: Work) -> Rows:
-    """The rows of a finished table, each with the `index` of its input."""
-    if before.table_identity(table, work) != identity:
-        raise EnvironmentFault(f"{table} is not there, though it was written; the same command makes it again")
-    return [{**row, "index": index} for index, rows in enumerate(before.rows_of_inputs(table, work)) for row in rows]
+def rows_of_table(table: Path, manifest: Manifest, identity: Identity, work: Work) -> Rows:
+    """The rows of a finished table, each with the `index` of its input. EnvironmentFault where it lacks some."""
+    groups = list(before.rows_of_inputs(table, work)) if before.table_identity(table, work) == identity else []
+    listed = [before.listed_path(manifest, index) for index in range(len(manifest))]
+    if [rows[0]["path"] for rows in groups] != listed:
+        raise EnvironmentFault(f"{table} has not the rows of this job, whose parts are gone; the same command goes on")
+    return [{**row, "index": index} for index, rows in enumerate(groups) for row in rows]
 
 
 def check_share(failed: int, inputs: int, max_bad: float, where: str) -> None:

@@ -125,7 +125,7 @@ class Claims:
         if not held.waiting or time.monotonic() - held.written > SECONDS_BETWEEN_WRITES:
             self._write(piece)
         if not held.waiting:
-            del self.open[piece]
+            self.open.pop(piece, None)  # of all that are open nothing is left where the parts are gone
             self._release(piece)
 
     def write_all(self) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from hybridvideo.data.manifest.names import label_names
 from hybridvideo.errors import UserError
+from hybridvideo.files import locked
 from hybridvideo.folders import replacing_folder
 from hybridvideo.models.checkpoint import ModelCard, check_free, write_checkpoint
 from hybridvideo.models.contract import count_parameters
@@ -20,12 +21,13 @@ from hybridvideo.weights.sources import is_ours
 def convert(source: str, out: str, wanted: Wanted, overwrite: bool) -> int:
     """The command."""
     folder = Path(out)
-    check_free(folder, overwrite)
     if Path(source).exists() and is_ours(source):
         raise UserError(f"{find_checkpoint(source)} is a checkpoint of this project already; use it as it is")
-    model, card, report = load_foreign(source, wanted)
-    with replacing_folder(folder) as new:
-        write_checkpoint(new, model.state_dict(), card)
+    with locked(folder.absolute().with_name(f".{folder.name}.lock"), "convert"):
+        check_free(folder, overwrite)
+        model, card, report = load_foreign(source, wanted)
+        with replacing_folder(folder) as new:
+            write_checkpoint(new, model.state_dict(), card)
     lines = [
         f"weights     {report}",
         *(f"            {line}" for line in report.details().splitlines()),

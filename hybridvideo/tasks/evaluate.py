@@ -17,6 +17,7 @@ from accelerate import Accelerator
 
 from hybridvideo.config import EvalConfig, EvaluateData, Views
 from hybridvideo.data.manifest import Manifest, read_manifest
+from hybridvideo.data.quarantine import quarantined
 from hybridvideo.engine.evaluate import Evaluation, protocol
 from hybridvideo.engine.evaluate import evaluate as run_evaluation
 from hybridvideo.engine.multiview import Precision
@@ -52,7 +53,8 @@ def evaluate(
         if accelerator.is_main_process:
             made_of = {
                 "weights_sha256": weights_digest(run, model, checkpoint), "list_sha256": list_digest(manifest),
-                "quarantine": data.quarantine, "normalisation": plain(card.preprocessing.normalisation),
+                "quarantine_sha256": quarantine_digest(data, manifest),
+                "normalisation": plain(card.preprocessing.normalisation),
                 "protocol": protocol(views, card.preprocessing, precision),
             }  # fmt: skip
             wanted = Path(out) if out else results_folder(run) / default_name(source, views, checkpoint, precision)
@@ -62,8 +64,8 @@ def evaluate(
             deadline=data.deadline, quarantine=data.quarantine,
         )  # fmt: skip
         if accelerator.is_main_process:
-            facts = {"checkpoint": weights_said(run, checkpoint), "list": source, **made_of}
-            page = report_evaluation(folder, model, evaluation, manifest, facts, config_text(run))
+            given = {"checkpoint": weights_said(run, checkpoint), "list": source, "quarantine": data.quarantine}
+            page = report_evaluation(folder, model, evaluation, manifest, given | made_of, config_text(run))
             say(evaluation.results, views, page)
     check_bad(evaluation.results, data.max_bad)
     return 0
@@ -103,6 +105,14 @@ def list_digest(manifest: Manifest) -> str:
     """SHA-256 of the videos of a list with their labels, and of the classes."""
     listed = repr((os.path.abspath(manifest.root), manifest.rows, manifest.labels))
     return hashlib.sha256(encodable(listed).encode()).hexdigest()
+
+
+def quarantine_digest(data: EvaluateData, manifest: Manifest) -> str | None:
+    """SHA-256 of what a quarantine says of the list; None without one."""
+    if data.quarantine is None:
+        return None
+    held = repr(sorted(quarantined(data.quarantine, manifest).items()))
+    return hashlib.sha256(held.encode("utf-8", "backslashreplace")).hexdigest()
 
 
 @contextlib.contextmanager

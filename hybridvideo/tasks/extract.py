@@ -19,9 +19,10 @@ from hybridvideo.tasks.bulk import (
     Job,
     Work,
     failures,
+    held_by,
     output_table,
-    page_beside,
     provenance,
+    quarantine_notes,
     read_inputs,
     run_job,
     stream_job,
@@ -29,7 +30,7 @@ from hybridvideo.tasks.bulk import (
 from hybridvideo.tasks.device import pick_device
 from hybridvideo.tasks.folders import config_text
 from hybridvideo.tasks.given import card_of, open_given
-from hybridvideo.tasks.pages import write_extraction_page
+from hybridvideo.tasks.pages import keep_page, write_extraction_page
 from hybridvideo.text import shown
 
 
@@ -45,11 +46,13 @@ def extract(run: str, source: str, out: str | None, stage: str, eval: Views, job
     settings = {"job": "extract", "stage": stage, "width": width, "views": plain(views), "precision": job.precision,
                 "preprocessing": plain(model.preprocessing), "model": card.name}  # fmt: skip
     work = Work(
-        "extracting", provenance(run, model, source, manifest, settings), feature_schema(width),
+        "extracting", provenance(run, model, source, manifest, settings | quarantine_notes(job)),
+        feature_schema(width),
         lambda order: extract_rows(model, manifest, stage=stage, views=views, workers=job.workers,
                                    deadline=job.deadline, quarantine=job.quarantine, device=device,
                                    precision=job.precision, order=order),
         rows_of=lambda row: 1 if row["start"] is None else views.clips,
+        held=held_by(job, manifest),
     )  # fmt: skip
     if out == STDOUT:
         return stream_job(manifest, work, job)
@@ -59,9 +62,10 @@ def extract(run: str, source: str, out: str | None, stage: str, eval: Views, job
           f"{finished.failed} unreadable, {finished.videos_per_second:.1f} videos/s")  # fmt: skip
     for line in failures(finished.rows):
         print(shown(line))
-    page = page_beside(table, table != Path(out or ""))
-    if finished.inputs or not page.is_file():
-        write_extraction_page(page, finished, config_text(run))
+    page = keep_page(
+        table, table != Path(out or ""),
+        lambda page, mark: write_extraction_page(page, mark, finished, config_text(run)),
+    )  # fmt: skip
     print(f"features {shown(str(table))}\nreport {shown(str(page))}")
     return 0
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-FREE = ("environment", "checkpoint", "deadline", "views.batch_size")  # notes that make no other job
+FREE = ("environment", "checkpoint", "deadline", "quarantine", "views.batch_size")  # notes that make no other job
 SHORT = 60  # letters of a value that is said
 MOST_SAID = 4  # differences
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +40,7 @@ class Work:
     `status`, `bytes` and `mtime_ns`. compute: rows of inputs, one after another in the order in which it takes their
     indices; each row has its input's `index`. rows_of: how many rows an input has whose first row is this. listed:
     columns that come from the list, not from the file. free: notes, besides those of `identity`, that make no other
-    job.
+    job. held: status and reason of the inputs that a quarantine keeps closed, by index; None where none was given.
     """
 
     label: str
@@ -50,6 +50,7 @@ class Work:
     rows_of: Callable[[dict[str, Any]], int] = lambda row: 1
     listed: Callable[[int], dict[str, Any]] = lambda index: {}
     free: tuple[str, ...] = ()
+    held: Mapping[int, tuple[str, str]] | None = None
 
     def by_input(self, rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         """The rows of one input after another, each as soon as it is complete."""

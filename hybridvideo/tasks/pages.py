@@ -1,10 +1,15 @@
-"""The report of each result: what the job has in hand, and some clips to look at, as one page."""
+"""The report of each result: what the job has in hand, and some clips to look at, as one page.
+
+A page says of which table it is, and of which state of it: so no job writes over the page of another, and one that is
+older than its table is made anew.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from torchvision.transforms.v2 import functional
@@ -12,12 +17,37 @@ from torchvision.transforms.v2 import functional
 from hybridvideo.data.decode import VideoReader
 from hybridvideo.data.manifest import Manifest
 from hybridvideo.errors import VideoError
+from hybridvideo.files import locked
 from hybridvideo.report.contact_sheet import Sample
 from hybridvideo.report.environment import environment_facts
+from hybridvideo.report.page import mark_in
 from hybridvideo.report.results import evaluation_page, extraction_page, prediction_page, training_page
 from hybridvideo.tasks.bulk import Finished
 
 CLIPS, FRAMES, SHORT_SIDE = 24, 8, 96  # of a contact sheet
+
+
+def keep_page(table: Path, folder_given: bool, write: Callable[[Path, str], object]) -> Path:
+    """The page of a table, made by `write` from its path and its mark, unless it is there and up to date."""
+    with locked(table.with_name(".report.lock"), "writing a page", wait=True):
+        page, mark = page_beside(table, folder_given), mark_of(table)
+        if mark_in(page) != mark:
+            write(page, mark)
+    return page
+
+
+def page_beside(table: Path, folder_given: bool) -> Path:
+    """report.html in a folder that was given, TABLE.report.html beside a table; TABLE.EXTENSION.report.html where
+    that is the page of something else."""
+    first = table.with_name("report.html") if folder_given else table.with_suffix(".report.html")
+    own = not first.exists() or mark_in(first).partition(" ")[0] == quote(table.name)
+    return first if own else table.with_name(f"{table.name}.report.html")
+
+
+def mark_of(table: Path) -> str:
+    """Name, size and time of change of a table."""
+    facts = table.stat()
+    return f"{quote(table.name)} {facts.st_size} {facts.st_mtime_ns}"
 
 
 def write_training_page(folder: Path, results: dict[str, Any] | None, rows: Rows, val: Manifest | None) -> Path:
@@ -29,29 +59,35 @@ def write_training_page(folder: Path, results: dict[str, Any] | None, rows: Rows
 def write_evaluation_page(
     folder: Path, results: dict[str, Any], rows: Rows, manifest: Manifest, config: str | None
 ) -> Path:
-    """report.html beside results.json; `config`: the text of the run's settings."""
+    """The page beside results.json and scores.parquet; `config`: the text of the run's settings."""
     read = [row for row in rows if row["predicted"] is not None]
-    return evaluation_page(
-        folder / "report.html", results, evaluation_samples(rows, manifest), environment_facts(), config,
-        scores=[max(row["scores"]) for row in read], correct=[row["predicted"] == row["label"] for row in read],
-        title=f"Evaluation: {last_part(results['checkpoint'], 'checkpoints')} on {last_part(results['list'])}",
-    )  # fmt: skip
+
+    def write(page: Path, mark: str) -> None:
+        evaluation_page(
+            page, results, evaluation_samples(rows, manifest), environment_facts(), config,
+            scores=[max(row["scores"]) for row in read], correct=[row["predicted"] == row["label"] for row in read],
+            title=f"Evaluation: {last_part(results['checkpoint'], 'checkpoints')} on {last_part(results['list'])}",
+            mark=mark,
+        )  # fmt: skip
+
+    return keep_page(folder / "scores.parquet", True, write)
 
 
-def write_prediction_page(page: Path, finished: Finished, manifest: Manifest, config: str | None) -> Path:
+def write_prediction_page(page: Path, mark: str, finished: Finished, manifest: Manifest, config: str | None) -> Path:
     """The page of a classification job."""
     chosen = spread([row for row in finished.rows if row["label"] is not None], CLIPS)
     samples = read_samples((manifest.file(row["index"]), None, row["label"], row["score"]) for row in chosen)
     title, summary = job_title("Predictions", finished), job_summary(finished)
-    return prediction_page(page, finished.rows, samples, summary, environment_facts(), config, title=title)
+    return prediction_page(page, finished.rows, samples, summary, environment_facts(), config, title=title, mark=mark)
 
 
-def write_extraction_page(page: Path, finished: Finished, config: str | None) -> Path:
+def write_extraction_page(page: Path, mark: str, finished: Finished, config: str | None) -> Path:
     """The page of an extraction job."""
     read = [row for row in finished.rows if row["feature"] is not None]
     features_ND = np.array([row["feature"] for row in read], np.float32).reshape(-1, finished.provenance["width"])
     title, summary = job_title("Features", finished), job_summary(finished)
-    return extraction_page(page, summary, features_ND, finished.rows, environment_facts(), config, title=title)
+    facts = environment_facts()
+    return extraction_page(page, summary, features_ND, finished.rows, facts, config, title=title, mark=mark)
 
 
 def job_summary(finished: Finished) -> dict[str, object]:

@@ -19,9 +19,10 @@ from hybridvideo.tasks.bulk import (
     Finished,
     Job,
     Work,
+    held_by,
     output_table,
-    page_beside,
     provenance,
+    quarantine_notes,
     read_inputs,
     run_job,
     stream_job,
@@ -29,7 +30,7 @@ from hybridvideo.tasks.bulk import (
 from hybridvideo.tasks.device import pick_device
 from hybridvideo.tasks.folders import config_text
 from hybridvideo.tasks.given import card_of, open_given
-from hybridvideo.tasks.pages import write_prediction_page
+from hybridvideo.tasks.pages import keep_page, write_prediction_page
 from hybridvideo.text import shown
 
 MOST_LINES = 40  # of the table on the terminal
@@ -55,18 +56,20 @@ def predict(run: str, source: str, out: str | None, top_k: int, eval: Views, job
                 "preprocessing": plain(model.preprocessing), "model": card.name,
                 "labels": list(card.labels)}  # fmt: skip
     work = Work(
-        "classifying", provenance(run, model, source, manifest, settings), SCHEMA,
+        "classifying", provenance(run, model, source, manifest, settings | quarantine_notes(job)), SCHEMA,
         lambda order: classify(model, manifest, views=views, top_k=top_k, workers=job.workers,
                                deadline=job.deadline, quarantine=job.quarantine, device=device,
                                precision=job.precision, order=order),
+        held=held_by(job, manifest),
     )  # fmt: skip
     if out == STDOUT:
         return stream_job(manifest, work, job)
     finished = run_job(table, manifest, work, job)
     show(finished)
-    page = page_beside(table, table != Path(out or ""))
-    if finished.inputs or not page.is_file():
-        write_prediction_page(page, finished, manifest, config_text(run))
+    page = keep_page(
+        table, table != Path(out or ""),
+        lambda page, mark: write_prediction_page(page, mark, finished, manifest, config_text(run)),
+    )  # fmt: skip
     print(f"predictions {shown(str(table))}\nreport {shown(str(page))}")
     return 0
 

@@ -23,8 +23,8 @@ from hybridvideo.errors import STATUSES, TooMuchBadData, UserError, nearest
 from hybridvideo.report.environment import environment_facts
 from hybridvideo.report.page import percent
 from hybridvideo.report.scan import next_steps, scan_page
-from hybridvideo.tasks.bulk import STDOUT, Finished, Job, Work, page_beside, run_job, stream_job
-from hybridvideo.tasks.pages import last_part
+from hybridvideo.tasks.bulk import STDOUT, Finished, Job, Work, run_job, stream_job
+from hybridvideo.tasks.pages import keep_page, last_part
 from hybridvideo.text import duration, shown
 
 __all__ = ["ScanSettings", "scan_corpus"]
@@ -50,16 +50,17 @@ def scan_corpus(
         allowed = ("auto", *BACKENDS)
         hint = nearest(settings.backend, allowed)
         raise UserError(f"no decoding backend is called {settings.backend!r}{hint}; allowed: {', '.join(allowed)}")
-    table = Path(out) if Path(out).suffix else Path(out) / "scan.parquet"
+    table = Path(out) if Path(out).suffix and not Path(out).is_dir() else Path(out) / "scan.parquet"
     manifest = read_manifest(source, root=root, labelled=labelled)
     work = scan_work(manifest, source, replace(settings, index=None if out == STDOUT else str(table) + SUFFIX), job)
     if out == STDOUT:
         return stream_job(manifest, work, job)
     finished = run_job(table, manifest, work, replace(job, max_bad=1.0))
-    page = page_beside(table, table != Path(out))
-    if finished.inputs or not page.is_file():
-        title = f"Scan: {last_part(source)}"
-        scan_page(page, finished.rows, facts(finished, manifest), work.notes, title=title)
+    page = keep_page(
+        table, table != Path(out),
+        lambda page, mark: scan_page(page, finished.rows, facts(finished, manifest), work.notes,
+                                     title=f"Scan: {last_part(source)}", mark=mark),
+    )  # fmt: skip
     show(finished, table, page)
     if finished.failed > job.max_bad * len(manifest):
         raise TooMuchBadData(

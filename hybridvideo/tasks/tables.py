@@ -2,6 +2,7 @@
 
 TABLE.parquet                                provenance is JSON under the key `hybridvideo` of the schema's metadata
 TABLE.csv, .jsonl   TABLE.provenance.json    with the table's size and checksum, so that each is known to be the other's
+                                             (TABLE.csv.provenance.json where that is a TABLE.jsonl's)
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hybridvideo.errors import UserError
-from hybridvideo.files import replacing_file, write_json
+from hybridvideo.files import locked, replacing_file, write_json
 from hybridvideo.text import encodable
 
 Rows = list[dict[str, Any]]
@@ -52,7 +53,8 @@ def write_batches(path: Path, batches: Iterable[Rows], schema: pa.Schema, proven
     with replacing_file(path) as aside:
         TEXT_WRITERS[path.suffix](aside, batches, schema)
         seal = seal_of(aside)
-    write_json(notes_beside(path), {**provenance, "table": seal})
+    with locked(path.with_name(f".{path.stem}.provenance.lock"), "writing a table", wait=True):
+        write_json(notes_to_write(path), {**provenance, "table": {"name": path.name, **seal}})
 
 
 def check_format(path: Path) -> str:
@@ -65,7 +67,7 @@ def check_format(path: Path) -> str:
 def write_parquet(path: Path, batches: Iterable[Rows], schema: pa.Schema, provenance: dict[str, Any]) -> None:
     """Columns as in the schema; provenance in the schema's metadata."""
     noted = schema.with_metadata({"hybridvideo": json.dumps(provenance, ensure_ascii=False)})
-    with pq.ParquetWriter(path, noted, compression="zstd") as writer:
+    with pq.ParquetWriter(path, noted, compression="zstd", write_page_checksum=True) as writer:
         for rows in batches:
             writer.write_table(pa.Table.from_pylist(rows, schema=noted))
 
@@ -98,6 +100,22 @@ def notes_beside(path: Path) -> Path:
     return path.with_suffix(".provenance.json")
 
 
+def second_notes(path: Path) -> Path:
+    """table.csv -> table.csv.provenance.json."""
+    return path.with_name(f"{path.name}.provenance.json")
+
+
+def notes_to_write(path: Path) -> Path:
+    """The first of the two, unless it belongs to another table that is there, or the second is in use."""
+    first, second = notes_beside(path), second_notes(path)
+    try:
+        name = json.loads(first.read_bytes())["table"]["name"]
+        anothers = name != path.name and first.with_name(name).is_file()
+    except (OSError, ValueError, LookupError, TypeError):
+        anothers = False
+    return second if anothers or second.exists() else first
+
+
 def seal_of(path: Path) -> dict[str, int]:
     """Size and CRC-32 of a file."""
     size = crc32 = 0
@@ -118,14 +136,39 @@ def read_notes(path: Path) -> dict[str, Any] | None:
     """The provenance of a table of ours; None where it has none, or is not whole."""
     try:
         if check_format(path) == ".parquet":
-            notes = json.loads((pq.read_schema(path).metadata or {})[b"hybridvideo"])
+            notes = notes_within(path)
         else:
-            notes = json.loads(notes_beside(path).read_bytes())
-            if notes.pop("table") != seal_of(path):
-                return None
+            seal = seal_of(path)
+            notes = sealed_notes(second_notes(path), seal) or sealed_notes(notes_beside(path), seal)
     except (OSError, pa.ArrowException, ValueError, LookupError, TypeError, AttributeError):
         return None
     return notes if isinstance(notes, dict) else None
+
+
+def notes_within(path: Path) -> Any:
+    """What a Parquet table's metadata say; an error of Arrow's or the system's where any of its pages is damaged."""
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        for _ in file.iter_batches(ROWS_PER_BATCH):
+            pass
+        return json.loads((file.schema_arrow.metadata or {})[b"hybridvideo"])
+
+
+def sealed_notes(file: Path, seal: dict[str, int]) -> dict[str, Any] | None:
+    """The notes in a file; None where they are not of the table of that seal."""
+    try:
+        notes = json.loads(file.read_bytes())
+        there = notes.pop("table")
+        return notes if {name: there[name] for name in seal} == seal else None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+
+
+def has_columns(path: Path, schema: pa.Schema) -> bool:
+    """Whether a table has the schema's columns, of its types; one in text has what it was sealed with."""
+    if path.suffix != ".parquet":
+        return True
+    there = pq.read_schema(path)
+    return all(name in there.names and there.field(name).type.equals(schema.field(name).type) for name in schema.names)
 
 
 def read_rows(path: Path, schema: pa.Schema) -> Iterator[dict[str, Any]]:

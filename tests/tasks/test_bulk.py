@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 from hybridvideo.engine.preemption import StopRequest
 from hybridvideo.errors import EnvironmentFault, Preempted, TooMuchBadData, UserError
 from hybridvideo.tasks import bulk
+from hybridvideo.tasks.claims import Claims
 from hybridvideo.tasks.job import Work
 from hybridvideo.tasks.tables import read_rows
 from tests.tasks.cheap import SCHEMA, lines, run, write_texts
@@ -31,6 +34,12 @@ def log(tmp_path: Path) -> Path:
 
 def rows_of(table: Path) -> list[dict[str, Any]]:
     return list(read_rows(table, SCHEMA))
+
+
+def written(table: Path) -> tuple[int, int, int]:
+    """What changes when a table is written; the time of its last reading may."""
+    facts = table.stat()
+    return facts.st_ino, facts.st_size, facts.st_mtime_ns
 
 
 def stop_after(count: int, patch: pytest.MonkeyPatch) -> None:
@@ -68,10 +77,10 @@ def test_nothing_to_do_is_said_and_leaves_the_table(
 ) -> None:
     table = tmp_path / name
     first = run(texts, table, log)
-    before = table.stat()
+    before = written(table)
     again = run(texts, table, log)
     assert "nothing to do" in capsys.readouterr().err and len(lines(log)) == 150
-    assert table.stat() == before and again.inputs == 0 and again.failed == first.failed
+    assert written(table) == before and again.inputs == 0 and again.failed == first.failed
     assert [row["words"] for row in again.rows] == [row["words"] for row in first.rows]
 
 
@@ -230,3 +239,42 @@ def test_provenance_beside_a_table_says_whose_it_is(texts: Path, log: Path, tmp_
     run(texts, tmp_path / "out.jsonl", log)
     notes = json.loads((tmp_path / "out.provenance.json").read_text())
     assert notes["job"] == "cheap" and notes["table"]["bytes"] == (tmp_path / "out.jsonl").stat().st_size
+
+
+def grown(texts: Path, log: Path, table: Path) -> Path:
+    """The folder of a table's parts; the table is of three inputs, and then there are two more."""
+    for text in sorted(texts.iterdir())[3:]:
+        text.unlink()
+    run(texts, table, log)
+    for number in (3, 4):
+        (texts / f"{number:04d}.mp4").write_text("one more")
+    return table.with_name(table.name + ".parts")
+
+
+def test_an_older_table_does_not_stand_for_parts_that_were_removed(
+    texts: Path, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = grown(texts, log, tmp_path / "out.parquet")
+    real = bulk.write_once
+    with monkeypatch.context() as patch, pytest.raises(EnvironmentFault, match="the same command goes on"):
+        patch.setattr(bulk, "write_once", lambda *given: (shutil.rmtree(parts), real(*given))[1])
+        run(texts, tmp_path / "out.parquet", log)
+    assert len(run(texts, tmp_path / "out.parquet", log).rows) == 5
+
+
+def test_parts_that_are_removed_while_inputs_are_read_are_no_crash(
+    texts: Path, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = grown(texts, log, tmp_path / "out.parquet")
+    real = Claims.take
+
+    def take(claims: Claims) -> Iterator[int]:
+        order = real(claims)
+        first = next(order)
+        shutil.rmtree(parts)
+        yield from [first, *order]  # as workers do, which read ahead
+
+    with monkeypatch.context() as patch, pytest.raises(EnvironmentFault, match="the same command goes on"):
+        patch.setattr(Claims, "take", take)
+        run(texts, tmp_path / "out.parquet", log)
+    assert len(run(texts, tmp_path / "out.parquet", log).rows) == 5

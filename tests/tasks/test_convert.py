@@ -15,6 +15,7 @@ from transformers import VideoMAEConfig, VideoMAEForVideoClassification
 import hybridvideo as hv
 from hybridvideo import cli
 from hybridvideo.data import synthetic
+from hybridvideo.files import locked
 from hybridvideo.tasks.given import results_folder
 from tests.engine.runs import run, settings
 
@@ -187,3 +188,9 @@ def test_what_cannot_be_converted_leaves_no_folder(
 def test_settings_of_the_model_are_changed_one_by_one(swin: Path, tmp_path: Path) -> None:
     assert call("convert", swin, tmp_path / "o", "--frames", 4, "--size", 32, "--changes.drop_path", "0.3") == 0
     assert json.loads((tmp_path / "o" / "model.json").read_text())["settings"]["drop_path"] == 0.3
+
+
+def test_one_conversion_at_a_time_into_a_folder(swin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with locked(tmp_path / ".out.lock", "convert"):
+        assert call("convert", swin, tmp_path / "out") == 2
+    assert "convert, process" in capsys.readouterr().err and not (tmp_path / "out").exists()

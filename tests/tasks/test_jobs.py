@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -173,6 +174,59 @@ def test_more_bad_inputs_than_allowed_is_exit_code_3(trained: Path, mixed: Path,
     out = tmp_path / "out.parquet"
     assert call("predict", trained, mixed, "--out", out, "--max-bad", 0.2) == 3
     assert len(rows_of(out)) == 5
+
+
+@pytest.mark.parametrize("job", ["predict", "extract"])
+def test_rows_of_a_quarantine_follow_it(job: str, trained: Path, motion: Path, tmp_path: Path) -> None:
+    source, scan, out = motion / "test", tmp_path / "scan.parquet", tmp_path / "out.parquet"
+    assert call("scan", source, "--out", scan, "--workers", 0) == 0
+    scanned = pq.read_table(scan)
+
+    def bad_after(*bad: int) -> set[int]:
+        rows = [row | ({"status": "unreadable", "reason": "by hand"} if index in bad else {})
+                for index, row in enumerate(scanned.to_pylist())]  # fmt: skip
+        pq.write_table(pa.Table.from_pylist(rows, schema=scanned.schema), scan)
+        command = (job, trained, source, "--out", out, "--workers", 0, "--eval.clips", 1)
+        assert call(*command, "--quarantine", scan) == 0
+        assert call(*command) == 2  # what a quarantine has kept closed is no answer of a job without
+        return {index for index, row in enumerate(rows_of(out)) if row["reason"] == "by hand"}
+
+    for bad in ({0, 3}, {3, 5}, set[int](), {1}):
+        assert bad_after(*bad) == bad
+
+
+@pytest.mark.parametrize("outs", [("both", "both"), ("o.csv", "o.jsonl")], ids=["folder", "name"])
+def test_jobs_that_share_a_folder_or_a_name_keep_their_pages(
+    outs: tuple[str, str], trained: Path, mixed: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "both").mkdir()
+    jobs = dict(zip(("predict", "extract"), outs, strict=True))
+    for job, out in [*jobs.items()] * 2:
+        assert call(job, trained, mixed, "--out", tmp_path / out, "--workers", 0, "--eval.clips", 1) == 0
+    pages = [page.read_text() for page in tmp_path.rglob("*report.html")]
+    assert sorted(page.partition("<h1>")[2].partition(":")[0] for page in pages) == ["Features", "Predictions"]
+
+
+def test_an_evaluation_does_not_replace_the_page_of_the_run(trained: Path, motion: Path) -> None:
+    page = (trained / "report.html").read_bytes()
+    command = ("evaluate", trained, "--data.manifest", motion / "test", "--out", trained, "--data.workers", 0)
+    assert call(*command) == 0 and call(*command) == 0
+    assert (trained / "report.html").read_bytes() == page
+    assert "Evaluation" in (trained / "scores.parquet.report.html").read_text()
+
+
+def test_an_evaluation_with_a_quarantine_that_has_changed_is_another(
+    trained: Path, motion: Path, tmp_path: Path
+) -> None:
+    scan = tmp_path / "scan.parquet"
+    assert call("scan", motion / "test", "--out", scan, "--workers", 0) == 0
+    command = ("evaluate", trained, "--data.manifest", motion / "test", "--data.quarantine", scan,
+               "--out", tmp_path / "e", "--data.workers", 0)  # fmt: skip
+    assert call(*command) == 0 and call(*command) == 0
+    scanned = pq.read_table(scan)
+    rows = [row | {"status": "unreadable", "reason": "by hand"} for row in scanned.to_pylist()]
+    pq.write_table(pa.Table.from_pylist(rows[:1] + scanned.to_pylist()[1:], schema=scanned.schema), scan)
+    assert call(*command) == 2
 
 
 def test_a_folder_of_bad_files_alone_is_a_table_of_reasons(trained: Path, tmp_path: Path) -> None:

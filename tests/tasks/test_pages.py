@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from hybridvideo.report.page import page, write_page
 from hybridvideo.tasks.bulk import Finished
-from hybridvideo.tasks.pages import job_summary, job_title, last_part
+from hybridvideo.tasks.pages import job_summary, job_title, keep_page, last_part
 
 
 def finished(rows: list[dict[str, Any]], now: int, seconds: float) -> Finished:
@@ -47,3 +48,21 @@ def test_titles_name_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert job_title("Predictions", finished([], 0, 0.0)) == "Predictions: clips by a, best"
     assert last_part("hf:owner/name") == "hf:owner/name" and last_part("runs/../runs") == "runs"
     assert last_part(".") == tmp_path.name and last_part("/") == "/"
+
+
+def test_a_page_that_is_older_than_its_table_is_made_anew(tmp_path: Path) -> None:
+    table, made = tmp_path / 'a "table" <ü>.parquet', list[str]()
+
+    def write(path: Path, mark: str) -> None:
+        made.append(path.name)
+        write_page(path, page("Title", "lead", [], mark=mark))
+
+    for text, expected in (("1", 1), ("1", 1), ("22", 2), ("22", 2)):
+        if not table.exists() or table.read_text() != text:
+            table.write_text(text)
+        assert keep_page(table, True, write) == tmp_path / "report.html"
+        assert made == ["report.html"] * expected
+    other = tmp_path / "b.csv"
+    other.write_text("x")
+    assert keep_page(other, True, write) == keep_page(other, True, write) == tmp_path / "b.csv.report.html"
+    assert set(path.name for path in tmp_path.iterdir()) == {table.name, "b.csv", "report.html", "b.csv.report.html"}

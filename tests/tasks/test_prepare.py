@@ -156,6 +156,19 @@ def test_a_stopped_call_keeps_what_is_done_and_goes_on(
     assert len(quick) == 5 == len(set(quick)) and len(table(out)) == 5
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_each_signal_that_asks_to_stop_is_a_pause(
+    number: signal.Signals, corpus: Path, tmp_path: Path, quick: list[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    real, before = job.append_line, signal.signal(number, lambda *given: pytest.fail("nobody listens"))
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "append_line", lambda *given: (real(*given), signal.raise_signal(number)))
+        assert call(corpus, "--out", tmp_path / "out", "--workers", 0) == 75
+    signal.signal(number, before)
+    assert len((tmp_path / "out" / ".prepare" / "done.jsonl").read_text().splitlines()) == 1
+    assert call(corpus, "--out", tmp_path / "out", "--workers", 0) == 0 and len(quick) == 5
+
+
 def test_a_killed_call_leaves_whole_copies_and_goes_on(tmp_path: Path, quick: list[str]) -> None:
     source, out = tmp_path / "videos", tmp_path / "small"
     source.mkdir()

@@ -70,3 +70,13 @@ def test_a_reader_that_leaves_ends_it_quietly(videos: Path) -> None:
     errors = writer.stderr.read()
     writer.stderr.close()
     assert writer.wait() == 0 and errors == ""
+
+
+@pytest.mark.parametrize("out", ["-", "table.csv"])
+def test_a_full_disk_below_standard_output_is_one_line(out: str, videos: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hybridvideo", "scan", videos, "--out", out, "--workers", "0", "--max-bad", "1"]
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert ended.returncode == 4, ended.stderr
+    assert "error: cannot write the output: No space left on device; free some space" in ended.stderr
+    assert "Traceback" not in ended.stderr and "Exception" not in ended.stderr

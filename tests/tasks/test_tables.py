@@ -56,3 +56,27 @@ def test_a_csv_cell_may_be_long(tmp_path: Path) -> None:
     write_table(tmp_path / "t.csv", rows, schema, {})
     assert list(read_rows(tmp_path / "t.csv", schema)) == rows
     assert len(json.dumps(rows[0]["feature"])) > 131_072  # what the csv module allows by itself
+
+
+def test_a_damaged_page_of_a_parquet_table_is_noticed(tmp_path: Path) -> None:
+    rows = [row | {"count": number} for number in range(200) for row in ROWS]
+    write_table(tmp_path / "t.parquet", rows, SCHEMA, {"job": "test"})
+    whole = (tmp_path / "t.parquet").read_bytes()
+    footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    for place in range(4, footer, footer // 25):
+        (tmp_path / "t.parquet").write_bytes(whole[:place] + bytes([whole[place] ^ 0x5A]) + whole[place + 1 :])
+        try:
+            unharmed = (
+                read_notes(tmp_path / "t.parquet") is None or list(read_rows(tmp_path / "t.parquet", SCHEMA)) == rows
+            )
+        except (OSError, ValueError) as error:
+            raise AssertionError(f"a byte at {place} was not noticed") from error
+        assert unharmed, f"a byte at {place} changed a row"
+
+
+def test_tables_of_one_stem_keep_their_provenance(tmp_path: Path) -> None:
+    for name in ("t.csv", "t.jsonl", "t.parquet", "t.csv", "t.jsonl"):
+        write_table(tmp_path / name, ROWS, SCHEMA, {"job": name})
+        there = [path.name for path in tmp_path.glob("t.*") if path.suffix != ".json"]
+        assert {name: read_notes(tmp_path / name) for name in there} == {name: {"job": name} for name in there}
+    assert json.loads((tmp_path / "t.provenance.json").read_text())["job"] == "t.csv"
