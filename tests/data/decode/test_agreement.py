@@ -18,7 +18,8 @@ from tests.data.decode.agreement import sources, tried
 from tests.videos import blank, numbers, write_video
 
 ANOTHER = ("in the place of", "lacks", "instead of")
-OTHER_PIXELS = 0.05  # of the files: damage that FFmpeg's decoder conceals without a word
+OTHER_PIXELS = 0.02  # of the files, of these codecs: damage that FFmpeg's decoder conceals without a word
+CONCEALING = ("vp8", "h264", "hevc", "open_gop", "fragments", "b_frames", "faststart")
 
 
 def found(seed: int, folder: Path, files: list[Path]) -> list[str]:
@@ -33,6 +34,7 @@ def test_no_way_of_asking_gives_another_frame_for_the_one_that_reading_through_g
     job = partial(found, folder=tmp_path, files=sources(tmp_path))
     results = list(each(job, seeds, workers=2, deadline=60))
     assert [line for lines in results for line in lines if any(what in line for what in ANOTHER)] == []
+    assert [line for lines in results for line in lines if not any(name in line for name in CONCEALING)] == []
     assert sum(bool(lines) for lines in results) <= OTHER_PIXELS * len(seeds)
 
 
