@@ -8,11 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from hybridvideo import cli
 from hybridvideo.config import EvalConfig
+from hybridvideo.data.manifest import read_manifest
+from hybridvideo.engine.evaluate import row_of
+from hybridvideo.engine.multiview import VideoResult
 from hybridvideo.files import locked
 from hybridvideo.tasks.evaluate import say
+from hybridvideo.weights.trained import load_model
 from tests.engine.runs import run, settings
 from tests.report.examples import results
 
@@ -135,3 +140,10 @@ def test_of_no_readable_video_no_accuracy_is_said(
     said = capsys.readouterr().out
     assert "1 videos, 1 unreadable" in said and "top-1" not in said
     assert "None of 1 videos could be read" in (trained / "evaluation-list-2x1" / "report.html").read_text()
+
+
+def test_a_video_without_finite_scores_was_named_nothing(trained: Path, motion: Path) -> None:
+    model, manifest = load_model(trained), read_manifest(motion / "val")
+    outputs_VK = torch.tensor([[float("nan")] * len(manifest.labels)])
+    row = row_of(VideoResult(0, 0, "ok", "", outputs_VK, (0.0,), (1.0,)), manifest, model, EvalConfig())
+    assert row["predicted"] is None and row["predicted_name"] is None and len(row["scores"]) == len(manifest.labels)
