@@ -7,6 +7,7 @@ TABLE.csv, .jsonl   TABLE.provenance.json    with the table's size and checksum,
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -16,13 +17,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hybridvideo.documents import load_json, read_json
 from hybridvideo.errors import UserError
 from hybridvideo.files import replacing_file, write_json
+from hybridvideo.parsing import one_line
 
 Rows = list[dict[str, Any]]
 
 ROWS_PER_BATCH = 4096  # of a Parquet row group, and in memory while a table is read
 NEVER_NULL = ("path", "status", "reason")  # columns of text in which an empty CSV cell is an empty text
+LONGEST_REASON = 120  # characters of what a parser says
 LONGEST_CELL = 1 << 30  # of a CSV: a long feature is one cell
 
 
@@ -119,12 +123,16 @@ FORMATS = (".parquet", *TEXT_WRITERS)
 
 def read_notes(path: Path) -> dict[str, Any] | None:
     """The provenance of a table of ours; None where it has none, or is not whole."""
+    parquet = check_format(path) == ".parquet"
+    if not path.is_file():
+        return None  # a pipe that nobody writes to would be waited for
     try:
-        if check_format(path) == ".parquet":
-            notes = json.loads((pq.read_schema(path).metadata or {})[b"hybridvideo"])
+        if parquet:
+            notes = load_json((pq.read_schema(path).metadata or {})[b"hybridvideo"], str(path), "", any_name=True)
         else:
-            notes = json.loads(notes_beside(path).read_bytes())
-            if notes.pop("table") != seal_of(path):
+            notes = read_json(notes_beside(path), "", any_name=True)
+            seal = notes.pop("table")
+            if seal["bytes"] != path.stat().st_size or seal != seal_of(path):
                 return None
     except (OSError, pa.ArrowException, ValueError, LookupError, TypeError, AttributeError):
         return None
@@ -132,7 +140,32 @@ def read_notes(path: Path) -> dict[str, Any] | None:
 
 
 def read_rows(path: Path, schema: pa.Schema) -> Iterator[dict[str, Any]]:
-    """The rows of a table of ours, one after another, with the schema's columns and perhaps others."""
+    """The rows of a table of ours, one after another, with the schema's columns and perhaps others.
+
+    Raises UserError where the table holds what no writer here has put into one.
+    """
+    waiting = read_cells(path, schema)
+    try:
+        while rows := list(itertools.islice(waiting, ROWS_PER_BATCH)):
+            check_rows(rows, schema)
+            yield from rows
+    except (OSError, pa.ArrowException, csv.Error, ValueError, LookupError, TypeError, AttributeError,
+            OverflowError, RecursionError) as error:  # fmt: skip
+        raise UserError(
+            f"{path} is not as it was written ({one_line(error)[:LONGEST_REASON]}); give another --out, or --overwrite"
+        ) from None
+
+
+def check_rows(rows: Rows, schema: pa.Schema) -> None:
+    """ValueError, or pyarrow's own, for rows that do not fit the columns."""
+    for name in (name for name in NEVER_NULL if name in schema.names):
+        if not all(isinstance(row[name], str) for row in rows):
+            raise ValueError(f"a row has no {name}")
+    pa.Table.from_pylist([{name: row[name] for name in schema.names} for row in rows], schema=schema)
+
+
+def read_cells(path: Path, schema: pa.Schema) -> Iterator[dict[str, Any]]:
+    """Whatever the rows of a table hold."""
     if path.suffix == ".parquet":
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(ROWS_PER_BATCH, columns=schema.names):

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from hybridvideo.errors import UserError
 from hybridvideo.tasks.tables import notes_beside, read_notes, read_rows, write_table
 
 SCHEMA = pa.schema(
@@ -56,3 +57,11 @@ def test_a_csv_cell_may_be_long(tmp_path: Path) -> None:
     write_table(tmp_path / "t.csv", rows, schema, {})
     assert list(read_rows(tmp_path / "t.csv", schema)) == rows
     assert len(json.dumps(rows[0]["feature"])) > 131_072  # what the csv module allows by itself
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "null", "{}", '{"path": 3}'])
+def test_a_sealed_table_of_anything_is_one_line(content: str, tmp_path: Path) -> None:
+    table = tmp_path / "t.jsonl"
+    table.write_text(content + "\n")
+    with pytest.raises(UserError, match="not as it was written"):
+        list(read_rows(table, pa.schema([("path", pa.string()), ("score", pa.float64())])))
