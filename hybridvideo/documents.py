@@ -6,11 +6,13 @@ infinities; YAML's tags (`!!python/...`) and aliases (`*name`).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import stat
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
@@ -21,6 +23,7 @@ from hybridvideo.parsing import check_plain, said
 from hybridvideo.text import one_line, shown
 
 LARGEST_YAML, LARGEST_JSON = 2**19, 2**24  # bytes; the parsers need about 10 seconds for the worst of such files
+LARGEST_LINES = 2**29  # bytes of a JSONL file
 LONGEST_REASON = 200  # characters of what a parser says
 
 
@@ -43,6 +46,14 @@ def read_json_object(path: str | Path, advice: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} holds {said(content)}, not a JSON object; {advice}")
     return content
+
+
+def read_json_lines(path: str | Path, advice: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The lines of a JSONL file that hold a mapping, and the mappings; a line that a crash has spoilt is left out."""
+    for line in read_bytes(path, advice, LARGEST_LINES).decode("utf-8", "replace").split("\n"):
+        with contextlib.suppress(UserError):
+            if isinstance(row := load_json(line, str(path), advice), dict):
+                yield line, row
 
 
 def read_text(path: str | Path, advice: str, largest: int) -> str:

@@ -31,11 +31,12 @@ from hybridvideo.data.loader import EpochOrder, Reading, device_batches, normali
 from hybridvideo.data.transforms import TrainTransform
 from hybridvideo.engine.exchange import gather
 from hybridvideo.engine.progress import progress
-from hybridvideo.errors import TooMuchBadData, VideoError
+from hybridvideo.errors import USABLE, EnvironmentFault, TooMuchBadData, VideoError
 from hybridvideo.files import replacing_file, writing
 from hybridvideo.models.checkpoint import write_tensors
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.parsing import plain
+from hybridvideo.text import one_line
 
 LARGEST_IN_MEMORY = 4 * 2**30  # bytes of outputs kept in memory by one process
 LARGEST_SHARED = 50 * 2**30  # bytes of outputs that stay on disk for the next run
@@ -86,9 +87,8 @@ class FrozenDataset(Dataset[dict[str, Any]]):
             failure = self.failures.get(index)
             status, reason = (failure.status, failure.reason) if failure else ("padding", "")
             return self._labelled(index, torch.zeros(self.shape), False, status, reason)
-        with safe_open(self.files[variant][index], "pt") as file:
-            notes = file.metadata()
-            return self._labelled(index, file.get_tensor("frozen"), True, notes["status"], notes["reason"])
+        frozen, status, reason = read_output(self.files[variant][index], self.shape)
+        return self._labelled(index, frozen, True, status, reason)
 
     def _labelled(self, index: int, frozen: Tensor, ok: bool, status: str, reason: str) -> dict[str, Any]:
         label = -1 if index == PADDING else self.clips.manifest.rows[index].label
@@ -169,11 +169,27 @@ def is_output(file: Path) -> bool:
     """Whether a file holds what its name says; one that does is marked as used now."""
     try:
         with safe_open(file, "pt") as opened:
-            whole = "frozen" in opened.keys() and (opened.metadata() or {}).get("name") == file.name  # noqa: SIM118
+            notes = opened.metadata() or {}
+            whole = "frozen" in opened.keys() and notes.get("name") == file.name  # noqa: SIM118
+            whole = whole and notes.get("status") in USABLE and "reason" in notes
+            whole = whole and opened.get_slice("frozen").get_dtype() == "F32"
         os.utime(file)
     except (OSError, SafetensorError):
         return False
     return whole
+
+
+def read_output(file: Path, shape: list[int]) -> tuple[Tensor, str, str]:
+    """Output, status and reason of a video. EnvironmentFault where its file is not what it was, or as the others."""
+    try:
+        with safe_open(file, "pt") as opened:
+            notes, frozen = opened.metadata(), opened.get_tensor("frozen")
+            if list(frozen.shape) == shape:
+                return frozen, notes["status"], notes["reason"]
+            why = f"its shape is {list(frozen.shape)}, not {shape}"
+    except (OSError, SafetensorError, LookupError, TypeError) as error:
+        why = one_line(error)
+    raise EnvironmentFault(f"{file} is no output of the frozen part any more ({why}); remove it, then --resume")
 
 
 def batches(

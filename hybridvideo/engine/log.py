@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import time
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from hybridvideo.documents import read_json_lines
 from hybridvideo.files import append_line, write_text
 from hybridvideo.text import duration, encodable
 
@@ -65,28 +67,17 @@ def keep_until(path: Path, step: int, epochs: int) -> None:
 
     Step 0 starts anew.
     """
-    if not path.exists():
+    if not os.path.lexists(path):
         return
-    kept = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if step else []:
-        row = row_in(line)
-        if row is None:
-            continue
-        again = row["kind"] == "end" or (row["kind"] == "epoch" and row["epoch"] >= epochs)
-        if row["step"] <= step and not again:
-            kept.append(line + "\n")
-    write_text(path, "".join(kept))
+    rows = read_json_lines(path, "remove it to go on without the figures until here") if step else ()
+    write_text(path, "".join(f"{line}\n" for line, row in rows if stands(row, step, epochs)))
 
 
-def row_in(line: str) -> dict[str, Any] | None:
-    """A line of metrics.jsonl; None for one that a crash has spoilt."""
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    written = isinstance(row, dict) and isinstance(row.get("kind"), str) and isinstance(row.get("step"), int)
-    whole = written and (row["kind"] != "epoch" or isinstance(row.get("epoch"), int))
-    return row if whole else None
+def stands(row: dict[str, Any], step: int, epochs: int) -> bool:
+    """Whether a line is of a step, and of an epoch, that will not be run again."""
+    if not isinstance(row.get("step"), int) or row["step"] > step or row.get("kind") == "end":
+        return False
+    return row.get("kind") != "epoch" or (isinstance(row.get("epoch"), int) and row["epoch"] < epochs)
 
 
 # --- the line of an epoch ---------------------------------------------------------------------------------------------

@@ -6,12 +6,12 @@ A resumed run writes some steps again; the later line of a step counts. `seconds
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from hybridvideo.documents import read_json_lines
 from hybridvideo.report.page import (
     Html,
     card,
@@ -34,20 +34,34 @@ STEP_CHARTS = (
     ("grad_norm", "Gradient norm", "norm", "Before clipping; a steep rise is the first sign of divergence.", SECOND),
 )  # fmt: skip
 
+OF_STEPS = ("step", "epoch", "skipped")  # kinds of lines
+TEXTS = ("kind", "time")  # what is no number in a line
+MOST_STEPS = 2**53  # beyond it no figure is exact
+MOST = 1e100  # of a figure that is drawn
+
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """The lines of a `metrics.jsonl`; a last line cut off by a crash is left out. No file: no lines."""
-    file = Path(path)
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    rows = []
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(row, dict):
-            rows.append(row)
-    return rows
+    """The lines of a `metrics.jsonl`, numbers and the line's kind; what is none of its lines is left out.
+
+    That is a last line cut off by a crash, and what others wrote into the file. No file: no lines.
+    """
+    if not Path(path).exists():
+        return []
+    rows = (row for _, row in read_json_lines(path, "remove it for a page without curves"))
+    return [
+        {key: value for key, value in row.items() if value is None or key in TEXTS or _finite(value)}
+        for row in rows
+        if told(row)
+    ]
+
+
+def told(row: Mapping[str, Any]) -> bool:
+    """Whether a line says what it is of."""
+    counts = (
+        row.get("step") if row.get("kind") in OF_STEPS else 0,
+        row.get("epoch") if row.get("kind") == "epoch" else 0,
+    )
+    return isinstance(row.get("kind"), str) and all(isinstance(n, int) and 0 <= n < MOST_STEPS for n in counts)
 
 
 def of_kind(rows: Rows, kind: str) -> list[Mapping[str, Any]]:
@@ -63,7 +77,7 @@ def line_of(rows: Sequence[Mapping[str, Any]], key: str, name: str, **style: Any
 
 
 def _finite(value: object) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and math.isfinite(value)
+    return isinstance(value, (int, float)) and math.isfinite(value) and abs(value) < MOST
 
 
 def training_lead(rows: Rows, results: Results | None) -> str:

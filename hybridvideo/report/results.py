@@ -5,7 +5,6 @@ Each gives the path it wrote. Texts and tables are escaped; whatever is missing 
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
@@ -13,6 +12,7 @@ from pathlib import Path, PurePath
 import numpy as np
 import numpy.typing as npt
 
+from hybridvideo.documents import read_json_object
 from hybridvideo.report.contact_sheet import Sample
 from hybridvideo.report.demo import (
     Arm,
@@ -97,8 +97,9 @@ def _text_of(file: Path) -> str | None:
 
 
 def _json_facts(file: Path) -> dict[str, str] | None:
-    words = _text_of(file)
-    return None if words is None else {key: str(value) for key, value in json.loads(words).items()}
+    if not file.exists():
+        return None
+    return {key: str(value) for key, value in read_json_object(file, "remove it for a page without it").items()}
 
 
 # ---- evaluation ------------------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ otherwise the next time (TRY_AGAIN) are done again; an interrupted job keeps the
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from hybridvideo.data.manifest import Manifest
 from hybridvideo.data.scan import stamp
+from hybridvideo.documents import read_json_object
 from hybridvideo.errors import USABLE, UserError
 from hybridvideo.files import write_json
 from hybridvideo.tasks.identity import Identity, differences, identity_of
@@ -85,10 +85,9 @@ def table_identity(table: Path, work: Work) -> Identity | None:
 def read_job(parts: Parts) -> Identity | None:
     """What job.json says; None where it is absent or not whole."""
     try:
-        job = json.loads((parts.folder / JOB).read_bytes())
-    except (OSError, ValueError):
+        return read_json_object(parts.folder / JOB, "")
+    except UserError:
         return None
-    return job if isinstance(job, dict) else None
 
 
 def write_job(parts: Parts, identity: Identity) -> None:

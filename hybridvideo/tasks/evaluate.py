@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import re
 import sys
@@ -18,6 +17,7 @@ from accelerate import Accelerator
 from hybridvideo.config import EvalConfig, EvaluateData, Views
 from hybridvideo.data.manifest import Manifest, read_manifest
 from hybridvideo.data.quarantine import quarantined
+from hybridvideo.documents import read_json_object
 from hybridvideo.engine.evaluate import Evaluation, protocol
 from hybridvideo.engine.evaluate import evaluate as run_evaluation
 from hybridvideo.engine.multiview import Precision
@@ -160,10 +160,10 @@ def other_evaluation(folder: Path, made_of: Mapping[str, Any]) -> str:
     if not file.exists():
         return ""
     try:
-        there = json.loads(file.read_text(encoding="utf-8"))
-        differing = [name for name, value in made_of.items() if there.get(name, ...) != plain(value)]
-    except (OSError, ValueError, AttributeError):
+        there = read_json_object(file, "")
+    except UserError:
         return "its results.json is not that of an evaluation"
+    differing = [name for name, value in made_of.items() if there.get(name, ...) != plain(value)]
     names = ", ".join(name.removesuffix("_sha256") for name in differing)
     return f"it holds the evaluation of another {names}" if differing else ""
 

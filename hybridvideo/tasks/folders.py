@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from hybridvideo.config import TrainRun
-from hybridvideo.documents import read_yaml
+from hybridvideo.documents import LARGEST_YAML, read_text, read_yaml
 from hybridvideo.errors import UserError
 from hybridvideo.files import write_text, writing
 from hybridvideo.parsing import parsed, plain
@@ -58,7 +58,7 @@ def read_run_config(folder: Path) -> TrainRun | None:
 def config_text(folder: str | Path) -> str | None:
     """The settings of a run as they stand in its folder, for a page."""
     path = Path(folder) / CONFIG
-    return path.read_text(encoding="utf-8") if path.is_file() else None
+    return read_text(path, "mend it, or remove it", LARGEST_YAML) if path.exists() else None
 
 
 def write_run_config(folder: Path, run: TrainRun) -> None:

@@ -17,10 +17,14 @@ import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from hybridvideo.documents import load_json, read_bytes
+from hybridvideo.errors import UserError
 from hybridvideo.files import replacing_file, writing
 from hybridvideo.tasks.tables import Rows
 
 MOST_INPUTS = 128  # of a piece
+LARGEST = 2**31  # bytes of a part
+ADVICE = "give --overwrite to do it all anew"
 PIECES = 32  # of a short list, so that several processes find some
 
 Stamp = tuple[int | None, int | None]  # bytes and mtime_ns of a file; None where there is none
@@ -112,14 +116,18 @@ class Parts:
 
 def opened(path: Path) -> tuple[dict[int, Stamp], bytes]:
     """What a part covers, and its rows as they stand in the file; nothing where it is absent or not whole."""
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
-        head, end, body = path.read_bytes().partition(b"\n")
-        facts = json.loads(head)
+    with contextlib.suppress(ValueError, LookupError, TypeError):
+        head, end, body = read_bytes(path, "", LARGEST).partition(b"\n")
+        facts = load_json(head, str(path), "")
         if end and facts["crc32"] == zlib.crc32(body):
-            return {index: (size, changed) for index, size, changed in facts["inputs"]}, body
+            return {int(index): (size, changed) for index, size, changed in facts["inputs"]}, body
     return {}, b""
 
 
 def rows_in(body: bytes) -> Rows:
-    """The rows of a part; a name may hold any other line end."""
-    return [json.loads(line) for line in body.split(b"\n") if line]
+    """The rows of a part; a name may hold any other line end. UserError for what is no row."""
+    try:
+        rows = [json.loads(line) for line in body.split(b"\n") if line]  # a feature may hold NaN
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"a part of what is done holds no rows ({type(error).__name__}); {ADVICE}") from None
+    return [row for row in rows if isinstance(row, dict) and "index" in row]

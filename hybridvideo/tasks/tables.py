@@ -8,6 +8,7 @@ TABLE.csv, .jsonl   TABLE.provenance.json    with the table's size and checksum,
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -17,14 +18,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hybridvideo.documents import load_json, read_json
 from hybridvideo.errors import UserError
 from hybridvideo.files import locked, replacing_file, write_json
-from hybridvideo.text import encodable
+from hybridvideo.text import encodable, one_line
 
 Rows = list[dict[str, Any]]
 
 ROWS_PER_BATCH = 4096  # of a Parquet row group, and in memory while a table is read
 NEVER_NULL = ("path", "status", "reason")  # columns of text in which an empty CSV cell is an empty text
+LONGEST_REASON = 120  # characters of what a parser says
 LONGEST_CELL = 1 << 30  # of a CSV: a long feature is one cell
 
 
@@ -134,8 +137,11 @@ FORMATS = (".parquet", *TEXT_WRITERS)
 
 def read_notes(path: Path) -> dict[str, Any] | None:
     """The provenance of a table of ours; None where it has none, or is not whole."""
+    parquet = check_format(path) == ".parquet"
+    if not path.is_file():
+        return None  # a pipe that nobody writes to would be waited for
     try:
-        if check_format(path) == ".parquet":
+        if parquet:
             notes = notes_within(path)
         else:
             seal = seal_of(path)
@@ -150,13 +156,13 @@ def notes_within(path: Path) -> Any:
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
         for _ in file.iter_batches(ROWS_PER_BATCH):
             pass
-        return json.loads((file.schema_arrow.metadata or {})[b"hybridvideo"])
+        return load_json((file.schema_arrow.metadata or {})[b"hybridvideo"], str(path), "", any_name=True)
 
 
 def sealed_notes(file: Path, seal: dict[str, int]) -> dict[str, Any] | None:
     """The notes in a file; None where they are not of the table of that seal."""
     try:
-        notes = json.loads(file.read_bytes())
+        notes = read_json(file, "", any_name=True)
         there = notes.pop("table")
         return notes if {name: there[name] for name in seal} == seal else None
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
@@ -172,7 +178,32 @@ def has_columns(path: Path, schema: pa.Schema) -> bool:
 
 
 def read_rows(path: Path, schema: pa.Schema) -> Iterator[dict[str, Any]]:
-    """The rows of a table of ours, one after another, with the schema's columns and perhaps others."""
+    """The rows of a table of ours, one after another, with the schema's columns and perhaps others.
+
+    Raises UserError where the table holds what no writer here has put into one.
+    """
+    waiting = read_cells(path, schema)
+    try:
+        while rows := list(itertools.islice(waiting, ROWS_PER_BATCH)):
+            check_rows(rows, schema)
+            yield from rows
+    except (OSError, pa.ArrowException, csv.Error, ValueError, LookupError, TypeError, AttributeError,
+            OverflowError, RecursionError) as error:  # fmt: skip
+        raise UserError(
+            f"{path} is not as it was written ({one_line(error)[:LONGEST_REASON]}); give another --out, or --overwrite"
+        ) from None
+
+
+def check_rows(rows: Rows, schema: pa.Schema) -> None:
+    """ValueError, or pyarrow's own, for rows that do not fit the columns."""
+    for name in (name for name in NEVER_NULL if name in schema.names):
+        if not all(isinstance(row[name], str) for row in rows):
+            raise ValueError(f"a row has no {name}")
+    pa.Table.from_pylist([{name: row[name] for name in schema.names} for row in rows], schema=schema)
+
+
+def read_cells(path: Path, schema: pa.Schema) -> Iterator[dict[str, Any]]:
+    """Whatever the rows of a table hold."""
     if path.suffix == ".parquet":
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(ROWS_PER_BATCH, columns=schema.names):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from hybridvideo.documents import read_yaml
+from hybridvideo.documents import LARGEST_JSON, read_bytes, read_yaml
 from hybridvideo.errors import HybridVideoError, UserError
 from hybridvideo.folders import is_complete, new_of, old_of
 from hybridvideo.models.checkpoint import CARD
@@ -79,8 +79,8 @@ def card_of(folder: Path) -> CardFile | None:
     """None where it is gone."""
     try:
         facts = (folder / CARD).stat()
-        return CardFile(facts.st_ino, facts.st_mtime_ns, (folder / CARD).read_bytes())
-    except OSError:
+        return CardFile(facts.st_ino, facts.st_mtime_ns, read_bytes(folder / CARD, "", LARGEST_JSON))
+    except (OSError, UserError):
         return None
 
 

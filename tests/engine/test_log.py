@@ -19,6 +19,7 @@ from accelerate import Accelerator
 from hybridvideo.engine import validate as validation
 from hybridvideo.engine.log import RunLog, epoch_text, keep_until
 from hybridvideo.engine.progress import progress
+from hybridvideo.errors import UserError
 from tests.engine.runs import lines, run, settings
 
 LINE = {
@@ -136,3 +137,16 @@ def test_validation_counts_a_video_whose_logits_are_no_numbers_as_wrong(
     assert row["val_top1"] == row["val_mean_class_accuracy"] == 1 - spoilt / 8 and row["val_loss"] is None
     assert row["val_videos"] == 8 and row["val_not_finite"] == spoilt
     assert json.loads((folder / "checkpoints" / "last" / "state.json").read_text())["best"] == 1 - spoilt / 8
+
+
+def test_lines_that_no_run_wrote_are_dropped_and_end_no_run(tmp_path: Path) -> None:
+    good = {"kind": "step", "step": 1, "loss": 0.5}
+    bad = [b"null", b"3", b"{}", b'{"kind": "epoch", "step": 1, "epoch": "x"}', b"[" * 100_000, b"\xff", b'{"a": NaN}']
+    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join([*bad, json.dumps(good).encode(), b'{"kind"']))
+    RunLog(tmp_path, Accelerator(cpu=True), 1, 1)
+    assert lines(tmp_path, "step")[0]["loss"] == 0.5
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
+    (tmp_path / "metrics.jsonl").unlink()
+    os.mkfifo(tmp_path / "metrics.jsonl")
+    with pytest.raises(UserError, match="no ordinary file"):
+        RunLog(tmp_path, Accelerator(cpu=True), 1, 1)

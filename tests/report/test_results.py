@@ -205,3 +205,10 @@ def test_the_environment_is_a_flat_table_of_texts() -> None:
     names = "hybridvideo torch torchvision av accelerate timm device cpu python platform"
     assert {*names.split(), "FFmpeg of av"} <= set(facts)
     assert all(isinstance(value, str) and value for value in facts.values())
+
+
+def test_a_page_is_made_whatever_others_wrote_into_the_metrics(tmp_path: Path) -> None:
+    odd = ["null", "{}", "[" * 100_000, '{"kind": "epoch", "step": 1}', '{"kind": "epoch", "step": [], "epoch": 0}',
+           '{"kind": "epoch", "step": 9, "epoch": 0, "seconds": "x", "bad_clips": [], "val_top1": 1e200}']  # fmt: skip
+    (tmp_path / "metrics.jsonl").write_text("\n".join(odd), encoding="utf-8")
+    assert "1 epoch" in Page(training_page(tmp_path / "report.html", tmp_path).read_text(encoding="utf-8")).words

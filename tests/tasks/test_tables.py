@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from hybridvideo.errors import UserError
 from hybridvideo.tasks.tables import notes_beside, read_notes, read_rows, write_table
 
 SCHEMA = pa.schema(
@@ -80,3 +81,11 @@ def test_tables_of_one_stem_keep_their_provenance(tmp_path: Path) -> None:
         there = [path.name for path in tmp_path.glob("t.*") if path.suffix != ".json"]
         assert {name: read_notes(tmp_path / name) for name in there} == {name: {"job": name} for name in there}
     assert json.loads((tmp_path / "t.provenance.json").read_text())["job"] == "t.csv"
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "null", "{}", '{"path": 3}'])
+def test_a_sealed_table_of_anything_is_one_line(content: str, tmp_path: Path) -> None:
+    table = tmp_path / "t.jsonl"
+    table.write_text(content + "\n")
+    with pytest.raises(UserError, match="not as it was written"):
+        list(read_rows(table, pa.schema([("path", pa.string()), ("score", pa.float64())])))

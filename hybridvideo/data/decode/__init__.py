@@ -10,6 +10,7 @@ A decoding library is one file in this folder and one line in BACKENDS. The file
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import importlib
 import math
@@ -62,6 +63,8 @@ def _in_turn(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[A
 
     @functools.wraps(method)
     def waiting(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        if os.getpid() != self._process:  # the place in the file, and perhaps the turn, are the other process's
+            raise UserError(f"{self.path} was opened by another process; open it here")
         with self._turn:
             return method(self, *args, **kwargs)
 
@@ -98,7 +101,7 @@ class VideoReader:
 
     def __init__(self, path: str | os.PathLike[str], backend: str = "auto", index: IndexCache | None = None) -> None:
         self.path = os.fspath(path)
-        self._turn = threading.RLock()
+        self._turn, self._process = threading.RLock(), os.getpid()
         self._asked, open_backend = backend, _backend(backend)
         self._file, self._index = guard.regular_file(path), index
         self._seen: FloatArray | None = None  # the times that the caller counts by, where it has asked for them
@@ -226,8 +229,13 @@ class VideoReader:
         """Keep nothing of what was found out here for later readers."""
         self._index = None
 
-    @_in_turn
     def close(self) -> None:
+        """Let the file go; in a fork, where it is another process's, nothing is done."""
+        if os.getpid() == self._process:
+            self._close()
+
+    @_in_turn
+    def _close(self) -> None:
         if self._index is not None and (known := self._backend.known()) is not None:
             self._index.put(self._file, known)
         self._backend.close()
@@ -269,6 +277,8 @@ def _typed() -> Iterator[None]:
     except Exception as error:
         if "can't allocate memory" in str(error):
             raise  # torch says it so
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            raise EnvironmentFault(f"{error.strerror}; close some readers, or raise `ulimit -n`") from error
         raise VideoError("unreadable", f"the decoder failed: {type(error).__name__}: {error}") from error
 
 

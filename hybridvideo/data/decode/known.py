@@ -14,20 +14,27 @@ import zlib
 from array import array
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
+from hybridvideo.data.decode import guard, tables
+from hybridvideo.data.decode.convert import MIRRORED
 from hybridvideo.data.decode.frames import Size
 from hybridvideo.data.decode.packets import FrameIndex, Key
+from hybridvideo.documents import load_json
+from hybridvideo.errors import USABLE, VideoError
+from hybridvideo.parsing import parsed
 
 T = TypeVar("T")
 
 SUFFIX = ".index"  # of the file, behind the name of the list or table it stands beside
 LAYOUT = 2  # of a row; rows of another layout are not read
 MOST_IN_MEMORY = 512  # files; about 30 kB each
+LARGEST_ROW = 2**28  # bytes; a row takes about three a frame
 PATIENCE = 0.2  # seconds to wait for another process that writes
 TABLE = """create table if not exists files
     (path text primary key, bytes integer, mtime_ns integer, layout integer, facts text, numbers blob)"""
@@ -91,8 +98,9 @@ class IndexCache:
             self._memory.move_to_end(key)
             return self._memory[key]
         known = self._find(key)
-        if known is not None:
-            self._remember(key, known)
+        if known is None or not _guarded(file):
+            return None
+        self._remember(key, known)
         return known
 
     def put(self, file: str, known: Known) -> None:
@@ -133,7 +141,7 @@ class IndexCache:
             if self._connection is None or self._process != os.getpid():
                 self._connection, self._process = _open(self.path), os.getpid()
             return action(self._connection)
-        except (sqlite3.Error, OSError, ValueError, KeyError, TypeError, zlib.error) as error:
+        except Exception as error:  # another's file may hold anything
             if getattr(error, "sqlite_errorname", "") in ("SQLITE_BUSY", "SQLITE_READONLY"):
                 return None  # another process writes just now, or nobody may
             self.close()
@@ -151,10 +159,24 @@ def index_beside(*tables: str | os.PathLike[str] | None) -> IndexCache:
 
 def _open(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST_ROW)
     connection.execute("pragma synchronous=off")  # a cache may be lost with the power
     with contextlib.suppress(sqlite3.OperationalError):  # a folder that may only be read
         connection.execute(TABLE)
+    made = connection.execute("select type, sql from sqlite_master where sql is not null").fetchall()
+    if [(kind, sql.partition("files")[2]) for kind, sql in made] != [("table", TABLE.partition("files")[2])]:
+        connection.close()
+        raise ValueError("not this table alone: a view or a trigger may be a program")
     return connection
+
+
+def _guarded(file: str) -> bool:
+    """Whether a file that another's index knows passes what a reader checks in one that it does not know."""
+    try:
+        tables.check(file)
+    except (OSError, VideoError):
+        return False
+    return True
 
 
 def _identity(file: str) -> tuple[str, int, int] | None:
@@ -168,33 +190,78 @@ def _identity(file: str) -> tuple[str, int, int] | None:
 def _packed(known: Known) -> tuple[str, bytes]:
     """Facts as JSON; frame and key tables as differences, and fingerprints, compressed: about three bytes a frame."""
     index = known.index
-    facts = {
-        "packets": len(index.prints_S), "frames": len(index), "keys": len(index.keys), "by_time": index.by_time,
-        "stored": known.picture.stored, "quarter_turns": known.picture.quarter_turns,
-        "pixel_format": known.picture.pixel_format, "promised": known.promised, "last": known.last,
-        "counted": known.counted, "by_decoding": known.by_decoding, "careful": known.careful,
-        "status": known.status, "reason": known.reason,
-    }  # fmt: skip
-    tables = [index.packets_N, index.ticks_N, *([getattr(key, name) for key in index.keys] for name in KEY_FIELDS)]
-    numbers = np.concatenate([np.diff(np.asarray(table, dtype=np.int64), prepend=0) for table in tables])
-    return json.dumps(facts), zlib.compress(index.prints_S.tobytes() + numbers.tobytes(), 1)
+    facts = Facts(
+        len(index.prints_S), len(index), len(index.keys), index.by_time, known.picture.stored,
+        known.picture.quarter_turns, known.picture.pixel_format, known.promised, known.last, known.counted,
+        known.by_decoding, known.careful, known.status, known.reason,
+    )  # fmt: skip
+    columns = [index.packets_N, index.ticks_N, *([getattr(key, name) for key in index.keys] for name in KEY_FIELDS)]
+    numbers = np.concatenate([np.diff(np.asarray(table, dtype=np.int64), prepend=0) for table in columns])
+    return json.dumps(asdict(facts)), zlib.compress(index.prints_S.tobytes() + numbers.tobytes(), 1)
 
 
 KEY_FIELDS = ("packet", "frame", "mark")
+MOST_PACKETS = 2**26  # of a stream; what says more is not read
+LATEST = 2**62  # ticks, so that differences fit
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A row's facts: how many numbers stand beside them, and `Known`'s. ValueError for what cannot be."""
+
+    packets: int
+    frames: int
+    keys: int
+    by_time: bool
+    stored: Size
+    quarter_turns: int
+    pixel_format: str
+    promised: int
+    last: float
+    counted: bool
+    by_decoding: bool
+    careful: bool
+    status: str
+    reason: str
+
+    def __post_init__(self) -> None:
+        guard.check_frame_size(*self.stored)
+        if self.quarter_turns not in range(2 * MIRRORED) or self.promised < 0 or self.last < 0:
+            raise ValueError("no such picture or time")
+        if self.status not in USABLE:
+            raise ValueError("no reader has this status")
 
 
 def _unpacked(facts_text: str, numbers_blob: bytes) -> Known:
-    facts = json.loads(facts_text)
-    prints_and_numbers = zlib.decompress(numbers_blob)
-    prints_S = array("H", prints_and_numbers[: 2 * facts["packets"]])
-    numbers = np.frombuffer(prints_and_numbers, dtype=np.int64, offset=2 * len(prints_S))
-    frames, keys = facts["frames"], facts["keys"]
-    ends = np.cumsum([frames, frames, keys, keys])
-    packets_N, ticks_N, *key_tables = (np.cumsum(part) for part in np.split(numbers, ends))
-    keys_of = [Key(*row) for row in zip(*(table.tolist() for table in key_tables), strict=True)]
-    return Known(
-        FrameIndex(packets_N.tolist(), ticks_N.tolist(), keys_of, facts["by_time"], prints_S),
-        Picture(tuple(facts["stored"]), facts["quarter_turns"], facts["pixel_format"]),
-        facts["promised"], facts["last"], facts["counted"], facts["by_decoding"], facts["careful"],
-        facts["status"], facts["reason"],
-    )  # fmt: skip
+    """What `_packed` packed. ValueError, or what parsers raise, for what it cannot have made."""
+    facts = parsed(Facts, load_json(facts_text, "the index", "it is done without"))
+    if not 0 < facts.frames <= facts.packets <= MOST_PACKETS or not 0 <= facts.keys <= facts.packets:
+        raise ValueError("no such numbers of packets")
+    prints_bytes, counts = 2 * facts.packets, (facts.frames, facts.frames, *[facts.keys] * len(KEY_FIELDS))
+    unpacker = zlib.decompressobj()
+    unpacked = unpacker.decompress(numbers_blob, prints_bytes + 8 * sum(counts) + 1)
+    numbers = np.frombuffer(unpacked, dtype=np.int64, offset=prints_bytes)
+    if len(numbers) != sum(counts) or not unpacker.eof:
+        raise ValueError("not as many numbers as are said")
+    packets_N, ticks_N, *key_tables = (np.cumsum(part) for part in np.split(numbers, np.cumsum(counts)[:-1]))
+    keys = [Key(*row) for row in zip(*(table.tolist() for table in key_tables), strict=True)]
+    prints_S = array("H", unpacked[:prints_bytes])
+    index = FrameIndex(packets_N.tolist(), ticks_N.tolist(), keys, facts.by_time, prints_S)
+    _check_index(index)
+    picture = Picture(facts.stored, facts.quarter_turns, facts.pixel_format)
+    return Known(index, picture, facts.promised, facts.last, facts.counted, facts.by_decoding, facts.careful,
+                 facts.status, facts.reason)  # fmt: skip
+
+
+def _check_index(index: FrameIndex) -> None:
+    """ValueError where no stream has such packets, frames and keys."""
+    packets, frames = np.asarray(index.packets_N), len(index)
+    keys = [key.packet for key in index.keys]
+    if packets.min() < 0 or packets.max() >= len(index.prints_S) or len(index.frame_of) < frames:
+        raise ValueError("a frame is of no packet, or two are of one")
+    if (np.diff(index.ticks_N) < 0).any() or abs(index.ticks_N[[0, -1]]).max() > LATEST:
+        raise ValueError("frames without an order")
+    if any(not 0 <= key.packet < len(index.prints_S) or not 0 <= key.frame <= frames for key in index.keys):
+        raise ValueError("a key packet or its frame does not exist")
+    if any(after <= before for before, after in pairwise(keys)):
+        raise ValueError("key packets without an order")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import shutil
 import sqlite3
+import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -127,6 +130,64 @@ def test_a_row_that_cannot_be_read_is_done_without(video: Path, tmp_path: Path) 
         connection.execute("update files set numbers = 'x'")
     connection.close()
     assert numbers(read(video, IndexCache(tmp_path / "list.index"))) == [40, 3, 17]
+
+
+HOSTILE: dict[str, tuple[str, Any]] = {
+    "deep": ("facts", "[" * 100_000),
+    "a vast number": ("facts", '{"packets": 1' + "0" * 4000 + "}"),
+    "infinity": ("facts", lambda facts: {**facts, "last": 1e999}),
+    "no such status": ("facts", lambda facts: {**facts, "status": "x\x1b[2J"}),
+    "a status of a file that is not used": ("facts", lambda facts: {**facts, "status": "refused"}),
+    "a reason that is a list": ("facts", lambda facts: {**facts, "reason": [[]]}),
+    "turned a thousand times": ("facts", lambda facts: {**facts, "quarter_turns": 1001}),
+    "a vast picture": ("facts", lambda facts: {**facts, "stored": [10**9, 10**9]}),
+    "no frames": ("facts", lambda facts: {**facts, "frames": 0, "packets": 120, "keys": 0}),
+    "fewer packets than frames": ("facts", lambda facts: {**facts, "packets": 10}),
+    "a bomb": ("numbers", zlib.compress(bytes(2**28))),
+    "frames of one packet": ("numbers", zlib.compress(bytes(60 * 2 + 8 * (60 + 60 + 1 + 1 + 1)))),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_row_that_no_reader_wrote_is_done_without(what: str, video: Path, tmp_path: Path) -> None:
+    cache = IndexCache(tmp_path / "list.index")
+    assert numbers(read(video, cache)) == [40, 3, 17]
+    column, content = HOSTILE[what]
+    with sqlite3.connect(tmp_path / "list.index") as connection:
+        if callable(content):
+            (facts,) = connection.execute("select facts from files").fetchone()
+            content = json.dumps(content(json.loads(facts)))
+        connection.execute(f"update files set {column} = ?", (content,))
+    connection.close()
+    again = IndexCache(tmp_path / "list.index")
+    assert again.get(str(video)) is None and numbers(read(video, again)) == [40, 3, 17]
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "create view files as with recursive n(i) as (select 1 union all select i + 1 from n) "
+        "select i path, i bytes, i mtime_ns, i layout, i facts, i numbers from n",
+        "create table files (path text primary key, bytes integer, mtime_ns integer, layout integer, facts text, "
+        "numbers blob); create trigger t before insert on files begin select randomblob(1000000000); end",
+    ],
+)
+def test_a_program_in_the_index_is_not_run(program: str, video: Path, tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "list.index") as connection:
+        connection.executescript(program)
+    connection.close()
+    assert numbers(read(video, IndexCache(tmp_path / "list.index"))) == [40, 3, 17]
+
+
+def test_a_known_file_is_no_less_guarded(video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read(video, IndexCache(tmp_path / "list.index"))
+
+    def refuse(path: str) -> None:
+        raise VideoError("refused", "it promises too much")
+
+    monkeypatch.setattr("hybridvideo.data.decode.tables.check", refuse)
+    with pytest.raises(VideoError, match="promises"):
+        read(video, IndexCache(tmp_path / "list.index"))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

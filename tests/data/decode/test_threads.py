@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -75,3 +76,15 @@ def test_facts_that_need_the_file_are_refused_once_it_is_closed(tmp_path: Path, 
         with pytest.raises(UserError, match="closed"):
             ask()
     assert len(times) == len(reader.times) == 5 and reader.fps == 25 and reader.status == "ok"
+
+
+def test_another_process_opens_a_reader_of_its_own(tmp_path: Path) -> None:
+    with VideoReader(write_video(tmp_path / "video.mp4", 5)) as reader:
+        if (child := os.fork()) == 0:
+            try:
+                reader.frames_at([0])
+            except UserError as error:
+                os._exit(3 if "another process" in str(error) else 1)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+        assert len(reader.frames_at([0, 4])) == 2
