@@ -106,11 +106,20 @@ def _server() -> tuple[Connection, int]:
     with there:
         process = subprocess.Popen(
             [spawn.get_executable(), *flags, "-c", f"import sys; sys.path[:] = {sys.path!r}; {code}"],
-            cwd=None if os.path.isdir(".") else "/",  # libraries do not load in a folder that is removed
+            cwd=_folder(),
             stdin=subprocess.DEVNULL, pass_fds=[there.fileno()], start_new_session=True,
         )  # fmt: skip
     process.returncode = 0  # it is waited for by its number; in a fork there is nothing to wait for
     return here, process.pid
+
+
+def _folder() -> str | None:
+    """Where a server starts: here, or at the root where this folder is removed, for there no library loads."""
+    try:
+        os.getcwd()
+    except OSError:
+        return "/"
+    return None
 
 
 # ---- the server
