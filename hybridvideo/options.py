@@ -251,7 +251,7 @@ def make_parser(program: str, command: Command, spelling: Spelling) -> ArgumentP
 
 
 def tidied(parser: ArgumentParser) -> ArgumentParser:
-    """The parser without what jsonargparse would take and this does not: a file for a section, `--list+ ITEM`."""
+    """The parser without what jsonargparse would take and this does not: a file for a section, items for a list."""
     for action in parser._actions:
         action.option_strings = [option for option in action.option_strings if not option.endswith("+")]
         if action.help == "Path to a configuration file.":

@@ -202,7 +202,9 @@ def check_keys(values: Mapping[Any, Any], path: str) -> None:
 
 def refuse(hint: Any, value: Any, path: str) -> None:
     """Raise UserError: where, what, and what is wanted."""
-    raise UserError(f"{path or 'the value'} is {said(value)}; give {wanted(hint)}")
+    choices = [choice for choice in get_args(hint) if isinstance(choice, str)] if get_origin(hint) is Literal else []
+    near = nearest(value, choices) if isinstance(value, str) else ""
+    raise UserError(f"{path or 'the value'} is {said(value)}{near}; give {wanted(hint)}")
 
 
 def wanted(hint: Any) -> str:

@@ -146,6 +146,8 @@ def load_run(folder: Path, evaluated: VideoModel, raw: VideoModel | None) -> tup
 def damage_said(folder: Path, name: str) -> Iterator[None]:
     """UserError for a file of a checkpoint that cannot be read."""
     try:
+        if (folder / name).exists() and not (folder / name).is_file():
+            raise OSError("no ordinary file")  # a pipe would be waited for
         yield
     except UNREADABLE as error:
         why = "no such file" if isinstance(error, FileNotFoundError) else one_line(error) or type(error).__name__

@@ -75,9 +75,10 @@ def keep_until(path: Path, step: int, epochs: int) -> None:
 
 def stands(row: dict[str, Any], step: int, epochs: int) -> bool:
     """Whether a line is of a step, and of an epoch, that will not be run again."""
-    if not isinstance(row.get("step"), int) or row["step"] > step or row.get("kind") == "end":
+    kind, at = row.get("kind"), row.get("step")
+    if not isinstance(kind, str) or not isinstance(at, int) or at > step or kind == "end":
         return False
-    return row.get("kind") != "epoch" or (isinstance(row.get("epoch"), int) and row["epoch"] < epochs)
+    return kind != "epoch" or (isinstance(row.get("epoch"), int) and row["epoch"] < epochs)
 
 
 # --- the line of an epoch ---------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,15 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path: Path, name: str) -> None:
         with pytest.raises(UserError, match="cannot resume from") as error:
             load_run(tmp_path / "last", model(0), model(0))
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "model.safetensors", "training.safetensors"])
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    save_run(tmp_path, saved(5, 5), best=True)
+    (tmp_path / "last" / name).unlink()
+    os.mkfifo(tmp_path / "last" / name)
+    with pytest.raises(UserError, match=f"{name} is damaged .no ordinary file"):
+        load_run(tmp_path / "last", model(0), model(0))
 
 
 RICH: dict[str, Any] = {

@@ -32,6 +32,7 @@ class Room:
 
     def start(self, seconds: float = SECONDS, **options: bool) -> int:
         errors = self.folder / f"errors{next(self._numbers)}"
+        errors.touch()  # it may be read before the process writes to it
         process = self.nursery.start(self.texts, self.table, self.log, errors, seconds, **options)
         self.errors[process] = errors
         return process

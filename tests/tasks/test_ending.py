@@ -103,7 +103,7 @@ def test_the_processes_started_for_accelerate_save_and_give_75(start: Callable[.
     ours = next(process for process in run.all if process.ppid() == run.main.pid)
     ours.send_signal(signal.SIGTERM)
     assert run.ended() and "returned non-zero exit status 75" in run.said(), run.said()
-    assert run.said().count("stopping after this step") == 1
+    assert run.said().count("stopping as soon as") == 1
     run.resumed()
 
 
@@ -113,7 +113,7 @@ def test_the_processes_end_with_their_launcher_and_save(start: Callable[..., Sta
     assert len(run.ranks) == 2
     run.main.kill()
     assert run.ended(), run.said()
-    assert "stopping after this step" in run.said()
+    assert "stopping as soon as" in run.said()
     run.resumed()
 
 

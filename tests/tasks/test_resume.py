@@ -157,7 +157,7 @@ def test_the_spacing_of_frames_that_was_used_is_said_and_kept(
 
 def test_a_tracker_or_a_precision_that_is_not_to_be_had_is_one_line(motion: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match=r"no tracker 'tensorbord' \(did you mean 'tensorboard'\?\); train.trackers takes aim"
+        UserError, match=r"train.trackers\[0\] is 'tensorbord' \(did you mean 'tensorboard'\?\); give one of all, aim"
     ):
         run(tmp_path / "run", settings(motion, train={"trackers": ["tensorbord"]}))
     with pytest.raises(EnvironmentFault, match="comet_ml is not installed; install it or use"):
