@@ -111,7 +111,7 @@ def test_other_commands_take_options_alike() -> None:
         (["train", "--optim.lr", ".inf"], "give a number"),
         (["train", "--seed", "1.5"], "seed is 1.5; give a whole number"),
         (["train", "--seed", "true"], "seed is true; give a whole number"),
-        (["train", "--clip.pad", "lst"], "clip.pad is 'lst'; give one of last, loop"),
+        (["train", "--clip.pad", "lst"], "clip.pad is 'lst' (did you mean 'last'?); give one of last, loop"),
         (["train", "--augment.area", "[1]"], "augment.area is a list of 1; give a list of 2"),
         (["train", "--augment.area", "[a, b]"], r"augment.area\[0\] is 'a'"),
         (["train", "--clip", "clip.yaml"], "clip is 'clip.yaml'; give a mapping of settings"),
