@@ -60,6 +60,10 @@ class Finished:
         """Of those read in this call; 0 where all were done before."""
         return self.inputs / self.seconds if self.seconds else 0.0
 
+    def pace(self, unit: str) -> str:
+        """`, 5.1 videos/s` for the end of a line; nothing where nothing was left to do."""
+        return f", {self.videos_per_second:.1f} {unit}/s" if self.inputs else ""
+
 
 # --- what is asked for ------------------------------------------------------------------------------------------------
 

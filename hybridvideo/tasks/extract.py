@@ -59,7 +59,7 @@ def extract(run: str, source: str, out: str | None, stage: str, eval: Views, job
     finished = run_job(table, manifest, work, job)
     clips = sum(row["feature"] is not None for row in finished.rows)
     print(f"{clips} clips of {len(manifest) - finished.failed} videos, {width} numbers each, from {stage}; "
-          f"{finished.failed} unreadable, {finished.videos_per_second:.1f} videos/s")  # fmt: skip
+          f"{finished.failed} unreadable{finished.pace('videos')}")  # fmt: skip
     for line in failures(finished.rows):
         print(shown(line))
     page = keep_page(

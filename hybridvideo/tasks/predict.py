@@ -82,7 +82,7 @@ def show(finished: Finished) -> None:
     Console(width=None if sys.stdout.isatty() else 120).print(table)
     if len(finished.rows) > MOST_LINES:
         print(shown(f"... and {len(finished.rows) - MOST_LINES} more in {finished.table}"))
-    print(f"{len(finished.rows)} videos, {finished.failed} unreadable, {finished.videos_per_second:.1f} videos/s")
+    print(f"{len(finished.rows)} videos, {finished.failed} unreadable{finished.pace('videos')}")
 
 
 def cells(row: dict[str, Any]) -> list[Text]:

@@ -107,7 +107,7 @@ def show(finished: Finished, table: Path, page: Path) -> None:
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(summary)
     show_bad(console, [row for row in rows if row["status"] != "ok"])
-    print(f"{len(rows)} files, {finished.failed} unusable, {finished.videos_per_second:.1f} files/s")
+    print(f"{len(rows)} files, {finished.failed} unusable{finished.pace('files')}")
     for step in next_steps(rows, str(table)):
         print(shown(f"- {step}"))
     print(f"table {shown(str(table))}\nreport {shown(str(page))}")
