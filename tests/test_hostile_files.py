@@ -141,7 +141,8 @@ def test_no_option_makes_or_opens_anything(
     arguments: list[str], tmp_path: Path, canary: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("model.yaml").write_text("name: hybrid\n")
-    refusal(lambda: cli.main(arguments), capsys)
+    assert "\n" not in refusal(lambda: cli.main(arguments), capsys)
+    assert not canary.exists()
 
 
 def test_settings_that_no_network_has_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

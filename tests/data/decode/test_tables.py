@@ -81,8 +81,8 @@ def test_what_good_files_say_is_believed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("flags", ["faststart", "frag_keyframe+empty_moov", "frag_every_frame+default_base_moof"])
 def test_whole_and_cut_files_pass(tmp_path: Path, flags: str) -> None:
     path = write_video(tmp_path / "a.mp4", 40, container_options={"movflags": flags})
-    tables.check(str(path))
-    tables.check(str(cut(path, 0.6)))
+    for file in (path, cut(path, 0.6)):
+        assert refusal(tmp_path / "again.mp4", file.read_bytes()) == ""
 
 
 def test_a_million_packets_of_a_byte_each_are_refused_before_they_are_decoded(tmp_path: Path) -> None:
