@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hybridvideo.data.api import dataset, loader
     from hybridvideo.data.decode import Clip, VideoReader
     from hybridvideo.data.manifest import kinetics400_labels
-    from hybridvideo.engine.bulk import classify, extract
+    from hybridvideo.engine.inference.rows import classify, extract
     from hybridvideo.models import create_model, list_models
     from hybridvideo.weights.load import load_weights
     from hybridvideo.weights.trained import load_model
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 PUBLIC = {
     "Clip": "hybridvideo.data.decode",
     "VideoReader": "hybridvideo.data.decode",
-    "classify": "hybridvideo.engine.bulk",
+    "classify": "hybridvideo.engine.inference.rows",
     "create_model": "hybridvideo.models",
     "dataset": "hybridvideo.data.api",
-    "extract": "hybridvideo.engine.bulk",
+    "extract": "hybridvideo.engine.inference.rows",
     "kinetics400_labels": "hybridvideo.data.manifest",
     "list_models": "hybridvideo.models",
     "load_model": "hybridvideo.weights.trained",

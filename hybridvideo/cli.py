@@ -12,10 +12,13 @@ import sys
 from collections.abc import Callable
 from typing import Any, Literal
 
-from hybridvideo.config import AugmentConfig, ClipConfig, EvaluateData, FrameConfig, Precision, TrainRun, Views
+from hybridvideo.commands.options import Spelling, parse_options
+from hybridvideo.config.data import AugmentConfig, ClipConfig, EvaluateData, FrameConfig
+from hybridvideo.config.evaluation import Views
+from hybridvideo.config.jobs import Precision
+from hybridvideo.config.training import TrainRun
 from hybridvideo.errors import HybridVideoError, Preempted, UserError, nearest
 from hybridvideo.files import leave_output
-from hybridvideo.options import Spelling, parse_options
 from hybridvideo.text import one_line, shown
 
 PROGRAM = "hybridvideo"
@@ -62,7 +65,7 @@ def train(run: TrainRun, out: str | None = None, resume: str | None = None, name
             is the one in --out, or the newest of that name.
         name: name of the run; default: that of the config file.
     """
-    from hybridvideo.tasks.processes import launched
+    from hybridvideo.tasks.support.launched import launched
 
     if resume and out:
         raise UserError(f"--resume {resume} and --out {out} both name a run folder; give one of them")
@@ -159,8 +162,8 @@ def predict(
         join: work beside others that make the same table, also on other machines; each takes what no other has.
         overwrite: make all rows anew, also where --out holds the table of another job.
     """
-    from hybridvideo.tasks.bulk import Job
     from hybridvideo.tasks.predict import predict as task
+    from hybridvideo.tasks.support.table_job import Job
 
     job = Job(workers, device, precision, max_bad, deadline, quarantine, join, overwrite)
     return task(run, source, out, top_k, eval, job)
@@ -199,8 +202,8 @@ def extract(
         join: work beside others that make the same table, also on other machines; each takes what no other has.
         overwrite: make all rows anew, also where --out holds the table of another job.
     """
-    from hybridvideo.tasks.bulk import Job
     from hybridvideo.tasks.extract import extract as task
+    from hybridvideo.tasks.support.table_job import Job
 
     job = Job(workers, device, precision, max_bad, deadline, quarantine, join, overwrite)
     return task(run, source, out, stage, eval, job)
@@ -238,7 +241,8 @@ def prepare(
         max_bad: share of the videos that may have no copy, or of the clips no file; beyond it the exit code is 3.
         overwrite: make all copies anew, also where --out holds copies of another recipe.
     """
-    from hybridvideo.tasks.prepare import Recipe, start
+    from hybridvideo.data.corpus.copies import Recipe
+    from hybridvideo.tasks.prepare import start
 
     recipe = Recipe(short_side, gop, crf, audio)
     return start(source, out, recipe, root, annotations, videos, workers, deadline, max_bad, overwrite)
@@ -268,9 +272,9 @@ def scan(
         join: work beside others that make the same table, also on other machines; each takes what no other has.
         overwrite: make all rows anew, also where --out holds the table of another job.
     """
-    from hybridvideo.tasks.bulk import Job
     from hybridvideo.tasks.scan import ScanSettings
     from hybridvideo.tasks.scan import scan_corpus as task
+    from hybridvideo.tasks.support.table_job import Job
 
     job = Job(workers=workers, deadline=deadline, max_bad=max_bad, join=join, overwrite=overwrite)
     return task(source, out, ScanSettings(decode, short, backend), labelled, root, job)

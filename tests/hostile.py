@@ -16,14 +16,14 @@ from safetensors.torch import save_file
 
 from hybridvideo import cli
 from hybridvideo.data import synthetic
-from hybridvideo.engine.checkpoint import load_run
+from hybridvideo.engine.training.checkpoint import load_run
 from hybridvideo.errors import UserError
 from hybridvideo.models import create_model
-from hybridvideo.models.checkpoint import ModelCard, write_checkpoint
+from hybridvideo.models.card import ModelCard, write_checkpoint
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.parsing import plain
-from hybridvideo.tasks.folders import read_run_config
-from tests.engine.runs import TINY_MODEL, settings
+from hybridvideo.tasks.support.run_folder import read_run_config
+from tests.engine.training.runs import TINY_MODEL, settings
 
 CLASS = {"class_path": "canary.Canary", "init_args": {"command": "touch owned"}}
 

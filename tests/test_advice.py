@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hybridvideo import cli
-from hybridvideo.options import Spelling, make_parser
+from hybridvideo.commands.options import Spelling, make_parser
 
 PACKAGE = Path(cli.__file__).parent
 OPTION = re.compile(r"(?<![\w-])(?<!var\()--([a-z][\w-]*+(?:\.\w[\w-]*+)*+)(?!:\S)")  # no variables of a style sheet
@@ -62,18 +62,18 @@ def test_every_command_that_a_text_spells_out_has_its_options(file: Path) -> Non
 
 # file -> the commands that print its messages
 PRINTED_BY = {
-    "tasks/bulk.py": ("predict", "extract"),
+    "tasks/support/table_job.py": ("predict", "extract"),
     "tasks/predict.py": ("predict",),
     "tasks/extract.py": ("extract",),
     "tasks/evaluate.py": ("evaluate",),
     "tasks/bench.py": ("bench",),
     "tasks/prepare.py": ("prepare",),
-    "tasks/kinetics.py": ("prepare",),
+    "tasks/prepare_kinetics.py": ("prepare",),
     "tasks/convert.py": ("convert",),
-    "tasks/given.py": ("predict", "extract", "evaluate"),
+    "tasks/support/given.py": ("predict", "extract", "evaluate"),
     "tasks/demo.py": ("demo",),
-    "engine/train.py": ("train",),
-    "engine/bulk.py": ("predict", "extract"),
+    "engine/training/loop.py": ("train",),
+    "engine/inference/rows.py": ("predict", "extract"),
 }
 
 

@@ -32,8 +32,8 @@ ALLOWED = {
     "report": BASE,
     "engine": BASE | {"data", "models", "weights"},
     "tasks": BASE | {"data", "models", "weights", "engine", "report"},
-    "options": BASE,
-    "cli": BASE | {"options", "tasks"},
+    "commands": BASE | {"tasks", "data"},
+    "cli": BASE | {"commands", "tasks", "data"},
     "__init__": {"data", "engine", "models", "weights"},
     "__main__": {"cli"},
 }

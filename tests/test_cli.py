@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hybridvideo import cli
-from hybridvideo.config import TrainRun
+from hybridvideo.config.training import TrainRun
 from hybridvideo.errors import Preempted
 
 

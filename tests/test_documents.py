@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 import yaml
 
-from hybridvideo.config import Tracker
+from hybridvideo.config.training import Tracker
 from hybridvideo.documents import load_json, load_scalar, load_yaml, read_text, read_yaml
 from hybridvideo.errors import UserError
 

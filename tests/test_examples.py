@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 import hybridvideo as hv
-from hybridvideo.config import ClipConfig, EvalConfig, FrameConfig, Preprocessing
-from hybridvideo.models.checkpoint import ModelCard, write_checkpoint
-from tests.engine.runs import TINY_MODEL
+from hybridvideo.config.data import ClipConfig, FrameConfig, Preprocessing
+from hybridvideo.config.evaluation import EvalConfig
+from hybridvideo.models.card import ModelCard, write_checkpoint
+from tests.engine.training.runs import TINY_MODEL
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"

@@ -11,10 +11,10 @@ import torch
 from torch.utils.data import DataLoader
 
 import hybridvideo as hv
-from hybridvideo.config import AugmentConfig, Normalisation
+from hybridvideo.config.data import AugmentConfig, Normalisation
 from hybridvideo.data.api import ClipsOfVideos
 from hybridvideo.errors import UserError
-from tests.engine.runs import TINY_MODEL
+from tests.engine.training.runs import TINY_MODEL
 from tests.videos import numbers, write_video
 
 

@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 import pytest
 
-from hybridvideo.config import EvalConfig, TrainRun
+from hybridvideo.config.evaluation import EvalConfig
+from hybridvideo.config.training import TrainRun
 from hybridvideo.errors import UserError
 from hybridvideo.models import MODELS, create_model
-from hybridvideo.models.hybrid import HYBRIDS
+from hybridvideo.models.families.hybrid import HYBRIDS
 from hybridvideo.models.variants import Variant
 from hybridvideo.parsing import changed, merged, parsed, plain
 

@@ -32,14 +32,14 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np
 import torch
 
-from hybridvideo.config import AugmentConfig, ClipConfig, FrameConfig
+from hybridvideo.config.data import AugmentConfig, ClipConfig, FrameConfig
 from hybridvideo.data.decode import Framing, IndexCache, VideoReader
 from hybridvideo.data.manifest import Manifest, Row
+from hybridvideo.data.processes.worker import keep_memory
 from hybridvideo.data.reading import sample
 from hybridvideo.data.sampling import uniform_starts
 from hybridvideo.data.transforms import ATTEMPTS, ViewTransform, random_box, scaled_size
 from hybridvideo.data.views import ViewDataset, collate_views
-from hybridvideo.data.worker import keep_memory
 from hybridvideo.engine.multiview import stacked
 
 VIDEOS = {  # name -> (file below --videos, FFmpeg filter)

@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, default_collate
 
-from hybridvideo.config import AugmentConfig, ClipConfig, FrameConfig
+from hybridvideo.config.data import AugmentConfig, ClipConfig, FrameConfig
 from hybridvideo.data.dataset import ClipDataset
 from hybridvideo.data.loader import EpochOrder, train_loader
 from hybridvideo.data.manifest import Manifest, Row
+from hybridvideo.data.processes.worker import keep_memory
 from hybridvideo.data.transforms import TrainTransform
-from hybridvideo.data.worker import keep_memory
 
 BAR = 0.98  # batches a second, as a share of DataLoader's
 

@@ -16,7 +16,7 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
-from hybridvideo.data.workers import Lost, each
+from hybridvideo.data.processes.workers import Lost, each
 
 agreement = importlib.import_module("tests.data.decode.agreement")  # the types of the tests are not checked
 

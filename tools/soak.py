@@ -23,12 +23,12 @@ from pathlib import Path
 import psutil
 import torch
 
-from hybridvideo.config import AugmentConfig, ClipConfig, FrameConfig
+from hybridvideo.config.data import AugmentConfig, ClipConfig, FrameConfig
 from hybridvideo.data.dataset import ClipDataset
 from hybridvideo.data.loader import EpochOrder, train_loader
 from hybridvideo.data.manifest import Manifest, Row, videos_under
+from hybridvideo.data.processes.worker import keep_memory
 from hybridvideo.data.transforms import TrainTransform
-from hybridvideo.data.worker import keep_memory
 
 MOST_GROWTH = 0.02  # of resident memory after warm-up
 LARGEST = 1_200_000  # bytes of a video: the point is the number of files

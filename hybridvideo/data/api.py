@@ -19,13 +19,13 @@ from typing import Any, Protocol, Self, TypedDict
 import torch
 from torch.utils.data import Dataset
 
-from hybridvideo.config import AugmentConfig, ClipConfig, FrameConfig, Normalisation
+from hybridvideo.config.data import AugmentConfig, ClipConfig, FrameConfig, Normalisation
 from hybridvideo.data import loader as loading
+from hybridvideo.data.corpus.quarantine import quarantined
 from hybridvideo.data.dataset import ClipDataset
 from hybridvideo.data.manifest import Manifest, Names, Row, read_manifest
-from hybridvideo.data.quarantine import quarantined
+from hybridvideo.data.processes.workers import DEADLINE
 from hybridvideo.data.transforms import TrainTransform
-from hybridvideo.data.workers import DEADLINE
 from hybridvideo.errors import UserError
 
 Source = str | Path | Iterable[str | Path] | Manifest

@@ -14,7 +14,7 @@ from typing import Literal, TypedDict
 import torch
 from torch.utils.data import Dataset
 
-from hybridvideo.config import ClipConfig
+from hybridvideo.config.data import ClipConfig
 from hybridvideo.data.decode import IndexCache
 from hybridvideo.data.decode.frames import Framing, Size
 from hybridvideo.data.manifest import Manifest

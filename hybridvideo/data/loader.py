@@ -23,12 +23,12 @@ from typing import Any, Self, cast
 import torch
 from torch.utils.data import Sampler
 
-from hybridvideo.config import Normalisation
-from hybridvideo.data import transport
+from hybridvideo.config.data import Normalisation
 from hybridvideo.data.dataset import PADDING, ClipDataset, ClipItem
+from hybridvideo.data.processes import transport
+from hybridvideo.data.processes.workers import DEADLINE, Lost, Workers
 from hybridvideo.data.sampling import hash_seed
 from hybridvideo.data.views import ViewDataset, collate_views
-from hybridvideo.data.workers import DEADLINE, Lost, Workers
 from hybridvideo.errors import UserError
 
 Batch = dict[str, Any]

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from hybridvideo.config import AugmentConfig
+from hybridvideo.config.data import AugmentConfig
 from hybridvideo.data.sampling import hash_seed
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hybridvideo.config import ClipConfig
+from hybridvideo.config.data import ClipConfig
 from hybridvideo.data.decode import WHOLE, IndexCache, VideoReader, guard
 from hybridvideo.data.decode.frames import Framer, Framing, Size
 from hybridvideo.data.manifest import Manifest

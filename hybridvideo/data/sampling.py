@@ -25,7 +25,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridvideo.config import ClipConfig
+from hybridvideo.config.data import ClipConfig
 
 Times = NDArray[np.float64]
 Indices = NDArray[np.int64]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torchvision.transforms.v2 import functional
 
-from hybridvideo.config import AugmentConfig, FrameConfig
+from hybridvideo.config.data import AugmentConfig, FrameConfig
 from hybridvideo.data.decode.frames import Box, Framing, Size
 from hybridvideo.errors import UserError
 

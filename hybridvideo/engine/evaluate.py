@@ -10,17 +10,19 @@ from typing import Any
 import numpy as np
 from accelerate import Accelerator
 
-from hybridvideo.config import EvalConfig, Preprocessing
+from hybridvideo.config.data import Preprocessing
+from hybridvideo.config.evaluation import EvalConfig
+from hybridvideo.config.jobs import Precision
+from hybridvideo.data.corpus.quarantine import quarantined
 from hybridvideo.data.decode.known import index_beside
 from hybridvideo.data.loader import Loader, Reading, view_loader
 from hybridvideo.data.manifest import Manifest
-from hybridvideo.data.quarantine import quarantined
+from hybridvideo.data.processes.workers import DEADLINE
 from hybridvideo.data.transforms import ViewTransform
 from hybridvideo.data.views import ViewDataset
-from hybridvideo.data.workers import DEADLINE
 from hybridvideo.engine.exchange import gather
 from hybridvideo.engine.metrics import accuracy
-from hybridvideo.engine.multiview import Precision, VideoResult, averaged, run_views
+from hybridvideo.engine.multiview import VideoResult, averaged, run_views
 from hybridvideo.engine.progress import progress
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.parsing import plain

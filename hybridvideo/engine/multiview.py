@@ -15,8 +15,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from hybridvideo.config import Normalisation
-from hybridvideo.config import Precision as Precision
+from hybridvideo.config.data import Normalisation
+from hybridvideo.config.jobs import Precision
 from hybridvideo.data.loader import device_batches, normalise
 from hybridvideo.data.views import views_of
 

@@ -9,16 +9,16 @@ from typing import Any
 import torch
 
 from hybridvideo.errors import UserError, nearest
-from hybridvideo.models.baselines_pytorchvideo import PYTORCHVIDEO
-from hybridvideo.models.baselines_torchvision import TORCHVISION_VIDEO
+from hybridvideo.models.baselines.pytorchvideo import PYTORCHVIDEO
+from hybridvideo.models.baselines.torchvision import TORCHVISION_VIDEO
 from hybridvideo.models.checks import check_classes
 from hybridvideo.models.contract import VideoModel
-from hybridvideo.models.hybrid import HYBRIDS
-from hybridvideo.models.timesformer import TIMESFORMERS
-from hybridvideo.models.uniformer import UNIFORMERS
-from hybridvideo.models.video_swin import VIDEO_SWINS
-from hybridvideo.models.videomae import VIDEOMAES
-from hybridvideo.models.videomae_pretraining import PRETRAINING, VideoMAEPretraining
+from hybridvideo.models.families.hybrid import HYBRIDS
+from hybridvideo.models.published.timesformer import TIMESFORMERS
+from hybridvideo.models.published.uniformer import UNIFORMERS
+from hybridvideo.models.published.video_swin import VIDEO_SWINS
+from hybridvideo.models.published.videomae import VIDEOMAES
+from hybridvideo.models.published.videomae_pretraining import PRETRAINING, VideoMAEPretraining
 
 # name -> builder(num_classes, **changes): the whole registry
 MODELS: dict[str, Callable[..., VideoModel]] = {

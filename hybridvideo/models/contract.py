@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.checkpoint import checkpoint
 
-from hybridvideo.config import ClipConfig, EvalConfig, FrameConfig, Normalisation, Preprocessing
+from hybridvideo.config.data import ClipConfig, FrameConfig, Normalisation, Preprocessing
+from hybridvideo.config.evaluation import EvalConfig
 from hybridvideo.errors import UserError, nearest
 from hybridvideo.folders import replacing_folder
-from hybridvideo.models.checkpoint import ModelCard, check_free, write_checkpoint
+from hybridvideo.models.card import ModelCard, check_free, write_checkpoint
 from hybridvideo.models.checks import check_classes, check_clip
 from hybridvideo.parsing import plain
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from hybridvideo.config import ClipConfig, EvalConfig, Normalisation
+from hybridvideo.config.data import ClipConfig, Normalisation
+from hybridvideo.config.evaluation import EvalConfig
 from hybridvideo.models.checks import check_lengths, check_settings, check_size
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.parsing import changed

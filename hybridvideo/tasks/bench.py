@@ -19,22 +19,22 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from hybridvideo.config import AugmentConfig, ClipConfig, FrameConfig, Normalisation
+from hybridvideo.config.data import AugmentConfig, ClipConfig, FrameConfig, Normalisation
 from hybridvideo.data.dataset import ClipDataset
 from hybridvideo.data.decode import VideoReader
 from hybridvideo.data.decode.convert import Converter
 from hybridvideo.data.decode.cursor import Cursor
 from hybridvideo.data.decode.known import index_beside
 from hybridvideo.data.loader import EpochOrder, Loader, collate_clips, device_batches, normalise, train_loader
+from hybridvideo.data.processes.worker import keep_memory
 from hybridvideo.data.transforms import TrainTransform
-from hybridvideo.data.worker import keep_memory
 from hybridvideo.engine.progress import progress
 from hybridvideo.errors import TooMuchBadData, UserError
 from hybridvideo.files import write_json
 from hybridvideo.models import create_model
 from hybridvideo.report.environment import cpu_cores, cpu_name
-from hybridvideo.tasks.bulk import read_inputs
-from hybridvideo.tasks.device import pick_device
+from hybridvideo.tasks.support.device import pick_device
+from hybridvideo.tasks.support.table_job import read_inputs
 from hybridvideo.text import shown
 
 # stage -> the functions whose own time it is, without that of the stages they call

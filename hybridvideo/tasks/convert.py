@@ -9,12 +9,12 @@ from hybridvideo.data.manifest.names import label_names
 from hybridvideo.errors import UserError
 from hybridvideo.files import locked
 from hybridvideo.folders import replacing_folder
-from hybridvideo.models.checkpoint import ModelCard, check_free, write_checkpoint
+from hybridvideo.models.card import ModelCard, check_free, write_checkpoint
 from hybridvideo.models.contract import count_parameters
 from hybridvideo.parsing import plain
 from hybridvideo.text import shown
-from hybridvideo.weights.folders import find_checkpoint
 from hybridvideo.weights.foreign import Wanted, load_foreign
+from hybridvideo.weights.locate import find_checkpoint
 from hybridvideo.weights.sources import is_ours
 
 

@@ -24,34 +24,25 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from hybridvideo.config import (
-    AugmentConfig,
-    ClipConfig,
-    DataConfig,
-    EvalConfig,
-    EvaluateData,
-    FrameConfig,
-    ModelConfig,
-    OptimConfig,
-    TrainConfig,
-    TrainRun,
-    Views,
-)
+from hybridvideo.config.data import AugmentConfig, ClipConfig, DataConfig, EvaluateData, FrameConfig
+from hybridvideo.config.evaluation import EvalConfig, Views
+from hybridvideo.config.model import ModelConfig
+from hybridvideo.config.training import OptimConfig, TrainConfig, TrainRun
 from hybridvideo.data.manifest import read_manifest
 from hybridvideo.data.synthetic import render_dataset
 from hybridvideo.engine.progress import progress
 from hybridvideo.errors import Preempted
 from hybridvideo.files import write_json
-from hybridvideo.report.demo import Arm
 from hybridvideo.report.environment import environment_facts
 from hybridvideo.report.history import read_metrics
-from hybridvideo.report.results import demo_page
-from hybridvideo.tasks.bulk import Job
+from hybridvideo.report.pages.demo import Arm
+from hybridvideo.report.pages.results import demo_page
 from hybridvideo.tasks.evaluate import evaluate
 from hybridvideo.tasks.extract import extract
-from hybridvideo.tasks.folders import CONFIG, read_run_config
-from hybridvideo.tasks.pages import evaluation_samples
 from hybridvideo.tasks.predict import predict
+from hybridvideo.tasks.support.run_folder import CONFIG, read_run_config
+from hybridvideo.tasks.support.table_job import Job
+from hybridvideo.tasks.support.write_page import evaluation_samples
 from hybridvideo.tasks.train import train
 from hybridvideo.text import shown
 

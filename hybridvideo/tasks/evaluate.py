@@ -14,24 +14,25 @@ from typing import Any, Literal
 import pyarrow as pa
 from accelerate import Accelerator
 
-from hybridvideo.config import EvalConfig, EvaluateData, Views
+from hybridvideo.config.data import EvaluateData
+from hybridvideo.config.evaluation import EvalConfig, Views
+from hybridvideo.config.jobs import Precision
+from hybridvideo.data.corpus.quarantine import quarantined
 from hybridvideo.data.manifest import Manifest, read_manifest
-from hybridvideo.data.quarantine import quarantined
 from hybridvideo.documents import read_json_object
 from hybridvideo.engine.evaluate import Evaluation, protocol
 from hybridvideo.engine.evaluate import evaluate as run_evaluation
-from hybridvideo.engine.multiview import Precision
 from hybridvideo.errors import TooMuchBadData, UserError
 from hybridvideo.files import acquire, holder, release, write_json
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.parsing import plain
 from hybridvideo.report.sections import MEASURES, judged, telling_measures
-from hybridvideo.tasks.device import pick_device, process_state
-from hybridvideo.tasks.folders import config_text, read_run_config
-from hybridvideo.tasks.given import card_of, open_given, results_folder, weights_digest, weights_said
-from hybridvideo.tasks.pages import write_evaluation_page
-from hybridvideo.tasks.processes import honour_launcher
-from hybridvideo.tasks.tables import write_table
+from hybridvideo.tasks.support.device import pick_device, process_state
+from hybridvideo.tasks.support.given import card_of, open_given, results_folder, weights_digest, weights_said
+from hybridvideo.tasks.support.launched import honour_launcher
+from hybridvideo.tasks.support.output_table import write_table
+from hybridvideo.tasks.support.run_folder import config_text, read_run_config
+from hybridvideo.tasks.support.write_page import write_evaluation_page
 from hybridvideo.text import encodable, shown
 
 LOCK = ".lock"

@@ -9,12 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from hybridvideo.config import Views
-from hybridvideo.engine.bulk import extract as extract_rows
-from hybridvideo.engine.bulk import feature_function
+from hybridvideo.config.evaluation import Views
+from hybridvideo.engine.inference.rows import extract as extract_rows
+from hybridvideo.engine.inference.rows import feature_function
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.parsing import plain
-from hybridvideo.tasks.bulk import (
+from hybridvideo.tasks.support.device import pick_device
+from hybridvideo.tasks.support.given import card_of, open_given
+from hybridvideo.tasks.support.run_folder import config_text
+from hybridvideo.tasks.support.table_job import (
     STDOUT,
     Job,
     Work,
@@ -27,10 +30,7 @@ from hybridvideo.tasks.bulk import (
     run_job,
     stream_job,
 )
-from hybridvideo.tasks.device import pick_device
-from hybridvideo.tasks.folders import config_text
-from hybridvideo.tasks.given import card_of, open_given
-from hybridvideo.tasks.pages import keep_page, write_extraction_page
+from hybridvideo.tasks.support.write_page import keep_page, write_extraction_page
 from hybridvideo.text import shown
 
 

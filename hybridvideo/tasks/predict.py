@@ -11,10 +11,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hybridvideo.config import Views
-from hybridvideo.engine.bulk import classify
+from hybridvideo.config.evaluation import Views
+from hybridvideo.engine.inference.rows import classify
 from hybridvideo.parsing import plain
-from hybridvideo.tasks.bulk import (
+from hybridvideo.tasks.support.device import pick_device
+from hybridvideo.tasks.support.given import card_of, open_given
+from hybridvideo.tasks.support.run_folder import config_text
+from hybridvideo.tasks.support.table_job import (
     STDOUT,
     Finished,
     Job,
@@ -27,10 +30,7 @@ from hybridvideo.tasks.bulk import (
     run_job,
     stream_job,
 )
-from hybridvideo.tasks.device import pick_device
-from hybridvideo.tasks.folders import config_text
-from hybridvideo.tasks.given import card_of, open_given
-from hybridvideo.tasks.pages import keep_page, write_prediction_page
+from hybridvideo.tasks.support.write_page import keep_page, write_prediction_page
 from hybridvideo.text import shown
 
 MOST_LINES = 40  # of the table on the terminal

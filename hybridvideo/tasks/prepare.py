@@ -21,21 +21,21 @@ from typing import Any
 
 import pyarrow as pa
 
-from hybridvideo.data.cache import (
+from hybridvideo.data.corpus.copies import (
     ASIDE,
     Copy,
     Made,
     Pairs,
+    Recipe,
     check_encoder,
     loading_seconds,
     target_names,
     transcode,
 )
-from hybridvideo.data.cache import Recipe as Recipe
 from hybridvideo.data.decode.known import SUFFIX
 from hybridvideo.data.manifest import Manifest, read_manifest, write_manifest
+from hybridvideo.data.processes.workers import Lost, each
 from hybridvideo.data.reading import listed_file
-from hybridvideo.data.workers import Lost, each
 from hybridvideo.documents import load_json, read_bytes, read_json_object
 from hybridvideo.engine.preemption import stopping_at_once
 from hybridvideo.engine.progress import progress
@@ -43,8 +43,8 @@ from hybridvideo.errors import TooMuchBadData, UserError, VideoError
 from hybridvideo.files import append_line, locked, write_json, write_text, writing
 from hybridvideo.parsing import parsed, said
 from hybridvideo.report.environment import environment_facts
-from hybridvideo.tasks.kinetics import prepare_kinetics
-from hybridvideo.tasks.tables import write_table
+from hybridvideo.tasks.prepare_kinetics import prepare_kinetics
+from hybridvideo.tasks.support.output_table import write_table
 from hybridvideo.text import encodable, shown
 
 MANIFEST = "manifest.csv"

@@ -15,16 +15,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from hybridvideo.data.corpus.examine import ScanSettings, listed, scan
 from hybridvideo.data.decode import BACKENDS
 from hybridvideo.data.decode.known import SUFFIX
 from hybridvideo.data.manifest import Manifest, read_manifest
-from hybridvideo.data.scan import ScanSettings, listed, scan
 from hybridvideo.errors import STATUSES, TooMuchBadData, UserError, nearest
 from hybridvideo.report.environment import environment_facts
 from hybridvideo.report.page import percent
-from hybridvideo.report.scan import next_steps, scan_page
-from hybridvideo.tasks.bulk import STDOUT, Finished, Job, Work, run_job, stream_job
-from hybridvideo.tasks.pages import keep_page, last_part
+from hybridvideo.report.pages.corpus import next_steps, scan_page
+from hybridvideo.tasks.support.table_job import STDOUT, Finished, Job, Work, run_job, stream_job
+from hybridvideo.tasks.support.write_page import keep_page, last_part
 from hybridvideo.text import duration, shown
 
 __all__ = ["ScanSettings", "scan_corpus"]

@@ -14,35 +14,36 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.tracking import get_available_trackers
 
-from hybridvideo.config import AugmentConfig, Preprocessing, TrainRun
+from hybridvideo.config.data import AugmentConfig, Preprocessing
+from hybridvideo.config.training import TrainRun
+from hybridvideo.data.corpus.quarantine import quarantined
 from hybridvideo.data.dataset import ClipDataset
 from hybridvideo.data.decode.known import index_beside
 from hybridvideo.data.loader import Reading
 from hybridvideo.data.manifest import Manifest, read_manifest
 from hybridvideo.data.manifest.check import check_files
-from hybridvideo.data.quarantine import quarantined
 from hybridvideo.data.sampling import hash_seed
 from hybridvideo.data.transforms import TrainTransform
 from hybridvideo.engine.evaluate import evaluate
-from hybridvideo.engine.frozen import LARGEST_SHARED, can_be_kept, compute_frozen, shared_cache, using
-from hybridvideo.engine.plan import Data, Plan
 from hybridvideo.engine.preemption import stopping_at_once
-from hybridvideo.engine.train import train as train_loop
+from hybridvideo.engine.training.frozen import LARGEST_SHARED, can_be_kept, compute_frozen, shared_cache, using
+from hybridvideo.engine.training.loop import train as train_loop
+from hybridvideo.engine.training.run import Data, Plan
 from hybridvideo.errors import EnvironmentFault, HybridVideoError, TooMuchBadData, UserError
 from hybridvideo.files import ADVICE, AGAIN, writing
-from hybridvideo.models.checkpoint import ModelCard
+from hybridvideo.models.card import ModelCard
 from hybridvideo.models.contract import VideoModel, count_parameters
 from hybridvideo.parsing import plain
-from hybridvideo.tasks.device import pick_device, process_state
 from hybridvideo.tasks.evaluate import report_evaluation
-from hybridvideo.tasks.folders import CONFIG, config_text
-from hybridvideo.tasks.pages import write_training_page
-from hybridvideo.tasks.resume import run_folder, with_spacing
-from hybridvideo.tasks.started import found_again
+from hybridvideo.tasks.support.device import pick_device, process_state
+from hybridvideo.tasks.support.held_run import run_folder, with_spacing
+from hybridvideo.tasks.support.run_folder import CONFIG, config_text
+from hybridvideo.tasks.support.started import found_again
+from hybridvideo.tasks.support.write_page import write_training_page
 from hybridvideo.text import shown
 from hybridvideo.weights.described import described_model
-from hybridvideo.weights.folders import find_checkpoint
 from hybridvideo.weights.load import load_weights
+from hybridvideo.weights.locate import find_checkpoint
 from hybridvideo.weights.trained import load_model
 
 

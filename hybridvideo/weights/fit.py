@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from hybridvideo.models.positions import resized_space, resized_time
+from hybridvideo.models.parts.positions import resized_space, resized_time
 
 How = Literal["as it is", "resized", "inflated"]
 

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field, fields, replace
 from importlib.resources import files
 from typing import Any
 
-from hybridvideo.config import ClipConfig, EvalConfig, FrameConfig, Preprocessing
+from hybridvideo.config.data import ClipConfig, FrameConfig, Preprocessing
+from hybridvideo.config.evaluation import EvalConfig
 from hybridvideo.errors import UserError
 from hybridvideo.models import MODELS
-from hybridvideo.models.checkpoint import ModelCard, Origin
+from hybridvideo.models.card import ModelCard, Origin
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.models.variants import Published, Variant
 from hybridvideo.weights.described import described_model

@@ -11,7 +11,8 @@ from typing import Any, NoReturn
 
 import torch
 
-from hybridvideo.config import ClipConfig, EvalConfig, Normalisation
+from hybridvideo.config.data import ClipConfig, Normalisation
+from hybridvideo.config.evaluation import EvalConfig
 from hybridvideo.errors import EnvironmentFault, UserError, nearest
 from hybridvideo.text import one_line
 from hybridvideo.weights.sources import HF_CONFIG, HUGGING_FACE, TORCHVISION, Facts, Source, open_folder

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hybridvideo.config import Normalisation
+from hybridvideo.config.data import Normalisation
 from hybridvideo.documents import read_json_object
 from hybridvideo.errors import UserError
 from hybridvideo.parsing import is_whole, parsed

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hybridvideo.config import Normalisation
+from hybridvideo.config.data import Normalisation
 from hybridvideo.errors import UserError
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.weights.fit import fitted

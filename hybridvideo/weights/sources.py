@@ -18,12 +18,13 @@ from typing import Any, TypeAlias
 
 from torch import Tensor
 
-from hybridvideo.config import ClipConfig, EvalConfig, Normalisation
+from hybridvideo.config.data import ClipConfig, Normalisation
+from hybridvideo.config.evaluation import EvalConfig
 from hybridvideo.documents import read_json
 from hybridvideo.errors import UserError
-from hybridvideo.models.checkpoint import CARD, WEIGHTS, read_card
+from hybridvideo.models.card import CARD, WEIGHTS, read_card
 from hybridvideo.models.state_files import KINDS, open_state_file, unwrapped
-from hybridvideo.weights.folders import read_whole
+from hybridvideo.weights.locate import read_whole
 
 From: TypeAlias = str | Path | Mapping[str, Tensor]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from hybridvideo.errors import UserError
-from hybridvideo.models.checkpoint import CARD, WEIGHTS, ModelCard, read_card
+from hybridvideo.models.card import CARD, WEIGHTS, ModelCard, read_card
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.weights.described import described_model
-from hybridvideo.weights.folders import read_whole
 from hybridvideo.weights.foreign import load_foreign
 from hybridvideo.weights.load import load_weights
+from hybridvideo.weights.locate import read_whole
 from hybridvideo.weights.sources import is_ours
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from hybridvideo.config import AugmentConfig, ClipConfig, FrameConfig
+from hybridvideo.config.data import AugmentConfig, ClipConfig, FrameConfig
 from hybridvideo.data import reading
 from hybridvideo.data.dataset import PADDING, ClipDataset, ClipItem, sample_generator
 from hybridvideo.data.manifest import Manifest, Row

@@ -15,14 +15,14 @@ import psutil
 import pytest
 import torch
 
-from hybridvideo.config import AugmentConfig, ClipConfig, FrameConfig, Normalisation
+from hybridvideo.config.data import AugmentConfig, ClipConfig, FrameConfig, Normalisation
 from hybridvideo.data import loader as loader_module
 from hybridvideo.data.dataset import PADDING, ClipDataset
 from hybridvideo.data.loader import EpochOrder, device_batches, normalise, train_loader, view_loader
 from hybridvideo.data.manifest import Manifest, Row
+from hybridvideo.data.processes.workers import each
 from hybridvideo.data.transforms import TrainTransform, ViewTransform
 from hybridvideo.data.views import ViewDataset, views_of
-from hybridvideo.data.workers import each
 from hybridvideo.errors import UserError
 
 CPU = torch.device("cpu")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hybridvideo.config import AugmentConfig
+from hybridvideo.config.data import AugmentConfig
 from hybridvideo.data.mixing import Mixing, batch_generator, soft_targets
 
 CLASSES = 6

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hybridvideo.config import ClipConfig
+from hybridvideo.config.data import ClipConfig
 from hybridvideo.data import sampling
 
 

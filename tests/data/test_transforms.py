@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hybridvideo.config import AugmentConfig, FrameConfig
+from hybridvideo.config.data import AugmentConfig, FrameConfig
 from hybridvideo.data.transforms import TrainTransform, ViewTransform, scaled_size
 from hybridvideo.errors import UserError
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from hybridvideo.config import ClipConfig
+from hybridvideo.config.data import ClipConfig
 from hybridvideo.data import reading
 from hybridvideo.data.decode import Framing
 from hybridvideo.data.manifest import Manifest, read_manifest

@@ -10,8 +10,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from hybridvideo.engine.exchange import gather, gather_numbers, permuted
-from hybridvideo.engine.statistics import counted_statistics
-from tests.engine.processes import in_processes
+from hybridvideo.engine.training.statistics import counted_statistics
+from tests.engine.training.processes import in_processes
 
 CLIPS = [2, 0, 3]  # that count, of three processes with 3, 1 and 3 clips
 OWN = [[0, 2], [], [0, 1, 2]]

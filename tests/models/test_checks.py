@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from hybridvideo.config import HybridConfig
+from hybridvideo.config.model import HybridConfig
 from hybridvideo.errors import UserError
 from hybridvideo.models import MODELS, create_model, create_pretraining
 from hybridvideo.models.checks import RANGES, check_size
+from hybridvideo.models.published.videomae_pretraining import PRETRAINING
 from hybridvideo.models.variants import Variant
-from hybridvideo.models.videomae_pretraining import PRETRAINING
 
 CONFIGS = {type(variant.config) for variant in (*MODELS.values(), *PRETRAINING.values()) if hasattr(variant, "config")}
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hybridvideo.errors import UserError
 from hybridvideo.models import MODELS, create_model, list_models
-from hybridvideo.models.baselines_pytorchvideo import SlowFast
+from hybridvideo.models.baselines.pytorchvideo import SlowFast
 from hybridvideo.models.contract import AfterFrozen, Grids, VideoModel, count_gmacs, count_parameters
 
 SMALL_INPUT = (2, 3, 4, 64, 64)

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from hybridvideo.engine.metrics import accuracy
-from hybridvideo.report.demo import Arm
 from hybridvideo.report.page import percent, readable
-from hybridvideo.report.results import demo_page, evaluation_page, extraction_page, prediction_page, training_page
-from hybridvideo.report.scan import next_steps, scan_page
+from hybridvideo.report.pages.corpus import next_steps, scan_page
+from hybridvideo.report.pages.demo import Arm
+from hybridvideo.report.pages.results import demo_page, evaluation_page, extraction_page, prediction_page, training_page
 from hybridvideo.text import duration
 from tests.report.examples import Page, prediction, unreadable
 

@@ -18,8 +18,8 @@ import pyarrow as pa
 
 from hybridvideo.data.manifest import Manifest, read_manifest
 from hybridvideo.errors import HybridVideoError
-from hybridvideo.tasks.bulk import Finished, run_job
-from hybridvideo.tasks.job import Job, Work
+from hybridvideo.tasks.support.job import Job, Work
+from hybridvideo.tasks.support.table_job import Finished, run_job
 
 SCHEMA = pa.schema(
     [("path", pa.string()), ("status", pa.string()), ("reason", pa.string()), ("content", pa.string()),

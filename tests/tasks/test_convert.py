@@ -16,8 +16,8 @@ import hybridvideo as hv
 from hybridvideo import cli
 from hybridvideo.data import synthetic
 from hybridvideo.files import locked
-from hybridvideo.tasks.given import results_folder
-from tests.engine.runs import run, settings
+from hybridvideo.tasks.support.given import results_folder
+from tests.engine.training.runs import run, settings
 
 CLASSES = sorted(synthetic.CLASSES)
 

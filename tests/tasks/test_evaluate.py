@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from hybridvideo import cli
-from hybridvideo.config import EvalConfig
+from hybridvideo.config.evaluation import EvalConfig
 from hybridvideo.data.manifest import read_manifest
 from hybridvideo.engine.evaluate import row_of
 from hybridvideo.engine.multiview import VideoResult
 from hybridvideo.files import locked
 from hybridvideo.tasks.evaluate import say
 from hybridvideo.weights.trained import load_model
-from tests.engine.runs import run, settings
+from tests.engine.training.runs import run, settings
 from tests.report.examples import results
 
 

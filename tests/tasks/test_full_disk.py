@@ -19,7 +19,7 @@ from hybridvideo import cli
 from hybridvideo.data.decode import IndexCache, VideoReader
 from hybridvideo.errors import EnvironmentFault
 from tests.tasks.cheap import lines, run, write_texts
-from tests.tasks.test_bulk import TABLES, rows_of
+from tests.tasks.support.test_table_job import TABLES, rows_of
 from tests.videos import write_video
 
 INPUTS = 2

@@ -16,7 +16,7 @@ from transformers import VideoMAEConfig, VideoMAEForVideoClassification
 from hybridvideo import cli
 from hybridvideo.engine.progress import progress
 from hybridvideo.text import HIDDEN
-from tests.engine.runs import run, settings
+from tests.engine.training.runs import run, settings
 from tests.report.examples import Page
 
 ACTS = "\x1b]0;owned\x07\x1b[2J\x9b31m\nINJECTED\r\u202e\u200b\u2028<script>alert(1)<img src=x>[red]&amp;'\":boom:"

@@ -16,12 +16,12 @@ import torch
 
 import hybridvideo as hv
 from hybridvideo import cli
-from hybridvideo.config import EvalConfig
+from hybridvideo.config.evaluation import EvalConfig
 from hybridvideo.data.manifest import read_manifest
 from hybridvideo.engine.evaluate import evaluate
 from hybridvideo.engine.preemption import StopRequest
-from hybridvideo.tasks.job import Work
-from tests.engine.runs import run, settings
+from hybridvideo.tasks.support.job import Work
+from tests.engine.training.runs import run, settings
 from tests.videos import write_video
 
 

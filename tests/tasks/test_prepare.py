@@ -19,10 +19,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from hybridvideo import cli
-from hybridvideo.data.cache import Copy, Made
+from hybridvideo.data.corpus.copies import Copy, Made
 from hybridvideo.data.decode import VideoReader
 from hybridvideo.data.manifest import read_manifest
-from hybridvideo.data.workers import Lost
+from hybridvideo.data.processes.workers import Lost
 from hybridvideo.tasks import prepare as job
 from tests.videos import cut, numbers, write_video
 
@@ -336,7 +336,7 @@ def test_without_x264_it_says_what_to_install(
     def without(name: str, mode: str) -> None:
         raise av.codec.codec.UnknownCodecError(name)
 
-    monkeypatch.setattr("hybridvideo.data.cache.av.Codec", without)
+    monkeypatch.setattr("hybridvideo.data.corpus.copies.av.Codec", without)
     assert "pip install av" in fails(capsys, corpus, "--out", tmp_path / "small", code=4)
     assert not (tmp_path / "small").exists()
 

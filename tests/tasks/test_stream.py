@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from hybridvideo import cli
-from tests.engine.runs import run, settings
+from tests.engine.training.runs import run, settings
 from tests.videos import write_video
 
 

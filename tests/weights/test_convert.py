@@ -14,9 +14,9 @@ from torchvision.models.video.swin_transformer import SwinTransformer3d
 from transformers import TimesformerConfig, TimesformerForVideoClassification
 
 import hybridvideo as hv
-from hybridvideo.config import Normalisation
+from hybridvideo.config.data import Normalisation
 from hybridvideo.errors import UserError
-from hybridvideo.models.checkpoint import ModelCard, Origin, read_card, write_checkpoint
+from hybridvideo.models.card import ModelCard, Origin, read_card, write_checkpoint
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.weights.foreign import Wanted, load_foreign
 

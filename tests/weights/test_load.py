@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision.models.swin_transformer import SwinTransformer
 from torchvision.models.video.swin_transformer import SwinTransformer3d
 
-from hybridvideo.config import Normalisation
+from hybridvideo.config.data import Normalisation
 from hybridvideo.errors import UserError
 from hybridvideo.models import create_model
 from hybridvideo.models.contract import VideoModel

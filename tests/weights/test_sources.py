@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torchvision.models.video import swin3d_t
 
-from hybridvideo.config import Normalisation
+from hybridvideo.config.data import Normalisation
 from hybridvideo.errors import EnvironmentFault, UserError
 from hybridvideo.weights.hub import open_torchvision, torchvision_weights
 from hybridvideo.weights.sources import Source, is_ours, open_source

@@ -13,14 +13,15 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from hybridvideo.config import ClipConfig, EvalConfig, FrameConfig, Preprocessing
+from hybridvideo.config.data import ClipConfig, FrameConfig, Preprocessing
+from hybridvideo.config.evaluation import EvalConfig
 from hybridvideo.errors import EnvironmentFault, UserError
 from hybridvideo.folders import replacing_folder, settle
 from hybridvideo.models import create_model
-from hybridvideo.models.checkpoint import ModelCard, write_checkpoint
-from hybridvideo.models.hybrid import Hybrid
-from hybridvideo.weights.folders import find_checkpoint
+from hybridvideo.models.card import ModelCard, write_checkpoint
+from hybridvideo.models.families.hybrid import Hybrid
 from hybridvideo.weights.load import load_weights
+from hybridvideo.weights.locate import find_checkpoint
 from hybridvideo.weights.trained import load_model
 from tests.kills import killed_after
 
@@ -121,7 +122,7 @@ def test_a_full_disk_is_one_line_that_says_so(tmp_path: Path, monkeypatch: pytes
     def full(*arguments: object) -> None:
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr("hybridvideo.models.checkpoint.save_file", full)
+    monkeypatch.setattr("hybridvideo.models.card.save_file", full)
     with pytest.raises(EnvironmentFault, match=r"cannot write .*No space left on device; free some space"):
         saved(tmp_path / "c", small())
 

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from hybridvideo.data.decode import guard, tables
+from hybridvideo.data.decode import guard, sample_tables
 from hybridvideo.data.decode.convert import MIRRORED
 from hybridvideo.data.decode.frames import Size
 from hybridvideo.data.decode.packets import FrameIndex, Key
@@ -173,7 +173,7 @@ def _open(path: Path) -> sqlite3.Connection:
 def _guarded(file: str) -> bool:
     """Whether a file that another's index knows passes what a reader checks in one that it does not know."""
     try:
-        tables.check(file)
+        sample_tables.check(file)
     except (OSError, VideoError):
         return False
     return True

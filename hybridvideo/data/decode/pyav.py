@@ -14,7 +14,7 @@ from fractions import Fraction
 import numpy as np
 from av.video.frame import VideoFrame
 
-from hybridvideo.data.decode import guard, tables
+from hybridvideo.data.decode import guard, sample_tables
 from hybridvideo.data.decode.container import listening
 from hybridvideo.data.decode.convert import MIRRORED, Converter, quarter_turns, turned
 from hybridvideo.data.decode.cursor import TIMED_CONTAINERS, Cursor, Decoded, Missed
@@ -38,7 +38,7 @@ class PyAVBackend:
         self._info: VideoInfo | None = None
         self._picture: Picture | None = None
         if known is None:
-            tables.check(path)
+            sample_tables.check(path)
         self._cursor = Cursor(path, careful=known is not None and known.careful)
         try:
             self._start() if known is None else self._go_on(known)

@@ -17,7 +17,8 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from hybridvideo.data.manifest.folders import class_folders, plain_folder, videos_under
+from hybridvideo.data.manifest.class_folders import class_folders, plain_folder, videos_under
+from hybridvideo.data.manifest.columns import PATH_NAMES, column, csv_rows, read_csv, read_parquet
 from hybridvideo.data.manifest.kinetics import is_official, read_official
 from hybridvideo.data.manifest.lists import SPLITS, read_list, read_text, refuse_json
 from hybridvideo.data.manifest.names import (
@@ -29,7 +30,6 @@ from hybridvideo.data.manifest.names import (
     own_names,
 )
 from hybridvideo.data.manifest.rows import VIDEO_EXTENSIONS, Entry, Manifest, Row, is_video
-from hybridvideo.data.manifest.tables import PATH_NAMES, column, csv_rows, read_csv, read_parquet
 from hybridvideo.data.manifest.write import write_manifest
 from hybridvideo.errors import UserError
 

@@ -21,10 +21,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hybridvideo.data.manifest.folders import videos_under
+from hybridvideo.data.manifest.class_folders import videos_under
+from hybridvideo.data.manifest.columns import Cells, cell, column, csv_rows
 from hybridvideo.data.manifest.names import plain_name
 from hybridvideo.data.manifest.rows import Entry, is_video
-from hybridvideo.data.manifest.tables import Cells, cell, column, csv_rows
 from hybridvideo.errors import UserError
 
 ID_NAMES = ("youtube_id",)

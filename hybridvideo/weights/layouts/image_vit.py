@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from hybridvideo.models.published.videomae import VIDEOMAES
 from hybridvideo.models.variants import Variant
-from hybridvideo.models.videomae import VIDEOMAES
 from hybridvideo.weights.layouts.layout import Layout, Renames, State, numbers_of
 from hybridvideo.weights.layouts.timesformer import Names, architecture, fixer, side_of, unfixer
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from hybridvideo.errors import UserError
-from hybridvideo.models.timesformer import TIMESFORMERS, TimeSformerConfig
+from hybridvideo.models.published.timesformer import TIMESFORMERS, TimeSformerConfig
 from hybridvideo.models.variants import Variant
 from hybridvideo.weights.layouts.layout import Layout, Renames, State, numbers_of
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from torch import Tensor
 
-from hybridvideo.models.uniformer import published
+from hybridvideo.models.published.uniformer import published
 from hybridvideo.models.variants import Published
 from hybridvideo.weights.label_order import UNIFORMER_KINETICS400, inverse
 from hybridvideo.weights.layouts.layout import Layout, Renames, State, matched, numbers_of

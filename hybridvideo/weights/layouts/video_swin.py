@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hybridvideo.config import ClipConfig, EvalConfig
+from hybridvideo.config.data import ClipConfig
+from hybridvideo.config.evaluation import EvalConfig
+from hybridvideo.models.parts.windows import Size, relative_index
+from hybridvideo.models.published.video_swin import VIDEO_SWINS
 from hybridvideo.models.variants import Published
-from hybridvideo.models.video_swin import VIDEO_SWINS
-from hybridvideo.models.windows import Size, relative_index
 from hybridvideo.weights.layouts.layout import Layout, Renames, State, matched, numbers_of
 
 STAGES = 4

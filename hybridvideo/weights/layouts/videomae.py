@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from hybridvideo.errors import UserError
+from hybridvideo.models.published.videomae import VIDEOMAES, VideoMAEConfig, sinusoids
+from hybridvideo.models.published.videomae_pretraining import PRETRAINING, VideoMAEPretrainingConfig
 from hybridvideo.models.variants import Variant
-from hybridvideo.models.videomae import VIDEOMAES, VideoMAEConfig, sinusoids
-from hybridvideo.models.videomae_pretraining import PRETRAINING, VideoMAEPretrainingConfig
 from hybridvideo.weights.layouts.layout import Layout, Renames, State, numbers_of
 
 PARTS = ("attention_norm", "attention.proj", "mlp_norm", "mlp.fc1", "mlp.fc2")  # of a block, as called here

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hybridvideo.data.decode import VideoReader
-from hybridvideo.data.workers import each
+from hybridvideo.data.processes.workers import each
 from hybridvideo.errors import VideoError
 from tests.data.decode.agreement import sources, tried
 from tests.videos import blank, numbers, write_video

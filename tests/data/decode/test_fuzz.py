@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from hybridvideo.data.decode import Framing, VideoReader
-from hybridvideo.data.workers import each
+from hybridvideo.data.processes.workers import each
 from hybridvideo.errors import STATUSES, VideoError
 from tests.data.decode.mutations import ANYWHERE
 

@@ -185,7 +185,7 @@ def test_a_known_file_is_no_less_guarded(video: Path, tmp_path: Path, monkeypatc
     def refuse(path: str) -> None:
         raise VideoError("refused", "it promises too much")
 
-    monkeypatch.setattr("hybridvideo.data.decode.tables.check", refuse)
+    monkeypatch.setattr("hybridvideo.data.decode.sample_tables.check", refuse)
     with pytest.raises(VideoError, match="promises"):
         read(video, IndexCache(tmp_path / "list.index"))
 

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torchvision.models import video as torchvision_video
 
 from hybridvideo.models import create_model
-from hybridvideo.models.baselines_pytorchvideo import models_of
+from hybridvideo.models.baselines.pytorchvideo import models_of
 from hybridvideo.weights.layouts import LAYOUTS
 from hybridvideo.weights.layouts.layout import Layout
 from hybridvideo.weights.load import load_weights
-from tests.models.test_baselines import RESNETS, build, randomised
+from tests.models.baselines.test_baselines import RESNETS, build, randomised
 
 TORCHVISION = ["r3d_18", "mc3_18", "r2plus1d_18", "s3d", "mvit_v1_b", "mvit_v2_s"]
 PYTORCHVIDEO = [*RESNETS, "slowfast_r50", "slowfast_r101", "x3d_m", "x3d_l", "mvit_base_16x4", "mvit_base_32x3"]

@@ -15,7 +15,7 @@ from hybridvideo.models import create_model
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.weights.layouts import LAYOUTS
 from hybridvideo.weights.load import load_weights
-from tests.models.test_baselines import randomised
+from tests.models.baselines.test_baselines import randomised
 
 
 def image_maps(net: nn.Module, image_BCHW: Tensor, pool: bool = True) -> Tensor:

@@ -12,7 +12,7 @@ from torchvision.models import VisionTransformer
 from transformers import ViTConfig, ViTForImageClassification
 
 from hybridvideo.models import create_model
-from hybridvideo.models.timesformer import TimeSformer
+from hybridvideo.models.published.timesformer import TimeSformer
 from hybridvideo.weights.layouts import LAYOUTS
 from hybridvideo.weights.layouts.layout import Layout
 from hybridvideo.weights.load import load_weights

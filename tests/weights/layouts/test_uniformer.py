@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hybridvideo.errors import UserError
 from hybridvideo.models import create_model
-from hybridvideo.models.uniformer import UniFormer
+from hybridvideo.models.published.uniformer import UniFormer
 from hybridvideo.weights.label_order import UNIFORMER_KINETICS400
 from hybridvideo.weights.layouts import LAYOUTS
 from hybridvideo.weights.layouts.layout import State

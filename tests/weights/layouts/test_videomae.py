@@ -12,7 +12,7 @@ from transformers import VideoMAEForPreTraining, VideoMAEForVideoClassification
 
 from hybridvideo.errors import UserError
 from hybridvideo.models import create_model, create_pretraining
-from hybridvideo.models.videomae import sinusoids
+from hybridvideo.models.published.videomae import sinusoids
 from hybridvideo.weights.layouts import LAYOUTS
 from hybridvideo.weights.layouts.layout import Layout, State
 from hybridvideo.weights.load import load_weights

@@ -1,0 +1,1 @@
+"""The commands: their signatures, and how options are read."""

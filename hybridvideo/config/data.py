@@ -1,0 +1,165 @@
+"""Settings of videos, clips and lists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from hybridvideo.errors import UserError
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """Which frames make a clip: `frames` of them, `interval` seconds or `stride` frames apart (one of the two)."""
+
+    frames: int = 16
+    """Frames in a clip."""
+    interval: float | None = None
+    """Seconds between frames; frames are chosen by time."""
+    stride: int | None = None
+    """Frames between frames: time between them is stride / fps of the video."""
+    train_start: Literal["random", "centre", "first"] = "random"
+    """Where a training clip starts."""
+    pad: Literal["last", "loop"] = "last"
+    """A video shorter than the clip repeats its last frame, or starts again."""
+
+    def __post_init__(self) -> None:
+        if self.frames < 1:
+            raise UserError(f"clip.frames is {self.frames}; give 1 or more")
+        if self.interval is not None and self.stride is not None:
+            raise UserError("clip.interval and clip.stride are both set; give one of them")
+        if self.interval is not None and not self.interval > 0:
+            raise UserError(f"clip.interval is {self.interval}; give seconds above 0")
+        if self.stride is not None and self.stride < 1:
+            raise UserError(f"clip.stride is {self.stride}; give 1 or more frames")
+
+
+@dataclass(frozen=True)
+class FrameConfig:
+    """The size of a model's frames, and how a video's frame is brought to it."""
+
+    height: int = 224
+    """Rows of a model's frame ..."""
+    width: int = 224
+    """... and columns."""
+    fit: Literal["crop", "stretch"] = "crop"
+    """crop: scale the short side, cut (height, width) out. stretch: scale the whole frame to (height, width)."""
+    short_side: int | None = None
+    """Short side before the crop in evaluation; default: the smaller of height and width."""
+    scaling: Literal["decoder", "rgb"] = "decoder"
+    """decoder: FFmpeg scales before it converts to RGB, and training clips go without the deblocking of H.264 frames
+    that nothing refers to; faster, and about one grey level off. rgb: torchvision scales exact RGB frames, which is
+    what models want that see differences of frames."""
+
+    def __post_init__(self) -> None:
+        if self.height < 8 or self.width < 8:
+            raise UserError(f"frame size {self.height}x{self.width} is too small; give 8 or more")
+        if self.short_side is not None and self.short_side < min(self.height, self.width):
+            raise UserError(f"frame.short_side {self.short_side} is under the crop {self.height}x{self.width}")
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes to training clips, the same for all frames of a clip; on uint8."""
+
+    crop: Literal["resized", "jitter", "none"] = "resized"
+    """resized: Inception-style. jitter: random short side, then random crop. none: as in evaluation."""
+    area: tuple[float, float] = (0.35, 1.0)
+    """resized: share of the frame's area."""
+    aspect: tuple[float, float] = (0.75, 1.3333)
+    """resized: width over height of the crop, relative to the output's."""
+    jitter: tuple[float, float] = (1.143, 1.428)
+    """jitter: short side as a multiple of the crop's (256 to 320 for 224)."""
+    repeats: int = 1
+    """Clips from each video of a batch, from one pass over the file (repeated augmentation); each counts as a clip."""
+    flip: float = 0.5
+    """Probability of a horizontal flip; 0 where a class has a direction."""
+    contrast: tuple[float, ...] = (1.0,)
+    """The normalised clip is multiplied by one of these; for differences that is their gain."""
+    mixup: float = 0.0
+    """MixUp alpha; 0 turns it off."""
+    cutmix: float = 0.0
+    """CutMix alpha; 0 turns it off."""
+
+    def __post_init__(self) -> None:
+        if self.repeats < 1:
+            raise UserError(f"augment.repeats is {self.repeats}; give 1 or more clips of each video")
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Per-channel statistics that belong to the weights, for RGB in [0, 1]: (x - mean) / std."""
+
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        if not all(spread > 0 for spread in self.std):
+            raise UserError(f"the std of a normalisation is {self.std}; give numbers above 0")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What must be done to a video before a model sees it; saved beside the weights."""
+
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    frame: FrameConfig = field(default_factory=FrameConfig)
+    normalisation: Normalisation = field(default_factory=Normalisation)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the videos of a training run are, and what to do with those that cannot be read."""
+
+    train: str = ""
+    """Training list: a folder with one folder per class, a CSV or Parquet with a header, or `path label` lines."""
+    val: str = ""
+    """Validation list, of any of the same kinds; empty: no validation."""
+    root: str | None = None
+    """Folder that relative paths start from; default: the folder of the list."""
+    labels: list[str] | str | None = None
+    """Class names in order: a list, `kinetics400`, or a file of names; default: those of the training list, sorted."""
+    order: str | None = None
+    """A file of class names (or `kinetics400`) that the lists' numbers follow, where that is another order."""
+    workers: int = 2
+    """Decoding processes per training process; 0 decodes in the training process."""
+    deadline: float = 120.0
+    """Seconds that reading one video may take. A decoder that hangs longer or dies, twice, makes it a bad video."""
+    quarantine: str | None = None
+    """Table of `hybridvideo scan`: what it found unusable is not opened, and counted as bad, until the file changes."""
+    bad: Literal["retry", "skip", "fail"] = "retry"
+    """A clip that does not decode. retry: another one from what can be read of the same file; if nothing can, as skip.
+    skip: weight 0 in the loss, counted and logged. fail: stop, exit code 3. Never another video in its place."""
+    max_bad: float = 0.05
+    """Share of a list that may be unreadable before the run stops with exit code 3."""
+    cache: str | None = None
+    """Folder for the outputs of a frozen stem; default: `.frozen` beside the run folders, which runs share and which is
+    kept under 50 GiB."""
+
+    def __post_init__(self) -> None:
+        if self.workers < 0:
+            raise UserError(f"data.workers is {self.workers}; give 0 or more")
+        if not self.deadline > 0:
+            raise UserError(f"data.deadline is {self.deadline}; give seconds above 0")
+        if not 0 <= self.max_bad <= 1:
+            raise UserError(f"data.max_bad is {self.max_bad}; give a share from 0 to 1")
+
+
+@dataclass(frozen=True)
+class EvaluateData:
+    """The list that is evaluated."""
+
+    manifest: str | None = None
+    """A labelled list, of any kind that data.train may be; default: the validation list of the run."""
+    order: str | None = None
+    """A file of class names (or `kinetics400`) that the list's numbers follow, where that is another order."""
+    root: str | None = None
+    """Folder that relative paths start from; default: the folder of the list."""
+    workers: int = 2
+    """Decoding processes; 0 decodes in the main process."""
+    deadline: float = 120.0
+    """Seconds that reading one video may take. A decoder that hangs longer or dies, twice, makes it unreadable."""
+    quarantine: str | None = None
+    """Table of `hybridvideo scan`: what it found unusable is not opened, and counted as failed, until it changes."""
+    max_bad: float = 1.0
+    """Share of the list that may be unreadable; beyond it the exit code is 3. The results are written all the same."""

@@ -1,0 +1,121 @@
+"""Settings of models; a hybrid is data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from hybridvideo.errors import UserError
+
+
+@dataclass(frozen=True)
+class InputConfig:
+    """What of the clip the stem sees."""
+
+    mode: Literal["rgb", "difference", "both", "two_stream"] = "rgb"
+    """rgb: the frames. difference: signed temporal differences. both: the two as six channels. two_stream: each
+    through a stem of its own, features concatenated. Differences of T frames are T - 1 images."""
+    gain: float = 2.0
+    """Differences of the normalised frames are multiplied by this ..."""
+    limit: float = 1.0
+    """... and clipped to [-limit, limit]."""
+
+
+@dataclass(frozen=True)
+class StemConfig:
+    """The per-frame CNN."""
+
+    name: str = "small"
+    """small, or timm/NAME, or torchvision/NAME."""
+    widths: tuple[int, ...] = (24, 48, 96)
+    """small: channels of its stride-2 convolutions."""
+    stride: int = 32
+    """timm and torchvision: pixels per feature, a power of two."""
+    weights: str | None = None
+    """timm and torchvision: a state-dict file (safetensors or pth), or `hub` to download; null: random."""
+    padding: Literal["own", "same"] = "own"
+    """same: TensorFlow's padding, for weights that were trained with it."""
+    mean: tuple[float, float, float] | None = None
+    """Normalisation of the weights; default: what timm or torchvision say of them."""
+    std: tuple[float, float, float] | None = None
+    frozen: bool = False
+    """No gradient, BatchNorm in evaluation mode; its outputs may be cached."""
+    batchnorm: Literal["train", "eval"] = "train"
+    """eval: BatchNorm keeps its statistics while the stem is trained."""
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """`depth` blocks of one kind on the grid."""
+
+    block: str = "window3d"
+    """Kind of block: a name of hybridvideo.models.parts.blocks.MIXERS."""
+    depth: int = 2
+    heads: int = 4
+    window: tuple[int, int, int] = (8, 7, 7)
+    """window3d: frames, rows, columns; every second block is shifted by half a window."""
+    mlp_ratio: float = 4.0
+    position: Literal["none", "conv"] = "none"
+    """conv: a depthwise 3x3x3 convolution of the features, before each block."""
+    merge: bool = False
+    """Merge 2x2 positions into one of twice the channels before the stage."""
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """From the grid to the classes."""
+
+    pool: tuple[Literal["mean", "max", "min", "std", "frame_max"], ...] = ("mean",)
+    """Statistics over time and space, concatenated; frame_max: maximum over each frame, averaged over time."""
+    power: float = 1.0
+    """Pooled features are raised to this power, their sign kept; 0.5 tames a few large ones."""
+    norm: Literal["layer", "batch", "none"] = "layer"
+    """Of the pooled features. batch: each channel by its spread over the batch; trains faster from scratch."""
+    hidden: int = 0
+    """Width of a hidden layer; 0: none."""
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.pool:
+            raise UserError("head.pool is empty; give one or more of mean, max, min, std, frame_max")
+        if not self.power > 0:
+            raise UserError(f"head.power is {self.power}; give a number above 0")
+
+
+@dataclass(frozen=True)
+class HybridConfig:
+    """A hybrid is data: stem, list of stages, head."""
+
+    frames: int = 16
+    """Standard input: frames ..."""
+    height: int = 224
+    """... rows ..."""
+    width: int = 224
+    """... and columns; others work too, position tables are then interpolated."""
+    input: InputConfig = field(default_factory=InputConfig)
+    stem: StemConfig = field(default_factory=StemConfig)
+    dim: int | None = None
+    """Width of the grid after the stem; null: the stem's own."""
+    position: Literal["none", "absolute"] = "none"
+    """absolute: learned tables of time and of space are added to the grid."""
+    stages: tuple[StageConfig, ...] = ()
+    drop_path: float = 0.0
+    """Stochastic depth of the last block, growing linearly from 0."""
+    head: HeadConfig = field(default_factory=HeadConfig)
+    time: bool = True
+    """False removes every path between frames: the control that cannot see motion."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A model by name, with changes to its named variant (`hybridvideo models` lists the names)."""
+
+    name: str = "hybrid_micro"
+    """One of `hybridvideo models`."""
+    changes: dict[str, Any] = field(default_factory=dict)
+    """Changed settings of the variant; for hybrids the fields of HybridConfig, such as `stages` or `drop_path`."""
+    weights: str | None = None
+    """Start from these weights: a run or checkpoint folder, a file of weights in any layout known here, a folder of
+    Hugging Face, `torchvision:NAME` or `hf:OWNER/REPO`."""
+    head: Literal["strict", "replace", "drop"] = "strict"
+    """With `weights` of another label set: replace starts a new head."""

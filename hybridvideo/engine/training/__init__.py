@@ -1,0 +1,1 @@
+"""Training: what a run is, its steps, its objective, its checkpoints."""

@@ -1,0 +1,1 @@
+"""Hybrids as data: one file a family."""

@@ -1,0 +1,39 @@
+"""Convolution as a mixer of grid positions, in the same place as attention: (B, T, H, W, C) -> the same shape."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from hybridvideo.models.parts.depthwise import on_grid
+
+
+class DepthwiseConv(nn.Module):
+    """Pointwise, depthwise (frames, rows, columns), pointwise: the local block of UniFormer (Li et al. 2022)."""
+
+    def __init__(self, dim: int, kernel: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.before = nn.Linear(dim, dim)
+        padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
+        self.conv = nn.Conv3d(dim, dim, kernel, padding=padding, groups=dim)
+        self.after = nn.Linear(dim, dim)
+
+    def forward(self, x_BTHWC: Tensor) -> Tensor:
+        out: Tensor = self.after(on_grid(self.conv, self.before(x_BTHWC)))
+        return out
+
+
+class PatchMerging(nn.Module):
+    """2x2 positions into one of twice the channels, as in Swin; an odd side is padded with zeros."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * dim)
+        self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
+
+    def forward(self, x_BTHWC: Tensor) -> Tensor:
+        _, _, H, W, _ = x_BTHWC.shape
+        x = nn.functional.pad(x_BTHWC, (0, 0, 0, W % 2, 0, H % 2))
+        quarters = [x[:, :, 0::2, 0::2], x[:, :, 1::2, 0::2], x[:, :, 0::2, 1::2], x[:, :, 1::2, 1::2]]
+        out: Tensor = self.reduction(self.norm(torch.cat(quarters, -1)))
+        return out

@@ -1,0 +1,323 @@
+"""Per-frame stems: a small CNN of our own, and any network of timm or torchvision that has maps, by name.
+
+    x_NCHW frames (time folded into the batch, channels last in memory) -> features_NCHW at 1 / stride
+
+`open_stem` builds one from its config. Each stem has `channels`, `stride` and `normalisation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any, cast
+
+import torch
+from timm.layers import Conv2dSame, LayerNorm2d
+from torch import Tensor, nn
+
+from hybridvideo.config.data import Normalisation
+from hybridvideo.config.model import StemConfig
+from hybridvideo.errors import EnvironmentFault, UserError, nearest
+from hybridvideo.models.parts.stem_cut import Cut, FrameSize, Library, Way, find_cut
+from hybridvideo.models.state_files import read_state_dict
+from hybridvideo.text import one_line
+
+
+class SmallStem(nn.Module):
+    """3x3 convolutions of stride 2, each followed by a norm over the channels of a position and GELU.
+
+    No statistics over frames or batch, so one frame's features depend on that frame alone.
+    """
+
+    def __init__(self, widths: tuple[int, ...], normalisation: Normalisation) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for before, after in zip((3, *widths), widths, strict=False):
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), LayerNorm2d(after), nn.GELU()]
+        self.layers = nn.Sequential(*layers[:-1])
+        self.channels, self.stride, self.normalisation = widths[-1], 2 ** len(widths), normalisation
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        features: Tensor = self.layers(x_NCHW)
+        return features
+
+
+class LibraryStem(nn.Module):
+    """A classification network of a library, cut at the last feature map of the wanted stride.
+
+    Some networks are made for one size of frame, or for sizes in steps from it: any other is a UserError.
+    """
+
+    def __init__(self, trunk: nn.Module, cut: Cut, config: StemConfig, own: Normalisation) -> None:
+        super().__init__()
+        self.trunk, self.name, self.stride = trunk, config.name, config.stride
+        for parameter in cut.unused:
+            trunk.get_parameter(parameter).requires_grad_(False)
+        self.channels, self.channels_last = cut.channels, cut.channels_last
+        self.size, self.step = cut.size, cut.step
+        self.normalisation = normalisation_of(config, own)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        height, width = x_NCHW.shape[2:]
+        self.check_size(height, width)
+        as_built = (height, width) == self.size or torch.compiler.is_compiling()
+        out = self.trunk(x_NCHW) if as_built else self.at_another_size(x_NCHW)
+        features = cast(Tensor, out["map"] if isinstance(out, dict) else out)
+        return features.permute(0, 3, 1, 2) if self.channels_last else features
+
+    def at_another_size(self, x_NCHW: Tensor) -> object:
+        """What the trunk gives; a UserError where only the numbers show that it does not take the size."""
+        try:
+            return self.trunk(x_NCHW)
+        except torch.OutOfMemoryError:
+            raise
+        except (IndexError, RuntimeError, AssertionError) as error:
+            height, width = x_NCHW.shape[2:]
+            raise UserError(
+                f"frames of {height}x{width}; stem {self.name} is built for {self.size[0]}x{self.size[1]} and does not "
+                f"take them ({one_line(error)[:200]}); set the model's height and width"
+            ) from error
+
+    def check_size(self, height: int, width: int) -> None:
+        """UserError for frames that the network cannot take."""
+        (H, W), step = self.size, self.step
+        if step is None and (height, width) != self.size:
+            raise UserError(
+                f"frames of {height}x{width}; stem {self.name} is built for {H}x{W} and takes no other size"
+            )
+        if step and ((height - H) % step or (width - W) % step):
+            raise UserError(
+                f"frames of {height}x{width}; stem {self.name} takes {H}x{W}, or more or less by multiples of {step}"
+            )
+
+
+class TimmTrunk(nn.Module):
+    """One intermediate feature map of a timm model."""
+
+    def __init__(self, model: nn.Module, index: int) -> None:
+        super().__init__()
+        self.model = cast(Any, model)
+        self.index = index
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        maps = self.model.forward_intermediates(x_NCHW, indices=[self.index], stop_early=True, intermediates_only=True)
+        return cast(Tensor, maps[0])
+
+
+def open_stem(config: StemConfig, height: int, width: int) -> SmallStem | LibraryStem:
+    """The stem a config describes, for frames of this size; UserError for an unknown name, stride or unfit weights."""
+    library, _, name = config.name.partition("/")
+    if library not in STEMS or bool(name) == (library == "small"):
+        raise UserError(f"stem.name is {config.name!r}; give small, timm/NAME or torchvision/NAME")
+    stem = STEMS[library](name, config, (height, width))
+    if isinstance(stem, LibraryStem):
+        stem.check_size(height, width)
+    return stem
+
+
+def small_stem(_name: str, config: StemConfig, _size: FrameSize) -> SmallStem:
+    """Our own, trained from scratch."""
+    if config.weights is not None:
+        raise UserError("stem.weights is set, but the small stem has none; use timm/NAME or torchvision/NAME")
+    stem = SmallStem(config.widths, normalisation_of(config, Normalisation()))
+    for layer in stem.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(cast(Tensor, layer.bias))
+    return stem
+
+
+def timm_stem(name: str, config: StemConfig, size: FrameSize) -> LibraryStem:
+    """Any timm model with `forward_intermediates` over maps."""
+    import timm
+
+    cut, way = cut_for(config.name, config.stride, size)
+    try:
+        model = timm.create_model(name, pretrained=config.weights == "hub", **way)
+    except (OSError, RuntimeError) as error:
+        raise offline(f"timm/{name}", error) from error
+    prepare_trunk(model, config)
+    own = Normalisation(tuple(model.pretrained_cfg["mean"]), tuple(model.pretrained_cfg["std"]))  # of its weights
+    return LibraryStem(timm_trunk(model, cut.layer), cut, config, own)
+
+
+def timm_library(name: str) -> Library:
+    """How a model of timm is cut; UserError where there is none of that name."""
+    import timm
+
+    if name not in timm.list_models() and name.partition(".")[0] not in timm.list_models():
+        raise UserError(f"timm has no model {name!r}{nearest(name, timm.list_models())}")
+    build = partial(timm.create_model, name)
+    return Library(f"timm/{name}", build, timm_ways, timm_layers, timm_trunk, timm_strides)
+
+
+def timm_ways(size: FrameSize) -> list[Way]:
+    """As published, told the size, told one side of it."""
+    return [{}, {"img_size": size}, *([{"img_size": size[0]}] if size[0] == size[1] else [])]
+
+
+def timm_layers(model: Any, x_NCHW: Tensor) -> dict[Any, Tensor]:
+    """The maps that a model offers, by their index."""
+    if not hasattr(model, "forward_intermediates"):
+        return {}
+    try:
+        return dict(enumerate(model.forward_intermediates(x_NCHW, intermediates_only=True)))
+    except Exception:  # its last layers do not take frames of this size; those before them may
+        maps: dict[Any, Tensor] = {}
+        while first := timm_map(model, x_NCHW, len(maps)):
+            maps[len(maps)] = first[0]
+        if not maps:
+            raise
+        return maps
+
+
+def timm_map(model: Any, x_NCHW: Tensor, index: int) -> list[Tensor]:
+    """One map, without what comes after it; none if that does not work."""
+    try:
+        found: list[Tensor] = model.forward_intermediates(
+            x_NCHW, indices=[index], stop_early=True, intermediates_only=True
+        )
+    except Exception:  # as above
+        return []
+    return found
+
+
+def timm_strides(model: Any) -> dict[Any, int]:
+    """What timm says of a model's maps."""
+    infos = getattr(model, "feature_info", [])
+    return {i: info["reduction"] for i, info in enumerate(getattr(infos, "info", infos))}
+
+
+def timm_trunk(model: Any, index: Any) -> nn.Module:
+    """The model up to one of its maps."""
+    model.prune_intermediate_layers([index], prune_norm=True, prune_head=True)
+    return TimmTrunk(model, index)
+
+
+def torchvision_stem(name: str, config: StemConfig, size: FrameSize) -> LibraryStem:
+    """Any torchvision classification network that has maps."""
+    from torchvision import models
+
+    cut, way = cut_for(config.name, config.stride, size)
+    try:
+        model = models.get_model(name, weights="DEFAULT" if config.weights == "hub" else None, **way)
+    except OSError as error:
+        raise offline(f"torchvision/{name}", error) from error
+    prepare_trunk(model, config)
+    return LibraryStem(torchvision_trunk(model, cut.layer), cut, config, Normalisation())
+
+
+def torchvision_library(name: str) -> Library:
+    """How a network of torchvision is cut; UserError where there is none of that name, or it has no maps."""
+    from torchvision import models
+
+    names = models.list_models(module=models)
+    if name not in names:
+        raise UserError(f"torchvision has no classification model {name!r}{nearest(name, names)}")
+    if name.startswith("vit_"):
+        raise UserError(f"torchvision/{name} gives tokens and has no feature map; timm's vision transformers have")
+    as_published: Way = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    ways = lambda size: [as_published, {"input_size": size}]  # noqa: E731
+    build = partial(models.get_model, name)
+    return Library(f"torchvision/{name}", build, ways, torchvision_layers, torchvision_trunk)
+
+
+def torchvision_layers(model: nn.Module, x_NCHW: Tensor) -> dict[Any, Tensor]:
+    """Outputs of all layers at most two names deep, in the order in which they run, those that run twice at the last.
+
+    Deeper ones are left out: the last map of a stride inside a block is often the widened one of the next block.
+    """
+    outputs: dict[Any, Tensor] = {}
+
+    def record(layer: str, out: object) -> None:
+        if isinstance(out, Tensor):
+            outputs.pop(layer, None)
+            outputs[layer] = out
+
+    shallow = [(layer, module) for layer, module in model.named_modules() if layer and layer.count(".") < 2]
+    hooks = [module.register_forward_hook(lambda _m, _i, out, layer=layer: record(layer, out))
+             for layer, module in shallow]  # fmt: skip
+    model(x_NCHW)
+    for hook in hooks:
+        hook.remove()
+    return outputs
+
+
+def torchvision_trunk(model: nn.Module, layer: Any) -> nn.Module:
+    """The model up to one of its layers."""
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    return create_feature_extractor(model, {layer: "map"}, tracer_kwargs={"leaf_modules": [Conv2dSame]})
+
+
+LIBRARIES: dict[str, Callable[[str], Library]] = {"timm": timm_library, "torchvision": torchvision_library}
+
+
+@lru_cache(maxsize=256)
+def cut_for(name: str, stride: int, size: FrameSize) -> tuple[Cut, Way]:
+    """Where and how a library's network, named as in `stem.name`, is cut for frames of a size."""
+    library, _, network = name.partition("/")
+    return find_cut(LIBRARIES[library](network), stride, size)
+
+
+def without_network(config: StemConfig, height: int, width: int) -> StemConfig:
+    """A small stem of as many channels, to see the size of what follows: networks of libraries have known sizes."""
+    if config.name.partition("/")[0] not in LIBRARIES:
+        return config
+    cut, _ = cut_for(config.name, config.stride, (height, width))
+    return StemConfig(widths=(cut.channels,))
+
+
+STEMS: dict[str, Callable[[str, StemConfig, FrameSize], SmallStem | LibraryStem]] = {
+    "small": small_stem,
+    "timm": timm_stem,
+    "torchvision": torchvision_stem,
+}
+
+
+def prepare_trunk(model: nn.Module, config: StemConfig) -> None:
+    """Weights from a file, and padding, on the whole classification network, so that all keys are checked."""
+    if config.weights is not None and config.weights != "hub":
+        load_trunk(model, config.weights, config.name)
+    if config.padding == "same":
+        pad_like_tensorflow(model)
+
+
+def load_trunk(model: nn.Module, source: str, name: str) -> None:
+    """Load a state-dict file; only the classifier may have another size."""
+    state = read_state_dict(source)
+    own = model.state_dict()
+    head = {key for key in own if key in state and own[key].shape != state[key].shape and own[key].ndim <= 2}
+    wrong = [key for key in own if key in state and own[key].shape != state[key].shape and key not in head]
+    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in state if key not in own]
+    if wrong or missing or unexpected:
+        what = f"{len(missing)} missing, {len(unexpected)} unexpected, {len(wrong)} of another shape"
+        first = (missing + unexpected + wrong)[0]
+        raise UserError(f"{source} does not fit {name}: {what} (first: {first}); give the weights of that very model")
+    model.load_state_dict({key: value for key, value in state.items() if key not in head}, strict=False)
+
+
+def pad_like_tensorflow(model: nn.Module) -> None:
+    """Replace each strided convolution by one with TensorFlow's `same` padding: the odd pixel goes right and down."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if type(child) is nn.Conv2d and max(child.stride) > 1 and max(child.kernel_size) > 1:
+                same = Conv2dSame(
+                    child.in_channels, child.out_channels, child.kernel_size, child.stride,
+                    dilation=child.dilation, groups=child.groups, bias=child.bias is not None,
+                )  # fmt: skip
+                same.load_state_dict(child.state_dict())
+                setattr(module, name, same)
+
+
+def normalisation_of(config: StemConfig, own: Normalisation) -> Normalisation:
+    """The config's statistics where given, else the stem's own."""
+    return Normalisation(config.mean or own.mean, config.std or own.std)
+
+
+def offline(name: str, error: Exception) -> EnvironmentFault:
+    """The weights of a stem could not be downloaded."""
+    return EnvironmentFault(
+        f"the weights of {name} cannot be downloaded ({type(error).__name__}); give a file with stem.weights PATH"
+    )

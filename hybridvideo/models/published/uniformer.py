@@ -1,0 +1,284 @@
+"""UniFormer: convolution where tokens are many and alike, attention among all of them where they are few.
+
+Li et al. 2022, *UniFormer: Unified Transformer for Efficient Spatiotemporal Representation Learning*.
+
+    clip -> stem 2x4x4 -> stage1 (convolution) -> /2 -> stage2 (convolution) -> /2 -> stage3 (attention)
+         -> /2 -> stage4 (attention) -> BatchNorm -> mean -> classifier
+
+The grid is channels last all the way: convolutions of one position are then linear layers, depthwise ones run on a
+view, and nothing is copied between convolution and attention.
+
+    B batch   T H W grid   C channels   c channels of the clip   t h w patch
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from timm.layers import DropPath, Mlp
+from torch import Tensor, nn
+
+from hybridvideo.config.data import ClipConfig
+from hybridvideo.config.evaluation import EvalConfig
+from hybridvideo.errors import UserError
+from hybridvideo.models.contract import NOTHING, Grids, VideoModel
+from hybridvideo.models.parts.attention import JointAttention
+from hybridvideo.models.parts.depthwise import depthwise_conv, on_grid
+from hybridvideo.models.parts.linear import init_linear
+from hybridvideo.models.parts.patches import PatchEmbed
+from hybridvideo.models.variants import KINETICS, Published, Variant
+
+STRIDE = 32  # pixels per position of the last grid
+
+
+@dataclass(frozen=True)
+class UniFormerConfig:
+    """Defaults: UniFormer-S."""
+
+    frames: int = 16
+    """Standard input: frames ..."""
+    height: int = 224
+    """... rows ..."""
+    width: int = 224
+    """... and columns; any other of 32 or more works too, what does not divide by the strides is cut off."""
+    dims: tuple[int, int, int, int] = (64, 128, 320, 512)
+    """Channels of the four stages."""
+    depths: tuple[int, int, int, int] = (3, 4, 8, 3)
+    """Blocks of the four stages; the first two are convolution, the others attention."""
+    head_dim: int = 64
+    """Channels of an attention head."""
+    mlp_ratio: float = 4.0
+    drop_path: float = 0.1
+    """Stochastic depth of the last block, growing linearly from 0."""
+    dropout: float = 0.0
+    """After the stem, in each MLP, after the projection of attention."""
+
+    def __post_init__(self) -> None:
+        if self.frames < 1 or min(self.height, self.width) < STRIDE:
+            raise UserError(
+                f"input of {self.frames} frames of {self.height}x{self.width}; "
+                f"UniFormer needs 1 or more frames of {STRIDE}x{STRIDE} or more"
+            )
+        if self.head_dim < 1 or any(dim % self.head_dim for dim in self.dims[2:]):
+            raise UserError(f"dims {self.dims} do not divide into heads of {self.head_dim} channels; change head_dim")
+
+
+# --- parts ----------------------------------------------------------------------------------------------------------
+
+
+class Stem(nn.Module):
+    """Patches of 3x4x4 at every second frame, which overlap by one frame: (B, c, T, H, W) -> (B, T/2, H/4, W/4, C)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        own = nn.Conv3d(3, dim, (3, 4, 4))  # for its initial values and its shape
+        self.weight, self.bias = own.weight, own.bias
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x_BcTHW: Tensor) -> Tensor:
+        x_BcTHW = cropped(x_BcTHW, 4)
+        x_BTHWp = rearrange(x_BcTHW, "B c T (H h) (W w) -> B T H W (c h w)", h=4, w=4)
+        x_BTHWp = F.pad(x_BTHWp, (0, 0, 0, 0, 0, 0, 1, 1))
+        T = (x_BcTHW.shape[2] + 1) // 2
+        taps = torch.cat([x_BTHWp[:, tap : tap + 2 * T : 2][:, :T] for tap in range(3)], -1)
+        out: Tensor = self.norm(F.linear(taps, self.weight.transpose(1, 2).flatten(1), self.bias))
+        return out
+
+
+class Downsample(nn.Module):
+    """2x2 positions of a frame into one, with more channels; an odd row or column at the end is cut off."""
+
+    def __init__(self, dim: int, out: int) -> None:
+        super().__init__()
+        self.embed = PatchEmbed(out, (1, 2, 2), channels=dim)
+        self.norm = nn.LayerNorm(out)
+
+    def forward(self, x_BTHWC: Tensor) -> Tensor:
+        out: Tensor = self.norm(self.embed(cropped(x_BTHWC.permute(0, 4, 1, 2, 3), 2)))
+        return out
+
+
+class GridBatchNorm(nn.BatchNorm3d):
+    """BatchNorm of a grid, channels last."""
+
+    def forward(self, x_BTHWC: Tensor) -> Tensor:
+        return super().forward(x_BTHWC.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
+
+    def then(self, linear: nn.Linear, x_BTHWC: Tensor) -> Tensor:
+        """`linear(self(x))`, in evaluation as one matrix product: there the norm is only a scale and a shift."""
+        if self.training or self.running_mean is None or self.running_var is None:
+            out: Tensor = linear(self(x_BTHWC))
+            return out
+        scale_C = self.weight * (self.running_var + self.eps).rsqrt()
+        shift_C = self.bias - self.running_mean * scale_C
+        bias = torch.addmv(linear.bias, linear.weight, shift_C)
+        return F.linear(x_BTHWC, linear.weight * scale_C, bias)
+
+
+class ConvBlock(nn.Module):
+    """Position, then a neighbourhood of 5x5x5 weighted alike for all positions, then the MLP; BatchNorm before both."""
+
+    def __init__(self, dim: int, config: UniFormerConfig, drop_path: float) -> None:
+        super().__init__()
+        self.position = depthwise_conv(dim, 3)
+        self.norm = GridBatchNorm(dim)
+        self.before = nn.Linear(dim, dim)
+        self.conv = depthwise_conv(dim, 5)
+        self.after = nn.Linear(dim, dim)
+        self.mlp_norm = GridBatchNorm(dim)
+        self.mlp = Mlp(dim, int(dim * config.mlp_ratio), drop=config.dropout)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x_BTHWC: Tensor) -> Tensor:
+        x = x_BTHWC + on_grid(self.position, x_BTHWC)
+        x = x + self.drop_path(self.neighbourhood(x))
+        out: Tensor = x + self.drop_path(self.transform(x))
+        return out
+
+    def neighbourhood(self, x_BTHWC: Tensor) -> Tensor:
+        """Norm, pointwise, depthwise, pointwise."""
+        out: Tensor = self.after(on_grid(self.conv, self.norm.then(self.before, x_BTHWC)))
+        return out
+
+    def transform(self, x_BTHWC: Tensor) -> Tensor:
+        """Norm and MLP."""
+        mlp = self.mlp
+        hidden = mlp.drop1(mlp.act(self.mlp_norm.then(mlp.fc1, x_BTHWC)))
+        out: Tensor = mlp.drop2(mlp.fc2(hidden))
+        return out
+
+
+class AttentionBlock(nn.Module):
+    """Position, then attention among all positions of all frames, then the MLP; LayerNorm before both."""
+
+    def __init__(self, dim: int, config: UniFormerConfig, drop_path: float) -> None:
+        super().__init__()
+        self.position = depthwise_conv(dim, 3)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.attention = JointAttention(dim, dim // config.head_dim)
+        self.dropout = nn.Dropout(config.dropout)
+        self.mlp_norm = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = Mlp(dim, int(dim * config.mlp_ratio), drop=config.dropout)
+        self.drop_path = DropPath(drop_path)
+        self.apply(init_linear)  # as the authors; convolutions keep torch's own
+
+    def forward(self, x_BTHWC: Tensor) -> Tensor:
+        x = x_BTHWC + on_grid(self.position, x_BTHWC)
+        x = x + self.drop_path(self.dropout(self.attention(self.norm(x))))
+        out: Tensor = x + self.drop_path(self.mlp(self.mlp_norm(x)))
+        return out
+
+
+def cropped(x_BCTHW: Tensor, step: int) -> Tensor:
+    """Without the rows and columns at the end that do not fill a step."""
+    H, W = (side - side % step for side in x_BCTHW.shape[3:])
+    return x_BCTHW[..., :H, :W]
+
+
+# --- the network ----------------------------------------------------------------------------------------------------
+
+
+class UniFormer(VideoModel):
+    """The network of a `UniFormerConfig`."""
+
+    config: UniFormerConfig
+    classifier_name = "head"
+    least_side = STRIDE
+
+    def __init__(self, config: UniFormerConfig, num_classes: int) -> None:
+        super().__init__()
+        self.config, self.num_classes = config, num_classes
+        self.input_shape = (3, config.frames, config.height, config.width)
+        self.normalisation = KINETICS
+        dims = config.dims
+        self.num_features = dims[-1]
+        self.stem = Stem(dims[0])
+        self.dropout = nn.Dropout(config.dropout)
+        self.downsamples = nn.ModuleList(Downsample(*pair) for pair in pairwise(dims))
+        self.stages = nn.ModuleList(make_stages(config))
+        self.norm = GridBatchNorm(dims[-1])
+        self.head = nn.Linear(dims[-1], num_classes)
+        self.init_classifier(self.head)
+
+    def forward_stem(self, x_BCTHW: Tensor) -> Tensor:
+        grid: Tensor = self.dropout(self.stem(x_BCTHW))
+        return grid
+
+    def forward_stages(self, grid_BTHWC: Tensor, keep: Grids = NOTHING) -> Tensor:
+        keep.put("stem", grid_BTHWC)
+        for i, stage in enumerate(self.stages):
+            grid_BTHWC = self.downsamples[i - 1](grid_BTHWC) if i else grid_BTHWC
+            for block in blocks_of(stage):
+                grid_BTHWC = self.run_block(block, grid_BTHWC)
+            keep.put(f"stage{i + 1}", grid_BTHWC)
+        out: Tensor = self.norm(grid_BTHWC)
+        return out
+
+    def forward_head(self, grid_BTHWC: Tensor, pre_logits: bool = False) -> Tensor:
+        features_BC = grid_BTHWC.mean((1, 2, 3))
+        return features_BC if pre_logits else self.head(features_BC)
+
+    @property
+    def stage_names(self) -> list[str]:
+        return ["stem", *(f"stage{i + 1}" for i in range(len(self.stages)))]
+
+    def init_classifier(self, layer: nn.Linear) -> None:
+        init_linear(layer)
+
+    def no_weight_decay(self) -> set[str]:
+        return set()
+
+    def layer_groups(self) -> list[tuple[str, list[nn.Parameter]]]:
+        groups = [("stem", list(self.stem.parameters()))]
+        for i, stage in enumerate(self.stages):
+            for j, block in enumerate(blocks_of(stage)):
+                before = self.downsamples[i - 1].parameters() if i and not j else ()
+                groups.append((f"stage{i + 1}.{j}", [*before, *block.parameters()]))
+        return [*groups, ("head", [*self.norm.parameters(), *self.head.parameters()])]
+
+
+def blocks_of(stage: nn.Module) -> Iterable[nn.Module]:
+    """A stage as what it is."""
+    assert isinstance(stage, nn.ModuleList)
+    return stage
+
+
+def make_stages(config: UniFormerConfig) -> list[nn.ModuleList]:
+    """Two stages of convolution, two of attention."""
+    rates = iter(torch.linspace(0, config.drop_path, sum(config.depths), device="cpu").tolist())
+    kinds: Sequence[Callable[..., nn.Module]] = (ConvBlock, ConvBlock, AttentionBlock, AttentionBlock)
+    return [
+        nn.ModuleList(kind(dim, config, next(rates)) for _ in range(depth))
+        for kind, dim, depth in zip(kinds, config.dims, config.depths, strict=True)
+    ]
+
+
+# --- named variants -------------------------------------------------------------------------------------------------
+
+
+def published(top1: float) -> Published:
+    """A figure of 16 frames, every fourth. Its weights average logits over 4 clips."""
+    return Published(
+        top1=top1,
+        clip=ClipConfig(frames=16, stride=4),
+        views=EvalConfig(clips=4, crops=1, average="logits"),
+        pretrained="ImageNet-1k",
+        weights="github.com/Sense-X/UniFormer",
+        paper="Li et al. 2022, UniFormer",
+        normalisation=KINETICS,
+    )
+
+
+base = UniFormerConfig(depths=(5, 8, 20, 7), drop_path=0.3)
+
+# The weights of other lengths fit as they are: with num_frames=8 (every eighth frame) S 78.4, B 79.8;
+# with num_frames=32 (every fourth) S 82.0, B 82.9.
+UNIFORMERS: dict[str, Callable[..., VideoModel]] = {
+    "uniformer_small": Variant(UniFormer, UniFormerConfig(), published(80.8)),
+    "uniformer_base": Variant(UniFormer, base, published(82.0)),
+}

@@ -1,0 +1,298 @@
+"""What the bulk jobs share: rows are kept as inputs are done, so that a stopped job goes on and several share one.
+
+OUT.parts/     rows of what is done (parts.py)        .OUT.locks/    who is at work, and on what (claims.py)
+OUT            the table, written when every input has its rows; then the parts go
+
+A call that finds parts or the table of its own job goes on with them (before.py); those of another job stay as they
+are unless --overwrite is given. `--out -` keeps nothing: rows are JSON lines on standard output.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hybridvideo.data.corpus.quarantine import quarantined
+from hybridvideo.data.manifest import Manifest, read_manifest
+from hybridvideo.engine.preemption import StopRequest
+from hybridvideo.engine.progress import progress
+from hybridvideo.errors import USABLE, EnvironmentFault, Preempted, TooMuchBadData, UserError
+from hybridvideo.models.contract import VideoModel
+from hybridvideo.report.environment import environment_facts
+from hybridvideo.tasks.support import earlier as before
+from hybridvideo.tasks.support.claims import Claims, Crew, stamped
+from hybridvideo.tasks.support.given import results_folder, weights_digest, weights_said
+from hybridvideo.tasks.support.identity import Identity, digest, digest_of_list, identity_of
+from hybridvideo.tasks.support.job import Job, Work
+from hybridvideo.tasks.support.kept_rows import Parts, Stamp
+from hybridvideo.tasks.support.output_table import (
+    ROWS_PER_BATCH,
+    Rows,
+    check_format,
+    json_line,
+    printable,
+    write_batches,
+)
+from hybridvideo.text import shown
+
+__all__ = ["STDOUT", "Finished", "Job", "Work", "run_job", "stream_job"]
+
+STDOUT = "-"  # as --out
+SECONDS_BETWEEN_LOOKS = 0.5  # at the pieces of others, when nothing else is left
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a bulk job left: the table, one row in memory per input or clip, and how fast it was.
+
+    inputs: those done by this call; 0 where nothing was left to do.
+    """
+
+    table: Path
+    rows: Rows
+    inputs: int
+    failed: int
+    seconds: float
+    provenance: dict[str, Any]
+
+    @property
+    def videos_per_second(self) -> float:
+        """Of those read in this call; 0 where all were done before."""
+        return self.inputs / self.seconds if self.seconds else 0.0
+
+    def pace(self, unit: str) -> str:
+        """`, 5.1 videos/s` for the end of a line; nothing where nothing was left to do."""
+        return f", {self.videos_per_second:.1f} {unit}/s" if self.inputs else ""
+
+
+# --- what is asked for ------------------------------------------------------------------------------------------------
+
+
+def output_table(out: str | None, run: str, name: str) -> Path:
+    """The table's path: `out`, or NAME.parquet in a folder (`out` without extension, or NAME beside the weights)."""
+    path = Path(out) if out else results_folder(run) / name
+    if path.suffix and not path.is_dir():
+        check_format(path)
+        return path
+    return path / f"{name}.parquet"
+
+
+def read_inputs(source: str) -> Manifest:
+    """The videos of a bulk job; UserError where there is none."""
+    manifest = read_manifest(source, labelled=False)
+    if not len(manifest):
+        raise UserError(f"{source} holds no video; give a folder of videos, a list of paths, or a video")
+    return manifest
+
+
+def provenance(
+    run: str, model: VideoModel, source: str, manifest: Manifest, settings: dict[str, Any]
+) -> dict[str, Any]:
+    """Where the rows of a table come from."""
+    return {"checkpoint": weights_said(run), "weights_sha256": weights_digest(run, model),
+            "source": os.path.abspath(source), "root": os.path.abspath(manifest.root), **settings,
+            "environment": environment_facts()}  # fmt: skip
+
+
+def quarantine_notes(job: Job) -> dict[str, Any]:
+    """Which quarantine, and whether one; jobs with and without are others, jobs with one that grows are the same."""
+    return {"quarantine": job.quarantine, "with_quarantine": job.quarantine is not None}
+
+
+def held_by(job: Job, manifest: Manifest) -> dict[int, tuple[str, str]] | None:
+    """The inputs that the job's quarantine keeps closed; None where it has none."""
+    return None if job.quarantine is None else quarantined(job.quarantine, manifest)
+
+
+# --- the whole --------------------------------------------------------------------------------------------------------
+
+
+def run_job(table: Path, manifest: Manifest, work: Work, job: Job) -> Finished:
+    """Rows of all inputs into `table`; what was done before and still holds is not done again.
+
+    Raises Preempted where the person stops it: the same call goes on. UserError where another process is at work on
+    the table, unless `job.join`, and where the table is another job's, unless `job.overwrite`.
+    """
+    check_format(table)
+    identity = identity_of(work.notes, work.schema, work.free)
+    parts = parts_of(table, manifest, identity, work)
+    crew = Crew(table, str(work.notes["job"]))
+    done, seconds, rows = 0, 0.0, None
+    with contextlib.ExitStack() as stack:
+        stack.callback(crew.tidy)
+        with crew.door(wait=job.join):
+            begun = begin(table, parts, manifest, identity, work, job, crew)
+            if begun:
+                stack.enter_context(crew.membership())
+        if begun:
+            start = time.perf_counter()
+            done = do_all(parts, crew, manifest, work)
+            seconds = time.perf_counter() - start
+            rows = write_once(table, parts, crew, work)
+        else:
+            text = f"nothing to do: {table} has all {len(manifest)} inputs, and none has changed"
+            print(shown(text), file=sys.stderr)
+    if rows is None:
+        rows = rows_of_table(table, manifest, identity, work)
+    failed = len({row["index"] for row in rows if row["status"] not in USABLE})
+    check_share(failed, len(manifest), job.max_bad, f"{table} says why for each")
+    return Finished(table, rows, done, failed, seconds, work.notes)
+
+
+def parts_of(table: Path, manifest: Manifest, identity: Identity, work: Work) -> Parts:
+    """Where the rows of this job and list are kept."""
+    listed = ((row.path, *work.listed(index).values()) for index, row in enumerate(manifest.rows))
+    folder = table.with_name(table.name + ".parts")
+    return Parts(folder, digest(identity), digest_of_list(listed), len(manifest))
+
+
+def begin(
+    table: Path, parts: Parts, manifest: Manifest, identity: Identity, work: Work, job: Job, crew: Crew
+) -> bool:  # fmt: skip
+    """Join those at work, or bring the parts up to date; False where nothing is left to do."""
+    while others := ", ".join(crew.others()):
+        if not job.join:
+            raise UserError(f"{others} is at work on {table}; wait until it ends, give --join to share its work, "
+                            "or give another --out")  # fmt: skip
+        parts.begin()
+        if before.is_same(parts, identity, others):
+            return True
+        time.sleep(SECONDS_BETWEEN_LOOKS)  # they have finished and are about to leave
+    if job.overwrite and not parts.of_this_job():
+        parts.remove()
+    elif not job.overwrite:
+        before.check_owner(table, parts, identity, work)
+    usable = (job.join or not job.overwrite) and before.table_identity(table, work) == identity
+    if usable and not parts.of_this_job() and before.is_up_to_date(table, manifest, work):
+        return False
+    before.settle(table if usable else None, parts, manifest, work)
+    before.write_job(parts, identity)
+    parts.begin()
+    return True
+
+
+def do_all(parts: Parts, crew: Crew, manifest: Manifest, work: Work) -> int:
+    """Work until every piece of the list is complete, by whomever; how many inputs were done here."""
+    with StopRequest() as stop, progress(work.label, len(manifest)) as advance:
+        claims = Claims(parts, crew, lambda index: before.stamp_now(manifest, index), advance)
+        try:
+            while claims.open:
+                if not do_pieces(claims, work, stop):
+                    wait_for_others(claims, crew, stop)
+        except Preempted:
+            claims.write_all()
+            raise
+        finally:
+            claims.release_all()
+    return claims.done
+
+
+def do_pieces(claims: Claims, work: Work, stop: StopRequest) -> bool:
+    """All pieces that are free, one after another; False where none is. Preempted where it is stopped."""
+    order = claims.take()
+    if (first := next(order, None)) is None:
+        return False
+    for rows in work.by_input(work.compute(itertools.chain([first], order))):
+        claims.keep(rows)
+        stop_where_asked(claims, stop)
+    claims.check_all_came()
+    return True
+
+
+def wait_for_others(claims: Claims, crew: Crew, stop: StopRequest) -> None:
+    """Until a piece is free, because its process has died, or none is left."""
+    if claims.open:
+        others = ", ".join(crew.others()) or "another process"
+        print(shown(f"waiting for the last rows of {others}"), file=sys.stderr)
+    while claims.open and not claims.any_free():
+        stop_where_asked(claims, stop)
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def stop_where_asked(claims: Claims, stop: StopRequest) -> None:
+    """Preempted where the person has asked for it."""
+    if stop.requested:
+        raise Preempted(f"stopped; what is done is kept in {claims.parts.folder}: the same command goes on")
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+
+def write_once(table: Path, parts: Parts, crew: Crew, work: Work) -> Rows | None:
+    """Write the table from the parts, and remove them; None where another process has done so."""
+    with crew.table():
+        if parts.are_gone():
+            return None
+        rows = all_rows(parts, work)
+        batches = (rows[first : first + ROWS_PER_BATCH] for first in range(0, len(rows), ROWS_PER_BATCH))
+        write_batches(table, batches, work.schema, work.notes)
+        parts.remove()
+    return rows
+
+
+def all_rows(parts: Parts, work: Work) -> Rows:
+    """All rows in the order of the list. EnvironmentFault where an input has none."""
+    rows: Rows = []
+    for piece in parts.pieces:
+        kept = sorted(parts.read(piece), key=lambda row: row["index"])
+        if lost := set(parts.members(piece)) - {row["index"] for row in kept}:
+            raise EnvironmentFault(f"rows of {len(lost)} inputs are gone from {parts.folder}; the same command goes on")
+        rows += [row | printable(work.listed(row["index"])) for row in kept]
+    return rows
+
+
+def rows_of_table(table: Path, manifest: Manifest, identity: Identity, work: Work) -> Rows:
+    """The rows of a finished table, each with the `index` of its input. EnvironmentFault where it lacks some."""
+    groups = list(before.rows_of_inputs(table, work)) if before.table_identity(table, work) == identity else []
+    listed = [before.listed_path(manifest, index) for index in range(len(manifest))]
+    if [rows[0]["path"] for rows in groups] != listed:
+        raise EnvironmentFault(f"{table} has not the rows of this job, whose parts are gone; the same command goes on")
+    return [{**row, "index": index} for index, rows in enumerate(groups) for row in rows]
+
+
+def check_share(failed: int, inputs: int, max_bad: float, where: str) -> None:
+    """TooMuchBadData where more inputs cannot be read than allowed."""
+    if failed > max_bad * inputs:
+        share = f"{failed} of {inputs} inputs"
+        raise TooMuchBadData(f"{share} cannot be read, more than --max-bad {max_bad} allows; {where}")
+
+
+def failures(rows: Rows) -> Iterator[str]:
+    """A line for each input that could not be read."""
+    for row in rows:
+        if row["status"] != "ok":
+            yield f"{row['path']}: {row['status']}: {row['reason']}"
+
+
+# --- standard output --------------------------------------------------------------------------------------------------
+
+
+def stream_job(manifest: Manifest, work: Work, job: Job) -> int:
+    """Rows of all inputs as JSON lines on standard output, as they come; the exit code."""
+    stamps: dict[int, Stamp] = {}
+
+    def order() -> Iterator[int]:
+        for index in range(len(manifest)):
+            stamps[index] = before.stamp_now(manifest, index)
+            yield index
+
+    failed = 0
+    with progress(work.label, len(manifest)) as advance:
+        for rows in work.by_input(work.compute(order())):
+            index = rows[0]["index"]
+            stamp = stamps.pop(index)
+            for row in rows:
+                whole = stamped(printable(row | work.listed(index)), stamp)
+                sys.stdout.buffer.write(json_line(whole, work.schema).encode())
+            sys.stdout.buffer.flush()
+            failed += rows[0]["status"] not in USABLE
+            advance(1)
+    check_share(failed, len(manifest), job.max_bad, "the lines say why for each")
+    return 0

@@ -1,0 +1,112 @@
+"""Attention on a grid against its definition."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.models.video.swin_transformer import ShiftedWindowAttention3d
+
+from hybridvideo.errors import UserError
+from hybridvideo.models.parts.attention import (
+    BiasedAttention,
+    JointAttention,
+    SpatialAttention,
+    TemporalAttention,
+    WindowAttention3d,
+)
+from hybridvideo.models.parts.windows import window_layout
+
+
+def by_definition(layer: SpatialAttention, tokens_NC: Tensor) -> Tensor:
+    """softmax(q k / sqrt(d)) v among all tokens, head by head."""
+    q, k, v = layer.qkv(tokens_NC).chunk(3, -1)
+    outputs = []
+    for qh, kh, vh in zip(q.chunk(layer.heads, -1), k.chunk(layer.heads, -1), v.chunk(layer.heads, -1), strict=True):
+        outputs.append(F.softmax(qh @ kh.T * qh.shape[-1] ** -0.5, -1) @ vh)
+    return layer.proj(torch.cat(outputs, -1))
+
+
+def test_each_kind_attends_within_its_group() -> None:
+    x = torch.randn(2, 3, 4, 5, 16)
+    spatial, temporal, joint = SpatialAttention(16, 4), TemporalAttention(16, 4), JointAttention(16, 4)
+    frame = by_definition(spatial, x[1, 2].flatten(0, 1))
+    assert torch.allclose(spatial(x)[1, 2].flatten(0, 1), frame, atol=1e-5)
+    assert torch.allclose(temporal(x)[1, :, 2, 3], by_definition(temporal, x[1, :, 2, 3]), atol=1e-5)
+    assert torch.allclose(joint(x)[1].flatten(0, 2), by_definition(joint, x[1].flatten(0, 2)), atol=1e-5)
+
+
+@pytest.mark.parametrize("grid", [(8, 14, 14), (5, 9, 11), (2, 7, 9), (8, 7, 8), (8, 3, 5)])
+@pytest.mark.parametrize("shifted", [False, True])
+def test_both_ways_through_windows_equal_torchvisions(grid: tuple[int, int, int], shifted: bool) -> None:
+    window = (4, 7, 7)
+    shift = [side // 2 if shifted else 0 for side in window]
+    peer = ShiftedWindowAttention3d(24, list(window), shift, 3)
+    ours = WindowAttention3d(24, 3, window, shifted, clipped_bias="first")
+    torch.nn.init.normal_(peer.relative_position_bias_table)
+    state = peer.state_dict()
+    ours.load_state_dict(
+        {**{name: value for name, value in state.items() if "relative" not in name},
+         "bias_table": state["relative_position_bias_table"].view(7, 13, 13, 3)}
+    )  # fmt: skip
+    x = torch.randn(2, *grid, 24)
+    layout = window_layout(grid, window, shifted)
+    with torch.no_grad():
+        for out in (ours(x), ours.by_parts(x, layout), ours.masked(x, layout)):
+            assert torch.allclose(out, peer(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("grid", [(8, 14, 10), (3, 4, 9)])
+def test_both_ways_have_the_same_gradients(grid: tuple[int, int, int]) -> None:
+    layer = WindowAttention3d(12, 3, (4, 7, 7), shifted=True)
+    torch.nn.init.normal_(layer.bias_table)
+    layout, x = window_layout(grid, layer.window, True), torch.randn(2, *grid, 12, requires_grad=True)
+    weights = [x, *layer.parameters()]
+    by_parts = torch.autograd.grad(layer.by_parts(x, layout).sin().sum(), weights)
+    masked = torch.autograd.grad(layer.masked(x, layout).sin().sum(), weights)
+    for one, other in zip(by_parts, masked, strict=True):
+        assert one.abs().max() > 0 and torch.allclose(one, other, atol=1e-4)
+
+
+def test_attention_with_a_learned_bias_has_the_gradients_of_its_definition(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BiasedAttention, "SCORES", 100)  # one window at a time
+    qkv = torch.randn(3, 5, 3, 2, 4, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(1, 2, 5, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(BiasedAttention.apply, (qkv, bias))
+
+
+def test_a_clipped_window_takes_the_bias_of_the_true_offsets_unless_told_otherwise() -> None:
+    whole = WindowAttention3d(8, 2, (2, 5, 5), shifted=False)
+    torch.nn.init.normal_(whole.bias_table)
+    small = WindowAttention3d(8, 2, (2, 3, 3), shifted=False)
+    small.load_state_dict({**whole.state_dict(), "bias_table": whole.bias_table[:, 2:-2, 2:-2]})
+    x = torch.randn(1, 2, 3, 3, 8)
+    assert torch.allclose(whole(x), small(x), atol=1e-6)
+    whole.clipped_bias = "first"
+    assert not torch.allclose(whole(x), small(x), atol=1e-3)
+
+
+def test_the_cached_bias_follows_a_change_of_the_table() -> None:
+    layer = WindowAttention3d(8, 2, (2, 2, 2), shifted=True).eval()
+    x = torch.randn(1, 4, 4, 4, 8)
+    with torch.inference_mode():
+        before = layer(x)
+        assert layer(x) is not before and torch.equal(layer(x), before)
+    first = layer.cached.entry
+    with torch.no_grad():
+        layer(x)
+        assert layer.cached.entry is first
+        layer.bias_table.normal_()
+        assert not torch.allclose(layer(x), before)
+
+
+def test_the_bias_is_trained() -> None:
+    layer = WindowAttention3d(8, 2, (2, 3, 3), shifted=True)
+    layer(torch.randn(1, 4, 6, 6, 8)).square().sum().backward()
+    assert layer.bias_table.grad is not None and layer.bias_table.grad.abs().sum() > 0
+
+
+def test_heads_must_divide_the_channels() -> None:
+    with pytest.raises(UserError, match="10 channels do not divide into 4 heads"):
+        SpatialAttention(10, 4)
