@@ -178,7 +178,7 @@ def test_a_process_that_is_not_the_servers_own_is_not_killed() -> None:
 SCRIPT = """
 import threading, time
 from hybridvideo.data.processes.workers import each
-from tests.data.test_workers import behave
+from tests.data.processes.test_workers import behave
 results = each(behave, ["hang"], workers=2, deadline=600)
 threading.Thread(target=list, args=(results,), daemon=True).start()
 print("ready", flush=True)
