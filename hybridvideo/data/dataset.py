@@ -1,7 +1,7 @@
 """Training items: a random clip of each video, or several from one pass over its file.
 
-What a file gives depends on the file and on (seed, epoch, index) alone. A video that cannot be read is an item whose
-status says why: nothing takes its place, and no exception leaves the dataset for it.
+An item depends on its file and on (seed, epoch, index) alone. A video that cannot be read is an item whose status
+tells why: no other video takes its place, and no exception is raised for it.
 
 C channels, T frames of a clip, H height, W width.
 """
@@ -16,25 +16,25 @@ from torch.utils.data import Dataset
 
 from hybridvideo.config.data import ClipConfig
 from hybridvideo.data.decode import IndexCache
-from hybridvideo.data.decode.frames import Framing, Size
+from hybridvideo.data.decode.frames import Framing, Size, full_frames
 from hybridvideo.data.manifest import Manifest
 from hybridvideo.data.processes import transport
-from hybridvideo.data.reading import Decoded, decode_clips, full_frames, listed_file
+from hybridvideo.data.reading import Decoded, decode_clips, listed_file
 from hybridvideo.data.sampling import STARTS, hash_seed
 from hybridvideo.data.stages import stage
 from hybridvideo.data.transforms import Planner, TrainTransform
 from hybridvideo.errors import VideoError
 
-PADDING = -1  # the index of an item that only fills the share of a process without one
+PADDING = -1  # index of an item that only fills the share of a process without a sample
 
-Failures = Mapping[int, tuple[str, str]]  # index -> (status, reason) of videos that are not to be opened
+Failures = Mapping[int, tuple[str, str]]  # index -> (status, reason) of videos that must not be opened
 
 
 class ClipItem(TypedDict):
-    """A training item. `clip`: uint8 (C, T, H, W), in memory (T, H, W, C), zeros where not `ok`.
+    """A training item. `clip`: uint8 (C, T, H, W), in memory (T, H, W, C), zeros if not `ok`.
 
     `label`, `index`: -1 for none. `contrast`: factor for the clip once it is normalised, on the device. `padded`: share
-    of its frames that lie behind the end of the video.
+    of its frames that lie after the end of the video.
     """
 
     clip: torch.Tensor
@@ -53,12 +53,12 @@ def sample_generator(seed: int, epoch: int, index: int, *repeat: int) -> torch.G
 
 
 def uniform(generator: torch.Generator) -> float:
-    """A number from 0 to 1, 1 left out."""
+    """A number from 0 to 1, 1 excluded."""
     return float(torch.rand((), generator=generator, dtype=torch.float64))
 
 
 class Draws:
-    """Everything random about one clip: where it starts, its contrast, how its frames are cut."""
+    """Everything random about one clip: its start, its contrast, how its frames are cropped."""
 
     def __init__(self, generator: torch.Generator, transform: TrainTransform) -> None:
         self.start = uniform(generator)
@@ -70,24 +70,30 @@ class Draws:
         self.plan: Planner = transform.planner(generator)
 
     def framing(self, size: Size) -> Framing:
-        """What the decoder is to do with frames of this size."""
+        """What the decoder does with frames of this size."""
         return self.plan(size).framing
 
 
 class ClipDataset(Dataset[ClipItem | list[ClipItem]]):
-    """Clips of each video, cut at places and transformed in ways that follow from (seed, epoch, index).
+    """Clips of each video, chosen and transformed in ways that (seed, epoch, index) determines.
 
-    Items are asked for by (epoch, index), as `loader.EpochOrder` does; with `augment.repeats` above 1 an item is a list
-    of that many. Index PADDING gives an item of status "padding", which like an unreadable video is not `ok`: it has
-    weight 0 in the loss. bad: as in `DataConfig`. index: what is known of the files. quarantine: videos by index that
-    are not opened, with status and reason.
+    Keys are (epoch, index), as from `loader.EpochOrder`; with `augment.repeats` above 1 an item is a list of that many.
+    Index PADDING is an item of status "padding", which like an unreadable video is not `ok`: it has weight 0 in the
+    loss. bad: as in `DataConfig`. index: what is known about the files. quarantine: videos that are not opened, by
+    index, with status and reason.
     """
 
     def __init__(
-        self, manifest: Manifest, clip: ClipConfig, transform: TrainTransform, seed: int, *,
-        bad: Literal["retry", "skip", "fail"] = "retry", index: IndexCache | None = None,
+        self,
+        manifest: Manifest,
+        clip: ClipConfig,
+        transform: TrainTransform,
+        seed: int,
+        *,
+        bad: Literal["retry", "skip", "fail"] = "retry",
+        index: IndexCache | None = None,
         quarantine: Failures | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.manifest, self.clip, self.transform, self.seed = manifest, clip, transform, seed
         self.bad, self.index = bad, index or IndexCache()
         self.quarantine = dict(quarantine or {})
@@ -120,7 +126,7 @@ class ClipDataset(Dataset[ClipItem | list[ClipItem]]):
         return draws.flipped, draws.contrast
 
     def blank(self, key: tuple[int, int], status: str, reason: str) -> ClipItem | list[ClipItem]:
-        """Items without a picture, in place of those of `key`; shapes and types are those of good ones."""
+        """Black items in place of those of `key`, with the shapes and types of good ones."""
         repeats = self.transform.augment.repeats
         items = [self._labelled(key[1], status, reason) for _ in range(repeats)]
         return items if repeats > 1 else items[0]
@@ -152,7 +158,7 @@ class ClipDataset(Dataset[ClipItem | list[ClipItem]]):
         return {**item, "contrast": draw.contrast, "padded": decoded.sampled.padded[place], "ok": True}
 
     def _labelled(self, index: int, status: str, reason: str, clip: torch.Tensor | None = None) -> ClipItem:
-        """An item with its label, not `ok`."""
+        """An item with its label, and not `ok`."""
         if clip is None:
             clip = torch.zeros((self.clip.frames, *self.transform.size, 3), dtype=torch.uint8).permute(3, 0, 1, 2)
         label = None if index == PADDING else self.manifest.rows[index].label

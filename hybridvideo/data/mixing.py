@@ -1,4 +1,4 @@
-"""MixUp and CutMix on a batch, on the device it lies on; targets become shares of classes.
+"""MixUp and CutMix on a batch, on its own device; targets become shares of classes.
 
     MixUp (arXiv:1710.09412)     clip = share * clip + (1 - share) * partner
     CutMix (arXiv:1905.04899)    a box of the partner, the same in all frames, replaces that of the clip
@@ -21,7 +21,7 @@ from hybridvideo.data.sampling import hash_seed
 def soft_targets(labels_B: torch.Tensor, num_classes: int, smoothing: float = 0.0) -> torch.Tensor:
     """(B,) class indices -> (B, K) float shares that sum to 1; `smoothing` is spread evenly over all classes.
 
-    A negative label (padding, no label) gives a row of zeros, hence no loss.
+    A negative label (padding, no label) becomes a row of zeros, hence no loss.
     """
     known_B = labels_B >= 0
     targets_BK = torch.nn.functional.one_hot(labels_B.clamp(min=0), num_classes).float()
@@ -29,7 +29,7 @@ def soft_targets(labels_B: torch.Tensor, num_classes: int, smoothing: float = 0.
 
 
 def batch_generator(seed: int, epoch: int, batch: int) -> torch.Generator:
-    """Randomness of one global batch, the same in every process; on the CPU."""
+    """Generator of one global batch, the same in every process; on the CPU."""
     return torch.Generator().manual_seed(hash_seed(seed, epoch, batch, 1))
 
 
@@ -55,7 +55,7 @@ def _cutmix(
     left, wide = (round(min(max(right + side * half, 0.0), 1.0) * width) for side in (-1, 1))
     mixed_BCTHW = clips_BCTHW.clone()
     mixed_BCTHW[..., top:bottom, left:wide] = others_BCTHW[..., top:bottom, left:wide]
-    # The box is cut off at the frame's edge: what counts is what was really replaced.
+    # the box is clipped at the frame's edge: what counts is what was really replaced
     return mixed_BCTHW, 1.0 - (bottom - top) * (wide - left) / (height * width)
 
 
@@ -67,13 +67,11 @@ Partners = Callable[[torch.Generator], tuple[torch.Tensor, torch.Tensor]]
 
 
 class Mixing:
-    """Mixes each clip of a batch with another one by the alphas of AugmentConfig; both set: one of them per
-    batch.
+    """Mix each clip of a batch with another one, by the alphas of AugmentConfig; if both are set, by one per batch.
 
-    Called with float clips (B, C, T, H, W), targets (B, K), a CPU generator, and optionally a bool mask `ok`
-    (B,): clips that are not ok neither change nor serve as partners. Gives mixed clips and targets. Partners
-    come from the same batch; `partners(generator)` gives clips and targets of those of a batch that several
-    processes share.
+    Called with float clips (B, C, T, H, W), targets (B, K), a CPU generator, and optionally a bool mask `ok` (B,):
+    clips that are not ok neither change nor serve as partners. Returns mixed clips and targets. Partners come from the
+    same batch; for a batch that several processes share, `partners(generator)` returns their clips and targets.
     """
 
     def __init__(self, augment: AugmentConfig) -> None:
@@ -103,7 +101,7 @@ class Mixing:
 
 
 def own_partners(batch: int, generator: torch.Generator, ok_B: torch.Tensor | None) -> torch.Tensor:
-    """(B,) index of each clip's partner: a permutation of the ok clips; others keep themselves."""
+    """(B,) index of each clip's partner: a permutation of the ok clips; the others are their own partners."""
     partners_B = torch.arange(batch)
     usable = partners_B.clone() if ok_B is None else partners_B[ok_B.cpu()]
     partners_B[usable] = usable[torch.randperm(len(usable), generator=generator)]

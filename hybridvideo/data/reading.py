@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from hybridvideo.config.data import ClipConfig
-from hybridvideo.data.decode import WHOLE, IndexCache, VideoReader, guard
+from hybridvideo.data.decode import IndexCache, VideoReader, guard
 from hybridvideo.data.decode.frames import Framer, Framing, Size
 from hybridvideo.data.manifest import Manifest
 from hybridvideo.data.sampling import (
@@ -207,11 +207,6 @@ def noting(framer: Framer, seen: list[Size]) -> Framer:
         return framer(size)
 
     return frame
-
-
-def full_frames(size: Size) -> Framing:
-    """Framer for scaling that comes after decoding."""
-    return WHOLE
 
 
 # ---- clips decoded alone

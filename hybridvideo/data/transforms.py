@@ -1,9 +1,9 @@
-"""Frames brought to the model's size: a plan of what to cut and scale, random for training, fixed for testing.
+"""Frames brought to the model's size: a plan of what to crop and scale, random for training, fixed for testing.
 
-A plan is made from the frame's size before anything is decoded, so that the decoder scales on its way to RGB
-(`scaling: decoder`); with `scaling: rgb` the RGB frames are scaled by torchvision, bilinear and antialiased. All
-frames of a clip are treated alike. Whatever is random is drawn from the generator that is passed in, and from
-nothing else. Clips are uint8 (T, C, H, W).
+A plan is made from the frame's size before anything is decoded, so that the decoder can scale on the way to RGB
+(`scaling: decoder`); with `scaling: rgb` the RGB frames are scaled by torchvision, bilinear and antialiased. All frames
+of a clip are treated alike. Everything random is drawn from the generator that is passed in. Clips are uint8
+(T, C, H, W).
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from hybridvideo.config.data import AugmentConfig, FrameConfig
 from hybridvideo.data.decode.frames import Box, Framing, Size
 from hybridvideo.errors import UserError
 
-ATTEMPTS = 10  # at a random crop that fits into the frame, as in torchvision's RandomResizedCrop
+ATTEMPTS = 10  # to find a random crop that fits into the frame, as in torchvision's RandomResizedCrop
 
 
 # ---- sizes and boxes
 
 
 def scaled_size(size: Size, *, short_side: int, crop: Size) -> Size:
-    """(height, width) of a frame scaled to `short_side`, or further where the crop would not fit."""
+    """(height, width) of a frame scaled to `short_side`, or larger if the crop would not fit."""
     height, width = size
     short = min(height, width)
     scaled = (short_side * height // short, short_side * width // short)
@@ -51,9 +51,8 @@ def fixed_offsets(size: Size, crop: Size, crops: int) -> list[Size]:
 def random_box(size: Size, *, area: tuple[float, float], aspect: tuple[float, float], draws: torch.Tensor) -> Box:
     """(top, left, height, width) of a random crop: a share of the frame's area, its log aspect uniform.
 
-    aspect: smallest and largest width / height. draws: (ATTEMPTS, 4) uniform in [0, 1): area, aspect, top,
-    left; the first row whose crop fits is taken. If none fits: the largest centred crop within the aspect
-    range.
+    aspect: smallest and largest width / height. draws: (ATTEMPTS, 4) uniform in [0, 1): area, aspect, top, left; the
+    first row whose crop fits is used. If none fits: the largest centred crop within the aspect range.
     """
     height, width = size
     low, high = math.log(aspect[0]), math.log(aspect[1])
@@ -74,7 +73,7 @@ def random_box(size: Size, *, area: tuple[float, float], aspect: tuple[float, fl
 
 @dataclass(frozen=True)
 class Plan:
-    """What becomes of a frame: a box of it is scaled, `size` of that kept from `corner` (top, left) on, mirrored."""
+    """What is done to a frame: scale a box of it, keep `size` from `corner` (top, left) on, flip it."""
 
     framing: Framing
     corner: Size
@@ -82,13 +81,13 @@ class Plan:
     flip: bool = False
 
     def finished(self, scaled_TCHW: torch.Tensor) -> torch.Tensor:
-        """The rest, on frames that the decoder has brought to the framing."""
+        """Do the rest, on frames that the decoder has brought to the framing."""
         top, left = self.corner
         clip_TCHW = scaled_TCHW[..., top : top + self.size[0], left : left + self.size[1]]
         return functional.horizontal_flip(clip_TCHW) if self.flip else clip_TCHW
 
     def on_rgb(self, clip_TCHW: torch.Tensor) -> torch.Tensor:
-        """All of it, on whole RGB frames."""
+        """Do all of it, on full RGB frames."""
         if self.framing.box is not None:
             top, left, height, width = self.framing.box
             clip_TCHW = clip_TCHW[..., top : top + height, left : left + width]
@@ -106,8 +105,8 @@ Planner = Callable[[Size], Plan]  # from the frame's (height, width)
 class TrainTransform:
     """Random crop and flip, the same for every frame of a clip.
 
-    Under `fit: stretch` the crop's aspect is relative to the video's own, so that an aspect of 1 distorts a
-    video just as the evaluation does.
+    With `fit: stretch` the crop's aspect is relative to the video's own, so that an aspect of 1 distorts a video just
+    as the evaluation does.
     """
 
     def __init__(self, frame: FrameConfig, augment: AugmentConfig) -> None:
@@ -162,9 +161,8 @@ class TrainTransform:
 class ViewTransform:
     """The fixed views of a clip: one centre crop, or three along the side with more room.
 
-    Called with a uint8 clip (T, C, H, W); gives uint8 (crops, T, C, height, width), crops in the order left
-    (or top), centre, right (or bottom). Raises UserError for three crops of a stretched frame, which leaves
-    nothing to cut.
+    Called with a uint8 clip (T, C, H, W); returns uint8 (crops, T, C, height, width), crops in the order left (or top),
+    centre, right (or bottom). Raises UserError for three crops of a stretched frame, which leaves nothing to crop.
     """
 
     def __init__(self, frame: FrameConfig, crops: int = 1) -> None:
@@ -178,14 +176,14 @@ class ViewTransform:
         self.size = (frame.height, frame.width)
 
     def framing(self, size: Size) -> Framing:
-        """Frames of this (height, width) scaled, all crops still in them."""
+        """How frames of this (height, width) are scaled, with all crops still in them."""
         if self.frame.fit == "stretch":
             return Framing(None, self.size)
         short_side = self.frame.short_side or min(self.size)
         return Framing(None, scaled_size(size, short_side=short_side, crop=self.size))
 
     def corners(self, size: Size) -> list[Size]:
-        """(top, left) of each crop in the scaled frame of a frame of this (height, width)."""
+        """(top, left) of each crop in a frame of this (height, width) once it is scaled."""
         if self.frame.fit == "stretch":
             return [(0, 0)]
         scaled = self.framing(size).size
@@ -193,7 +191,7 @@ class ViewTransform:
         return fixed_offsets(scaled, self.size, self.crops)
 
     def scaled(self, clip_TCHW: torch.Tensor) -> torch.Tensor:
-        """RGB frames scaled as `framing` says, all crops still in them."""
+        """RGB frames scaled by `framing`, with all crops still in them."""
         framing = self.framing(_size(clip_TCHW))
         assert framing.size is not None
         return Plan(framing, (0, 0), framing.size).on_rgb(clip_TCHW)

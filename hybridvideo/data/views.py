@@ -18,9 +18,9 @@ from torch.utils.data import Dataset
 from hybridvideo.config.data import ClipConfig
 from hybridvideo.data.dataset import Failures
 from hybridvideo.data.decode import IndexCache
-from hybridvideo.data.decode.frames import Size
+from hybridvideo.data.decode.frames import Size, full_frames
 from hybridvideo.data.manifest import Manifest
-from hybridvideo.data.reading import Decoded, decode_union, full_frames, listed_file
+from hybridvideo.data.reading import Decoded, decode_union, listed_file
 from hybridvideo.data.sampling import Placement
 from hybridvideo.data.transforms import ViewTransform
 from hybridvideo.errors import VideoError

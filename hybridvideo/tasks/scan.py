@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hybridvideo.data.corpus.examine import ScanSettings, listed, scan
+from hybridvideo.data.corpus.examine import ScanSettings, examine, listed
 from hybridvideo.data.decode import BACKENDS
 from hybridvideo.data.decode.known import SUFFIX
 from hybridvideo.data.manifest import Manifest, read_manifest
@@ -77,7 +77,7 @@ def scan_work(manifest: Manifest, source: str, settings: ScanSettings, job: Job)
              "environment": environment_facts()}  # fmt: skip
     return Work(
         "scanning", notes, SCHEMA,
-        lambda order: scan(manifest, settings, workers=job.workers, deadline=job.deadline, order=order),
+        lambda order: examine(manifest, settings, workers=job.workers, deadline=job.deadline, order=order),
         listed=lambda index: listed(manifest, index), free=("labels",),
     )  # fmt: skip
 

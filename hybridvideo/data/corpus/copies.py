@@ -1,22 +1,22 @@
 """`prepare`: copies of videos that load fast and hold what the originals do.
 
-The choices, and what they were chosen by (random training clips of 32 frames, every second one, of three videos;
+The choices, and the measurements behind them (random training clips of 32 frames, every second one, of three videos;
 processor time per clip on one thread, GOP 16, short side 256; 2026-11-21):
 
-    H.264, 8 bit, 4:2:0, in MP4   every decoder reads it; the index stands first, so that opening reads little
+    H.264, 8 bit, 4:2:0, in MP4   every decoder reads it; the index comes first, so that opening reads little
     short side 256                what Kinetics is trained and tested on; never enlarged, sides even
-    GOP of 16, closed, regular    a clip decodes at most 15 frames before its first; scene cuts start no GOP
+    GOP of 16, closed, regular    at most 15 frames are decoded before a clip's first; scene cuts start no GOP
     3 B-frames, none a reference  the reader skips unwanted ones: up to 21 % less time and 14 % smaller than without,
-                                  nothing on a still scene; as references (b-pyramid) they cost up to 8 % more time
+                                  no gain on a still scene; as references (b-pyramid) they cost up to 8 % more time
     CAVLC instead of CABAC        the same pictures, 8 to 13 % larger, 25 to 37 % less time
     deblocking stays on           without it (x264's fastdecode) another 13 to 18 % less time, up to 0.3 dB lost
     CRF 20                        37 to 41 dB against the scaled frames
-    BT.601, limited range, said   full range, 10 bits, BT.709 and the rest are converted: frames keep their colours
-    times in 1/11520000 s         those of all usual frame rates and clocks are whole in it; no frame is dropped or made
+    BT.601, limited range, tagged full range, 10 bits, BT.709 and the rest are converted: frames keep their colours
+    times in 1/11520000 s         a multiple of all usual frame rates and clocks; no frame is dropped or added
 
 Frames come from `VideoReader`, so that a copy has the frames, the times (to the microsecond) and the upright pictures
-that the original gives in training. Of a damaged original what can be read is kept ("partial"). A copy is decoded once
-before it gets its name. Sound is dropped, or kept: copied as it is where MP4 can hold it, else encoded as AAC.
+that the original has in training. The readable part of a damaged original is kept ("partial"). A copy is decoded once
+before it gets its name. Sound is dropped, or kept: copied as it is if MP4 can hold it, otherwise encoded as AAC.
 T frames, C channels, H height, W width.
 """
 
@@ -47,8 +47,8 @@ from hybridvideo.files import flush
 
 TICKS = 11_520_000  # per second
 SAME_TIME = 1e-6  # seconds
-LONGEST_NAME = 255  # bytes, of a file on nearly every file system
-ASIDE = ".part"  # ends the name of a copy in the making
+LONGEST_NAME = 255  # bytes of a file name, on nearly every file system
+ASIDE = ".part"  # ending of an unfinished copy's name
 CHUNK_BYTES = 32 * 2**20  # RGB held at once
 X264 = "b-pyramid=none:weightp=0:scenecut=0:open-gop=0"
 DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO}
@@ -57,7 +57,7 @@ SPEED_FRAMES, SPEED_STRIDE, SPEED_SIDE = 32, 2, 224  # the clip that loading spe
 
 @dataclass(frozen=True)
 class Recipe:
-    """How copies are made. short_side: pixels. gop: frames. crf: x264's quality, lower is better and larger."""
+    """How copies are made. short_side: pixels. gop: frames. crf: x264's quality; lower is better and larger."""
 
     short_side: int = 256
     gop: int = 16
@@ -75,7 +75,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Copy:
-    """A copy to make: paths of original and copy, and how. index: a file that tells later readers of its frames."""
+    """A copy to make: paths of original and copy, and how. index: a file that keeps its frames' index for readers."""
 
     source: str
     target: str
@@ -85,9 +85,10 @@ class Copy:
 
 @dataclass(frozen=True)
 class Made:
-    """What became of it. status: `ok`, `partial`, or why there is no copy; sizes in bytes, of the copy 0 without one.
+    """The result. status: `ok`, `partial`, or why there is no copy. reason: one line, "" if all is well.
 
-    seconds: of the video. width, height: of the copy. reason: one line, "" where all is well.
+    width, height: of the copy. seconds: of the video. bytes_before, bytes_after: sizes of original and copy, 0 if there
+    is none.
     """
 
     status: str
@@ -101,15 +102,15 @@ class Made:
 
 
 def check_encoder() -> None:
-    """EnvironmentFault where PyAV was built without x264."""
+    """Raise EnvironmentFault if PyAV was built without x264."""
     try:
         av.Codec("libx264", "w")
     except ValueError:
-        raise EnvironmentFault("this PyAV has no libx264; `pip install av` brings one that has") from None
+        raise EnvironmentFault("this PyAV has no libx264; `pip install av` installs one that has") from None
 
 
 def transcode(copy: Copy) -> Made:
-    """Make one copy, complete or absent. Raises EnvironmentFault where the disk refuses."""
+    """Make one copy, complete or not at all. Raises EnvironmentFault if it cannot be written."""
     before = os.path.getsize(copy.source) if os.path.isfile(copy.source) else 0
     target = Path(copy.target)
     aside = aside_of(target)
@@ -119,7 +120,7 @@ def transcode(copy: Copy) -> Made:
         _note(copy)
         return made
     except VideoError as error:
-        status = "unreadable" if error.status == "partial" else error.status  # not even what it had come down to
+        status = "unreadable" if error.status == "partial" else error.status  # not even its readable part
         return Made(status, error.reason, bytes_before=before)
     except av.FFmpegError as error:
         if error.errno in DISK_FAULTS:
@@ -133,9 +134,9 @@ def transcode(copy: Copy) -> Made:
 
 
 def aside_of(target: Path) -> Path:
-    """Where this process makes a copy, under the copy's name, or a digest of it where the whole would be too long.
+    """Where this process makes a copy: named after the copy, or after a digest if that would be too long.
 
-    Each process has its own: one of a call that was killed may live, and write, a moment longer.
+    Each process has its own, since a process of a killed call may live and write a moment longer.
     """
     ending = f".{os.getpid()}{ASIDE}"
     fits = len(os.fsencode(target.name)) + len(ending) < LONGEST_NAME
@@ -150,20 +151,18 @@ def _transcode(reader: VideoReader, aside: Path, target: Path, recipe: Recipe, b
     except VideoError as error:
         if error.status != "partial":
             raise
-        _write(reader, aside, recipe)  # the reader knows now which frames come
+        _write(reader, aside, recipe)  # the reader now knows which frames come
     height, width = copy_size((reader.info.height, reader.info.width), recipe.short_side)
     _verify(aside, reader.times, (height, width))
     flush(aside)
     os.replace(aside, target)
     flush(target.parent)
-    return Made(
-        reader.status, reader.reason, reader.info.frames, width, height, reader.info.duration, before,
-        target.stat().st_size,
-    )  # fmt: skip
+    info, after = reader.info, target.stat().st_size
+    return Made(reader.status, reader.reason, info.frames, width, height, info.duration, before, after)
 
 
 def _note(copy: Copy) -> None:
-    """Let the index know the copy."""
+    """Put the copy into the index."""
     if copy.index is not None:
         index = IndexCache(copy.index)
         with VideoReader(copy.target, index=index) as reader:
@@ -191,10 +190,7 @@ def _write(reader: VideoReader, aside: Path, recipe: Recipe) -> None:
             reformatter = VideoReformatter()
             for image_HWC, moment in _images(reader, recipe):
                 frame = av.VideoFrame.from_ndarray(image_HWC, format="rgb24")
-                frame = reformatter.reformat(
-                    frame, format="yuv420p", threads=1, dst_colorspace=Colorspace.ITU601,
-                    dst_color_range=ColorRange.MPEG, interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND,
-                )  # fmt: skip
+                frame = _as_yuv(frame, reformatter)
                 frame.pts, frame.time_base = round(moment * TICKS), Fraction(1, TICKS)
                 if sound is not None:
                     sound.write_until(moment)
@@ -207,29 +203,45 @@ def _write(reader: VideoReader, aside: Path, recipe: Recipe) -> None:
                 sound.close()
 
 
+def _as_yuv(frame: av.VideoFrame, reformatter: VideoReformatter) -> av.VideoFrame:
+    return reformatter.reformat(
+        frame,
+        format="yuv420p",
+        threads=1,
+        dst_colorspace=Colorspace.ITU601,
+        dst_color_range=ColorRange.MPEG,
+        interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND,
+    )
+
+
 def _add_stream(container: OutputContainer, reader: VideoReader, recipe: Recipe) -> VideoStream:
     options = {
-        "preset": "medium", "crf": str(recipe.crf), "g": str(recipe.gop), "keyint_min": str(recipe.gop), "bf": "3",
-        "coder": "vlc", "x264-params": X264,
-    }  # fmt: skip
-    rate = Fraction(reader.info.fps).limit_denominator(1001)  # guides the encoder; times are the frames' own
+        "preset": "medium",
+        "crf": str(recipe.crf),
+        "g": str(recipe.gop),
+        "keyint_min": str(recipe.gop),
+        "bf": "3",
+        "coder": "vlc",
+        "x264-params": X264,
+    }
+    rate = Fraction(reader.info.fps).limit_denominator(1001)  # guides the encoder; the times are the frames' own
     stream: VideoStream = container.add_stream("libx264", rate=max(rate, Fraction(1, 1001)), options=options)
     height, width = copy_size((reader.info.height, reader.info.width), recipe.short_side)
     stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
     codec = stream.codec_context
-    codec.thread_count = 1  # the files are what is parallel
+    codec.thread_count = 1  # files are processed in parallel instead
     codec.time_base = stream.time_base = Fraction(1, TICKS)
     codec.colorspace, codec.color_range = Colorspace.ITU601, ColorRange.MPEG
     return stream
 
 
 def _scaled_to(height: int, width: int) -> Framer:
-    """Whole frames scaled; a function, so that a shape that cannot be scaled is the file's fault, not the user's."""
+    """Scale full frames; a function, so that a shape that cannot be scaled is the file's fault, not the user's."""
     return lambda size: Framing(size=(height, width))
 
 
 def _images(reader: VideoReader, recipe: Recipe) -> Iterator[tuple[ByteArray, float]]:
-    """RGB frames (H, W, C) of the copy's size with their times, a bounded number in memory."""
+    """Yield RGB frames (H, W, C) of the copy's size with their times, holding a bounded number in memory."""
     size = (reader.info.height, reader.info.width)
     height, width = copy_size(size, recipe.short_side)
     scaled = min(size) > recipe.short_side or min(size) < 2
@@ -238,18 +250,20 @@ def _images(reader: VideoReader, recipe: Recipe) -> Iterator[tuple[ByteArray, fl
     for start in range(0, reader.info.frames, step):
         chosen = range(start, min(start + step, reader.info.frames))
         clip = reader.frames_at(chosen, framing)
-        images_THWC = clip.frames_TCHW.permute(0, 2, 3, 1).numpy()[:, :height, :width]  # cuts an odd row or column
+        images_THWC = clip.frames_TCHW.permute(0, 2, 3, 1).numpy()[:, :height, :width]  # drops an odd row or column
         yield from zip(map(np.ascontiguousarray, images_THWC), clip.times_T, strict=True)
 
 
 def _verify(aside: Path, times: FloatArray, size: Size) -> None:
-    """VideoError where the copy has other frames, times or sizes than it should, or does not decode to its end."""
+    """Raise VideoError if the copy has wrong frames, times or sizes, or does not decode to its end."""
     with VideoReader(aside) as copy:
         info = copy.check()
         if copy.status != "ok":
             raise VideoError("unsupported", f"the copy does not decode: {copy.reason}")
         if len(copy.times) != len(times) or np.abs(copy.times - times).max() > SAME_TIME:
-            raise VideoError("unsupported", f"the copy has {len(copy.times)} frames for {len(times)}, or other times")
+            raise VideoError(
+                "unsupported", f"the copy has {len(copy.times)} frames instead of {len(times)}, or other times"
+            )
         if (info.height, info.width) != size:
             raise VideoError("unsupported", f"the copy is {info.width}x{info.height}, not {size[1]}x{size[0]}")
 
@@ -259,17 +273,17 @@ def _verify(aside: Path, times: FloatArray, size: Size) -> None:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Originals with their copies, and how many clips of each are loaded."""
+    """Originals with their copies, and how many clips to load from each."""
 
     files: tuple[tuple[str, str], ...]
     clips: int = 2
 
 
 def loading_seconds(pairs: Pairs) -> tuple[list[float], list[float]]:
-    """Seconds of each random training clip from the originals, and of the same clips from the copies.
+    """Return the seconds of random training clips from the originals, and of the same clips from the copies.
 
-    A clip is 32 frames, every second one, scaled to short side 224; files are opened for each clip, in turn original
-    and copy, so that both meet the same machine.
+    A clip is 32 frames, every second one, scaled to short side 224. A file is opened for each clip, original and copy
+    in turn, so that both are measured under the same load.
     """
     generator = np.random.default_rng(0)
     seconds: tuple[list[float], list[float]] = ([], [])
@@ -296,14 +310,14 @@ def _load_clip(file: str, draw: float) -> None:
 
 
 def target_names(paths: list[str]) -> list[str]:
-    """The copy's path below the folder of copies, for each listed path; equal ones get one copy.
+    """Return the copy's path below the folder of copies for each listed path; equal paths share one copy.
 
-    The folders stay, absolute paths lose their root, `..` becomes `__`, so that none leads out. The extension becomes
-    .mp4; where two would meet (also but for upper case), they keep the old one before it, and numbers tell the rest.
+    Folders stay, absolute paths lose their root, `..` becomes `__`, so that no path leads out. The extension becomes
+    .mp4. Names that would collide (ignoring case) keep the old extension before it; numbers distinguish the rest.
     """
     distinct = list(dict.fromkeys(paths))
     short = {path: _inside(os.path.splitext(path)[0]) for path in distinct}
-    names = _told_apart(short, {path: _inside(path) for path in distinct})
+    names = _distinct(short, {path: _inside(path) for path in distinct})
     return [names[path] for path in paths]
 
 
@@ -312,7 +326,7 @@ def _inside(path: str) -> str:
     return "/".join("__" if part == ".." else part for part in parts) or "video"
 
 
-def _told_apart(short: dict[str, str], long: dict[str, str]) -> dict[str, str]:
+def _distinct(short: dict[str, str], long: dict[str, str]) -> dict[str, str]:
     many: dict[str, int] = {}
     for name in short.values():
         many[name.casefold()] = many.get(name.casefold(), 0) + 1

@@ -1,14 +1,14 @@
-"""Decode health of a list of videos: one row a file, whatever the file does to its decoder.
+"""Decode health of a list of videos: one row per file, whatever the file does to its decoder.
 
-    status     ok          every frame that is promised decodes
-               partial     some do not, or the file is cut off: what decodes is used
-               short       fewer frames than asked for (a still picture in a video's clothes); used, and padded
+    status     ok          every promised frame decodes
+               partial     some do not, or the file is truncated: what decodes is used
+               short       fewer frames than asked for (a still picture posing as a video); used, and padded
                others      nothing of it can be used; errors.STATUSES
-    promised   frames that the header claims, else that the packets hold
-    decoded    frames that came when the whole file was decoded; null where only its index was read
+    promised   frames that the header claims, or else that the packets hold
+    decoded    frames that came when the complete file was decoded; null if only its index was read
     checksum   BLAKE2b (16 bytes) of the content
 
-A row follows from the file alone: the same corpus gives the same table. `seconds` stands apart, outside of the table.
+A row depends on the file alone: the same corpus has the same table. `seconds` is not part of the table.
 """
 
 from __future__ import annotations
@@ -29,40 +29,40 @@ from hybridvideo.data.manifest import Manifest
 from hybridvideo.data.processes.workers import Lost, each
 from hybridvideo.errors import UserError, VideoError
 
-UNKNOWN: dict[str, Any] = dict.fromkeys(
-    ("promised", "decoded", "codec", "pixel_format", "width", "height", "fps", "duration", "regular", "rotation",
-     "bytes", "mtime_ns", "checksum")
-)  # fmt: skip
+STREAM = ("codec", "pixel_format", "width", "height", "fps", "duration", "regular", "rotation")  # of VideoInfo
+FILE = ("bytes", "mtime_ns", "checksum")
+Row = dict[str, Any]  # column -> value
+UNKNOWN: Row = dict.fromkeys(("promised", "decoded", *STREAM, *FILE))
 
 
 @dataclass(frozen=True)
 class ScanSettings:
-    """How files are looked at."""
+    """How files are examined."""
 
     decode: Literal["full", "index"] = "full"
-    """full: decode every frame. index: read the file's packets and one frame; quick, and finds less."""
+    """full: decode every frame. index: read the file's packets and one frame; faster, but finds less."""
     short: int = 2
     """Videos with fewer frames are `short`."""
     backend: str = "auto"
-    """Decoder: auto, or a name of decode.BACKENDS."""
+    """Decoder: auto, or a name in decode.BACKENDS."""
     index: str | None = None
-    """File for what is found out about where frames stand, for later readers (decode.known.IndexCache)."""
+    """File that keeps the index of each video's frames for later readers (decode.known.IndexCache)."""
 
     def __post_init__(self) -> None:
         if self.short < 1:
             raise UserError(f"short is {self.short}; give 1 or more frames")
 
 
-def scan(
+def examine(
     manifest: Manifest, settings: ScanSettings, *, workers: int, deadline: float, order: Iterable[int] | None = None
-) -> Iterator[dict[str, Any]]:
-    """A row of each video, in the order of the list.
+) -> Iterator[Row]:
+    """Yield a row for each video, in the order of the list.
 
-    It has `index`, `path`, `status`, `reason`, `label`, `group`, what stands in UNKNOWN (None where it cannot be told)
-    and `seconds`. deadline: seconds for one file. order: indices of the videos to look at, taken one by one when a
-    worker is free; default: all. Raises EnvironmentFault for a backend that is not installed.
+    It has `index`, `path`, `status`, `reason`, `label`, `group`, the columns of UNKNOWN (None if not known) and
+    `seconds`. deadline: seconds for one file. order: indices of the videos to examine, each taken when a worker is
+    free; default: all. Raises EnvironmentFault for a backend that is not installed.
     """
-    look = partial(scan_file, os.fspath(manifest.root), manifest.root_given if manifest.confined else None, settings)
+    look = partial(examine_file, os.fspath(manifest.root), manifest.root_given if manifest.confined else None, settings)
     taken: deque[int] = deque()
 
     def tasks() -> Iterator[tuple[int, str]]:
@@ -77,24 +77,27 @@ def scan(
             yield {"index": index, "path": manifest.rows[index].path, **listed(manifest, index), **found}
 
 
-def listed(manifest: Manifest, index: int) -> dict[str, Any]:
-    """What the list says of a video: its label by name, and its group."""
+def listed(manifest: Manifest, index: int) -> Row:
+    """What the list contains about a video: the name of its label, and its group."""
     row = manifest.rows[index]
     return {"label": None if row.label is None else manifest.labels[row.label], "group": row.group}
 
 
-def lost_row(file: Path, lost: Lost) -> dict[str, Any]:
-    """A file that no worker survived; it is not opened here."""
-    return {**UNKNOWN, **stamp(file), **stated(lost), "seconds": None}
+def lost_row(file: Path, lost: Lost) -> Row:
+    """The row of a file that no worker survived; it is not opened here."""
+    return {**UNKNOWN, **stamp(file), **failed(lost), "seconds": None}
 
 
-def stated(failure: Lost | VideoError) -> dict[str, str]:
+def failed(failure: Lost | VideoError) -> dict[str, str]:
     """Status and reason of what could not be read."""
     return {"status": failure.status, "reason": failure.reason}
 
 
-def scan_file(root: str, strict: bool | None, settings: ScanSettings, task: tuple[int, str]) -> dict[str, Any]:
-    """Status, reason and facts of one listed file. strict: as in guard.inside; None: the path may lead anywhere."""
+def examine_file(root: str, strict: bool | None, settings: ScanSettings, task: tuple[int, str]) -> Row:
+    """Return status, reason and facts of one listed file.
+
+    task: index and path. strict: as in guard.inside; None: the path may lead anywhere.
+    """
     start = time.perf_counter()
     row = {**UNKNOWN, "status": "ok", "reason": ""}
     try:
@@ -104,14 +107,14 @@ def scan_file(root: str, strict: bool | None, settings: ScanSettings, task: tupl
         row["checksum"] = checksum(Path(file))
         row |= decoded(file, settings)
     except VideoError as error:
-        row |= stated(error)
-    except OSError as error:  # of the disk, in the middle of a file
+        row |= failed(error)
+    except OSError as error:  # from the disk, in the middle of a file
         row |= {"status": "unreadable", "reason": f"the file cannot be read: {error.strerror or error}"}
     return {**row, "seconds": time.perf_counter() - start}
 
 
 def stamp(file: Path) -> dict[str, int]:
-    """Size and time of change, by which a file is known again; nothing where none is there."""
+    """Size and modification time, by which a file is recognised; empty if there is none."""
     try:
         facts = file.stat()
     except (OSError, ValueError):
@@ -125,8 +128,8 @@ def checksum(file: Path) -> str:
         return hashlib.file_digest(content, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def decoded(file: str, settings: ScanSettings) -> dict[str, Any]:
-    """Open the file and, if that is wanted, decode all of it. Raises VideoError."""
+def decoded(file: str, settings: ScanSettings) -> Row:
+    """Open the file and, if `settings.decode` is full, decode all of it. Raises VideoError."""
     with VideoReader(file, settings.backend, known_files(settings.index)) as reader:
         before = reader.info
         info = reader.check() if settings.decode == "full" else before
@@ -141,10 +144,9 @@ def known_files(index: str | None) -> IndexCache | None:
     return None if index is None else IndexCache(index)
 
 
-def described(info: VideoInfo) -> dict[str, Any]:
-    """What the reader says of the stream."""
-    return {name: getattr(info, name) for name in
-            ("codec", "pixel_format", "width", "height", "fps", "duration", "regular", "rotation")}  # fmt: skip
+def described(info: VideoInfo) -> Row:
+    """What the reader reports about the stream."""
+    return {name: getattr(info, name) for name in STREAM}
 
 
 def judged(info: VideoInfo, status: str, reason: str, settings: ScanSettings) -> dict[str, str]:

@@ -1,6 +1,6 @@
-"""The sound of a video in its copy: the packets as they are where MP4 can hold them, else encoded as AAC.
+"""The sound of a video in its copy: the packets as they are if MP4 can hold them, otherwise encoded as AAC.
 
-It keeps its place: time 0 of the copy is the original's first frame. Sound before that is left out. A fault in the
+It stays in sync: time 0 of the copy is the original's first frame, and sound before that is left out. A fault in the
 sound ends the sound, not the copy.
 """
 
@@ -19,17 +19,17 @@ from av.packet import Packet
 from hybridvideo.data.decode import guard
 
 COPIED = {"aac", "mp3", "ac3", "eac3", "opus"}
-CONTAINERS = ("mov", "matroska")  # store what MP4 needs to know of the sound beside the packets
+CONTAINERS = ("mov", "matroska")  # store what MP4 needs to know about the sound outside its packets
 FAULTS = (av.FFmpegError, OSError, ValueError, RuntimeError)
 Timed: TypeAlias = "tuple[float, Packet[AudioStream]]"  # seconds from the first frame
-GAP = 0.1  # seconds that the sound may differ from its clock before it is moved
-RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)  # that AAC and its decoders know
+GAP = 0.1  # seconds by which the sound may differ from its clock before it is moved
+RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)  # that AAC and its decoders support
 
 
 class Sound:
-    """Writes the best audio stream of a file into a container, as far as the pictures have come. Close it.
+    """Write the best audio stream of a file to a container, as far as the pictures have come. Close it.
 
-    source: a path that the guard has let through. out: where the video stream has been added and nothing written.
+    source: a path that the guard has accepted. out: a container with its video stream added and nothing written.
     """
 
     def __init__(self, source: str, out: OutputContainer) -> None:
@@ -45,7 +45,7 @@ class Sound:
             self._ahead = self._next()
 
     def write_until(self, moment: float) -> None:
-        """Write what sounds before `moment`, in seconds from the first frame."""
+        """Write the sound before `moment`, in seconds from the first frame."""
         while self._ahead is not None and self._ahead[0] < moment:
             self._out.mux(self._ahead[1])
             self._ahead = self._next()

@@ -15,20 +15,20 @@ from hybridvideo.data.decode import guard
 from hybridvideo.data.decode.contents import unknown_contents
 from hybridvideo.errors import VideoError
 
-# Without a look ahead FFmpeg cannot guess how far frames are reordered where an H.264 stream does not say it:
-# assume the most.
+# Without a look ahead FFmpeg cannot guess how far frames are reordered if an H.264 stream does not state it:
+# assume the maximum.
 LONGEST_REORDERING = {"strict": "strict"}
 LESS_DEBLOCKING = {"skip_loop_filter": "noref"}  # of frames that nothing refers to
 NO_LOOK_AHEAD = {"skip_frame": "all", "analyzeduration": "1"}
-# What files begin with whose header describes the streams: opening them need not decode to find out.
+# The first bytes of files whose header describes the streams: opening them need not decode anything to find out.
 SELF_DESCRIBING = {4: (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip"), 0: (b"\x1a\x45\xdf\xa3",)}
-MOST_CALLS = 100_000  # each passes over 64 kB of junk
-# What PyAV raises on a bad file; LookupError where a stream turns up that the header does not name.
+MOST_CALLS = 100_000  # each skips 64 kB of junk
+# What PyAV raises for a bad file; LookupError if a stream turns up that the header does not mention.
 FAULTS = (av.FFmpegError, OSError, ValueError, RuntimeError, LookupError, ArithmeticError, MemoryError)
 
 
 def open_container(path: str, careful: bool) -> InputContainer:
-    """The file, by an allowed demuxer; careful: FFmpeg may decode some frames to find out about it."""
+    """Open the file with an allowed demuxer; careful: FFmpeg may decode some frames to find out about it."""
     options = guard.CONTAINER_OPTIONS | guard.CODEC_OPTIONS | ({} if careful else NO_LOOK_AHEAD)
     try:
         return av.open(path, "r", options=options, metadata_errors="replace")
@@ -43,7 +43,7 @@ def open_container(path: str, careful: bool) -> InputContainer:
 
 
 def video_stream(container: InputContainer) -> VideoStream:
-    """The stream FFmpeg's own players would show; cover pictures of music do not count."""
+    """Return the stream that FFmpeg's own players would show; cover pictures of music do not count."""
     pictures = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
     streams = [stream for stream in container.streams.video if not stream.disposition & pictures]
     best = container.streams.best("video")
@@ -57,9 +57,9 @@ def video_stream(container: InputContainer) -> VideoStream:
 
 
 def demuxed(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
-    """The packets of a stream from where the demuxer stands, with the empty one at the end.
+    """Yield the packets of a stream from the demuxer's position on, with the empty one at the end.
 
-    A demuxer of transport streams that meets long junk asks to be called again (EAGAIN); what follows is read too.
+    A demuxer of transport streams that meets a long stretch of junk asks to be called again (EAGAIN); it is.
     """
     for _ in range(MOST_CALLS):
         try:
@@ -67,26 +67,26 @@ def demuxed(container: InputContainer, stream: VideoStream) -> Iterator[Packet[V
             return
         except BlockingIOError:
             continue
-    raise VideoError("unreadable", "nothing but junk for long")
+    raise VideoError("unreadable", "a very long stretch of nothing but junk")
 
 
 def describes_itself(path: str) -> bool:
-    """Whether the file's header says enough of its streams to decode them."""
+    """Whether the file's header contains enough about its streams to decode them."""
     with open(path, "rb") as file:
         head = file.read(8)
     return any(head[place:].startswith(starts) for place, starts in SELF_DESCRIBING.items())
 
 
 _turn = threading.Lock()
-_ears: list[contextlib.ExitStack] = []  # one for each that listens; the first holds what puts FFmpeg's log back
+_ears: list[contextlib.ExitStack] = []  # one per listener; the first holds what restores FFmpeg's log
 _heard: list[list[tuple[int, str, str]]] = [[]]
 
 
 @contextlib.contextmanager
 def listening() -> Iterator[None]:
-    """Have FFmpeg's complaints noted meanwhile: a decoder that conceals what it lacks often says so in its log only.
+    """Record FFmpeg's complaints meanwhile: a decoder that conceals damage often reports it in its log only.
 
-    Nothing is printed. A level that someone else has set is left alone; then errors alone are noted, not warnings.
+    Nothing is printed. A log level that someone else has set is left alone; then only errors are recorded.
     """
     with _turn:
         if not _ears and av.logging.get_level() is None:
@@ -104,7 +104,7 @@ def listening() -> Iterator[None]:
 
 
 def _opened() -> contextlib.ExitStack:
-    """FFmpeg's messages up to warnings, in every thread, into a list; closed, all is as it was."""
+    """Collect FFmpeg's errors and warnings, of every thread, in a list; closing it restores everything."""
     with contextlib.ExitStack() as stack:
         stack.callback(av.logging.set_skip_repeated, av.logging.get_skip_repeated())
         stack.callback(av.logging.set_level, None)
@@ -117,11 +117,11 @@ def _opened() -> contextlib.ExitStack:
 
 
 def complaints(errors_only: bool = False) -> int:
-    """A number that changes where FFmpeg complains, in any thread of this process, while someone listens."""
+    """A number that changes when FFmpeg complains, in any thread of this process, while someone listens."""
     errors: int = av.logging.get_last_error()[0]
     return errors if errors_only else errors + len(_heard[0])
 
 
 def words(error: BaseException) -> str:
-    """FFmpeg's words for an error, without the path and the number."""
+    """FFmpeg's text for an error, without the path and the number."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,15 +1,15 @@
-"""What a file is that no demuxer takes, in words for a person: most of them are downloads that went wrong."""
+"""What a file is that no demuxer accepts, in plain words: most of them are failed downloads."""
 
 from __future__ import annotations
 
 from hybridvideo.errors import VideoError
 
 PLAYLIST_STARTS = (b"#EXTM3U", b"ffconcat", b"<?xml", b"<MPD", b"v=0", b"[playlist]", b"#EXT")
-LOOKED_AT = 2**20  # bytes
+HEAD = 2**20  # bytes that are examined
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 TEXT = bytes({*range(0x20, 0x100), *b"\t\n\r\f\b\x1b"} - {0x7F})
 
-# What files begin with, and what they are then called. The first that fits.
+# What files begin with, and what they then are. The first match counts.
 STARTS: tuple[tuple[bytes, str], ...] = (
     (b"version https://git-lfs", "a Git LFS pointer; fetch the file itself (`git lfs pull`)"),
     (b"<!doctype html", "a web page, so the download has failed"),
@@ -33,12 +33,12 @@ UNKNOWN = "not a video container FFmpeg knows, or its index is cut off"
 
 
 def unknown_contents(path: str, otherwise: str = UNKNOWN) -> VideoError:
-    """The error for a file no allowed demuxer takes: playlists are `refused`, encrypted files `unsupported`.
+    """Return the error for a file that no allowed demuxer accepts: `refused` for playlists, `unsupported` if encrypted.
 
-    otherwise: the reason where its content is nothing that is known here.
+    otherwise: the reason if its content is not recognised here.
     """
     with open(path, "rb") as file:
-        head = file.read(LOOKED_AT)
+        head = file.read(HEAD)
     start = head.removeprefix(BYTE_ORDER_MARK).lstrip()
     if start.startswith(PLAYLIST_STARTS):
         return VideoError("refused", "a playlist or description of other files, not a video file")
@@ -48,7 +48,7 @@ def unknown_contents(path: str, otherwise: str = UNKNOWN) -> VideoError:
 
 
 def encrypted() -> VideoError:
-    """The error for pictures that need a key."""
+    """Return the error for pictures that need a key."""
     return VideoError("unsupported", "the video is encrypted; decrypt it first")
 
 

@@ -1,8 +1,8 @@
-"""From a decoder's frame to upright RGB pixels: cut, scale and convert in one go, on one thread.
+"""From a decoder's frame to upright RGB pixels: crop, scale and convert in one pass, on one thread.
 
-What is cut away is never touched. Scaling comes before the conversion to RGB, on YUV planes, a third to half of the
-work of scaling RGB; chroma then has every row of the result, so that it stays within about one grey level (mean) of
-scaling the RGB frame with antialiasing. A stored frame may lie on its side: the framing speaks of the upright one, and
+What is cropped away is never touched. Scaling comes before the conversion to RGB, on YUV planes: a third to a half of
+the work of scaling RGB; chroma then has every row of the result, so that it stays within about one grey level (mean) of
+scaling the RGB frame with antialiasing. A stored frame may lie on its side: the framing refers to the upright one, and
 the quarter turns are made last, on the small result.
 """
 
@@ -23,11 +23,11 @@ from hybridvideo.data.decode.frames import Box, ByteArray, Framer, Size
 from hybridvideo.data.stages import stage
 from hybridvideo.errors import VideoError
 
-# 8-bit planar YUV -> where it is scaled: FFmpeg has fast paths from these to RGB.
+# 8-bit planar YUV -> the format in which it is scaled: FFmpeg has fast paths from these to RGB.
 BETWEEN = {"yuv420p": "yuv422p", "yuv422p": "yuv422p", "yuvj420p": "yuvj422p", "yuvj422p": "yuvj422p"}
 
-MIRRORED = 4  # added to quarter turns: left and right change places first, as in films of some front cameras
-ANY_TIME_BASE = Fraction(1, 1000)  # a filter graph wants one; times play no part here
+MIRRORED = 4  # added to quarter turns: left and right are swapped first, as in films of some front cameras
+ANY_TIME_BASE = Fraction(1, 1000)  # a filter graph needs one; times do not matter here
 
 Look: TypeAlias = tuple[int, int, str]  # width, height, pixel format of a stored frame
 
@@ -35,8 +35,8 @@ Look: TypeAlias = tuple[int, int, str]  # width, height, pixel format of a store
 class Converter:
     """Frames of one stream -> RGB under one framing.
 
-    stored: (height, width) every frame is brought to before anything else, that of the stream's first frame.
-    quarter_turns: what makes it upright, as the function of that name says. framer: the framing for the upright size.
+    stored: (height, width) of the stream's first frame, to which every frame is brought. quarter_turns: to make it
+    upright, as from the function of that name. framer: the framing for the upright size.
     """
 
     def __init__(self, stored: Size, quarter_turns: int, framer: Framer) -> None:
@@ -50,7 +50,7 @@ class Converter:
         self._cropper: tuple[Look, Graph, FilterContext, FilterContext] | None = None
 
     def into(self, frame: VideoFrame, image_HWC: ByteArray) -> None:
-        """Write the upright RGB pixels of a frame. Raises VideoError `unsupported` where FFmpeg cannot convert it."""
+        """Write the upright RGB pixels of a frame. Raises VideoError `unsupported` if FFmpeg cannot convert it."""
         try:
             with stage("convert"):
                 image_HWC[...] = upright(pixels(self._rgb(frame)), self.quarter_turns)
@@ -67,14 +67,14 @@ class Converter:
         return self._to_rgb.reformat(frame, width=width, height=height, format="rgb24", threads=1)
 
     def _first_size(self, frame: VideoFrame) -> VideoFrame:
-        """A stream may change its size on the way; boxes speak of its first frame."""
+        """Scale a frame of another size to that of the first one, to which boxes refer."""
         height, width = self.stored
         if (frame.height, frame.width) == self.stored:
             return frame
         return VideoReformatter().reformat(frame, width=width, height=height, threads=1)
 
     def _cut(self, frame: VideoFrame) -> VideoFrame:
-        """The box of a frame, without copying; its corner moves to the chroma grid, by one pixel at most."""
+        """Crop a frame without copying; the corner of the box moves to the chroma grid, by at most one pixel."""
         look = (frame.width, frame.height, frame.format.name)
         if self._cropper is None or self._cropper[0] != look:
             assert self._box is not None
@@ -107,9 +107,9 @@ def stored_box(box: Box, stored: Size, quarter_turns: int) -> Box:
 
 
 def quarter_turns(frame: VideoFrame) -> int:
-    """By the frame's display matrix, to the nearest quarter: counter-clockwise turns, plus MIRRORED if it also flips.
+    """Counter-clockwise quarter turns by the frame's display matrix, plus MIRRORED if it also flips.
 
-    A matrix that is none (zeros, as some cameras write) leaves frames as they are.
+    An invalid matrix (zeros, as some cameras write) leaves frames as they are.
     """
     if abs(frame.rotation) > 360:
         return 0
@@ -119,11 +119,11 @@ def quarter_turns(frame: VideoFrame) -> int:
 
 
 def _flips(frame: VideoFrame) -> bool:
-    """Whether the display matrix turns the picture over."""
+    """Whether the display matrix mirrors the picture."""
     try:
         stored = cast(Any, frame.side_data)[SideDataType.DISPLAYMATRIX]  # the type stubs know its own kinds only
         matrix = np.frombuffer(memoryview(stored), dtype=np.int32)
-    except (KeyError, ValueError):  # PyAV does not know every kind of side data, and then gives none
+    except (KeyError, ValueError):  # PyAV does not know every kind of side data, and then has none
         return False
     a, b, _, c, d = matrix[:5].astype(float)
     return bool(a * d < b * c)
@@ -142,7 +142,7 @@ def pixels(frame: VideoFrame) -> ByteArray:
 
 
 def _crop_graph(frame: VideoFrame, box: Box) -> tuple[Graph, FilterContext, FilterContext]:
-    """FFmpeg's crop filter, which moves pointers, with its source and sink; these do not keep the graph alive."""
+    """FFmpeg's crop filter, which only moves pointers, with its source and sink; these do not keep the graph alive."""
     top, left, height, width = box
     graph = Graph()
     graph.threads = 1

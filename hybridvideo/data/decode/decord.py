@@ -1,11 +1,11 @@
-"""The decord reader, for trusted local files only: its wheel (0.6.0) carries FFmpeg 4.1.6, which is mended no more.
+"""The decord reader, for trusted local files only: its wheel (0.6.0) carries an old FFmpeg, 4.1.6.
 
-decord numbers frames by counting what comes out of its decoder, and says nothing of a frame it gives. So it is read
-the one way that cannot go wrong: on from the start, or from a key frame of a closed group of pictures, one frame after
-another. Its `get_batch`, `skip_frames` and jumps to anything but a key frame wait for ever where a file holds fewer
-frames than it promises; its habit to give a neighbour for a lost frame is switched off; files known to be damaged are
-left to PyAV. What is shared with other libraries, and how much pixels differ, is in indexed.py. decord has no decoder
-for AV1, and loses its place in transport streams.
+decord numbers frames by counting what comes out of its decoder, and reports nothing about a frame it returns. So it is
+read in the one way that cannot go wrong: one frame after another, from the start or from a key frame of a closed group
+of pictures. Its `get_batch`, `skip_frames` and jumps to anything but a key frame hang if a file holds fewer frames than
+it promises; its habit of substituting a neighbour for a lost frame is switched off; files known to be damaged are left
+to PyAV. What is shared with other libraries, and how much pixels differ, is in indexed.py. decord has no decoder for
+AV1, and loses its place in transport streams.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ FAULTS = (
     ValueError,
     TypeError,
 )
-NO_SUBSTITUTES = 1e-9  # share of the frames that may be another frame in its place; 0 would mean any number
-SINGLE_PRECISION = 1e-6  # relative error of the times that decord tells
+NO_SUBSTITUTES = 1e-9  # share of frames that may be replaced by another one; 0 would mean any number
+SINGLE_PRECISION = 1e-6  # relative error of decord's times
 
 
 class DecordBackend(IndexedBackend):
@@ -50,7 +50,7 @@ class DecordBackend(IndexedBackend):
         self._reader = None
 
     def _starts_late(self) -> bool:
-        """Reordered frames, the first due after 0, as in FLV and fragmented MP4: of some decord loses the first."""
+        """Whether frames are reordered and the first is due after 0 (FLV, fragmented MP4): decord may lose it."""
         index = self._cursor.index
         return int(index.ticks_N[0]) > 0 and index.packets_N != sorted(index.packets_N)
 
@@ -59,11 +59,11 @@ class DecordBackend(IndexedBackend):
             reader = decord.VideoReader(self.path, ctx=decord.cpu(0), num_threads=1, fault_tol=NO_SUBSTITUTES)
         except FAULTS as error:
             raise Unfit(f"decord cannot open the file: {complaint(error)}") from None
-        self._place = 0  # of the frame that comes next
+        self._place = 0  # index of the next frame
         return reader
 
     def _safe_keys(self) -> list[int]:
-        """Frames that decord may be sent to: none, unless it sees the same times and closed groups of pictures."""
+        """Frames that decord may seek to: none, unless it sees the same times and closed groups of pictures."""
         keys = [key.frame for key in self._cursor.index.keys]
         closed = keys == [key.packet for key in self._cursor.index.keys]
         if not (closed and self._timed and self._reader.get_key_indices() == keys):
@@ -76,7 +76,7 @@ class DecordBackend(IndexedBackend):
 
     def _images(self, indices: list[int]) -> Iterator[ByteArray]:
         if self.status != "ok":
-            raise Unfit("the file is damaged, and decord does not say which frames it gives")
+            raise Unfit("the file is damaged, and decord does not report which frames it returns")
         for index in indices:
             self._approach(index)
             while self._place <= index:
@@ -86,13 +86,13 @@ class DecordBackend(IndexedBackend):
             yield self._pixels(frame)
 
     def _check_first(self, image_HWC: ByteArray) -> None:
-        """Raise Unfit where decord's first frame is another than PyAV's."""
+        """Raise Unfit if decord's first frame is not PyAV's."""
         first_HWC = self._pyav.decode([Shot([0])])[0][0]
         if first_HWC.shape != image_HWC.shape or np.abs(first_HWC.astype(int) - image_HWC).mean() > MEAN_BOUND:
             raise Unfit("decord loses the first frames of this file")
 
     def _approach(self, index: int) -> None:
-        """Stand at or before the frame: at the last key frame before it, if that saves anything."""
+        """Move to or before the frame: to the last key frame before it, if that saves anything."""
         key = self._keys[bisect_right(self._keys, index) - 1] if self._keys else 0
         if self._place <= index and key <= self._place:
             return
@@ -109,12 +109,12 @@ class DecordBackend(IndexedBackend):
         try:
             frame = self._reader.next()
         except FAULTS as error:
-            raise Unfit(f"decord gives no frame {self._place}: {complaint(error)}") from None
+            raise Unfit(f"decord returns no frame {self._place}: {complaint(error)}") from None
         self._place += 1
         return frame
 
     def _pixels(self, frame: Any) -> ByteArray:
-        """decord's array, or what another library in this process made it give, without the padding of its lines."""
+        """decord's array, or what another library in this process made it return, without the padding of its lines."""
         array = np.asarray(frame.asnumpy() if hasattr(frame, "asnumpy") else frame)
         height, width = array.shape[:2]
         return array.reshape(height, -1)[:, : 3 * width].reshape(height, width, 3)

@@ -1,7 +1,7 @@
-"""What backend="auto" means: one library, and another from the moment on that the first cannot serve the file.
+"""What backend="auto" means: one library, and another one once the first cannot read the file.
 
-Only `unsupported` makes it change over: damage is damage in every library. decord is not among those tried, since
-nobody said that the file can be trusted.
+Only `unsupported` makes it switch: damage is damage in every library. decord is not tried, since the file may not be
+trustworthy.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from hybridvideo.errors import EnvironmentFault, VideoError
 
 
 class Fallback:
-    """A `frames.Backend` that hands everything on to the one in use.
+    """A `frames.Backend` that passes everything on to the one in use.
 
-    names: backends in the order they are tried. load: name -> what opens it, or EnvironmentFault.
+    names: backends in the order in which they are tried. load: name -> its class; raises EnvironmentFault.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Fallback:
         self._backend.close()
 
     def _instead(self, error: VideoError, known: Known | None) -> Backend:
-        """The next backend that opens the file; raises `error` where none is left, or another would be no better."""
+        """Open the file with the next backend. Raises `error` if none is left, or another would be no better."""
         while error.status == "unsupported" and self._others:
             name = self._others.pop(0)
             try:

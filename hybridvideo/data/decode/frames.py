@@ -1,7 +1,7 @@
-"""What a reader gives: facts about a video, and clips of frames with their times.
+"""What a reader returns: facts about a video, and clips of frames with their times.
 
-T frames, C channels (red, green, blue), H height, W width, U distinct frames of a request. Times are seconds from
-the first frame that is presented, which is at 0.0 whatever the file's own clock says.
+T frames, C channels (red, green, blue), H height, W width, U distinct frames of a request. Times are seconds from the
+first presented frame, which is at 0.0 whatever the file's own clock shows.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ ByteArray = npt.NDArray[np.uint8]
 Box: TypeAlias = tuple[int, int, int, int]  # top, left, height, width
 Size: TypeAlias = tuple[int, int]  # height, width
 
-# Containers round times, Matroska to a millisecond: a frame due up to this many seconds after a moment is shown at it.
+# Containers round times, Matroska to a millisecond: a frame due up to this many seconds later counts as shown.
 TICK = 0.0006
-MOST_PIXELS_A_SIDE = 16384  # of a scaled frame
+MOST_PIXELS_PER_SIDE = 16384  # of a scaled frame
 
 
 @dataclass(frozen=True)
 class VideoInfo:
     """Facts about one video stream, as the reader counted them.
 
-    frames: frames that can be asked for, counted, never the header's claim. header_frames: that claim, None where the
+    frames: frames that can be read, counted, never the header's claim. header_frames: that claim, None if the
     container makes none. fps: average over the frame times. duration: seconds to the end of the last frame. width,
-    height: pixels after rotation. rotation: clockwise degrees (0, 90, 180, 270) the reader applies. regular: the frame
-    times are evenly spaced, up to the container's rounding. keyframes: indices of the frames decoding can start at.
+    height: pixels after rotation. rotation: clockwise degrees (0, 90, 180, 270) that the reader applies. regular: the
+    frame times are evenly spaced, up to the container's rounding. keyframes: indices of frames that decoding can start at.
     """
 
     frames: int
@@ -77,10 +77,10 @@ class Clip:
 
 @dataclass(frozen=True)
 class Framing:
-    """What is made of each upright frame: `box` is cut out and scaled to `size`; None is all of it, as it is.
+    """What is done to each upright frame: crop `box` and scale it to `size`; None leaves out that step.
 
-    A backend that decodes by FFmpeg scales before it converts to RGB, which is less work and gives slightly other
-    numbers than scaling RGB. box: within the frame. size: pixels.
+    A backend that decodes with FFmpeg scales before it converts to RGB, which is less work and has slightly different
+    results than scaling RGB. box: within the frame. size: pixels.
     """
 
     box: Box | None = None
@@ -90,8 +90,8 @@ class Framing:
         """Itself, if it fits a frame of this (height, width). Raises UserError."""
         top, left, height, width = self.box or (0, 0, *frame)
         if min(top, left) < 0 or min(height, width) < 1 or top + height > frame[0] or left + width > frame[1]:
-            raise UserError(f"the box {self.box} (top, left, height, width) does not lie in a frame of {frame}")
-        if self.size is not None and not 0 < min(self.size) <= max(self.size) <= MOST_PIXELS_A_SIDE:
+            raise UserError(f"the box {self.box} (top, left, height, width) is not within a frame of {frame}")
+        if self.size is not None and not 0 < min(self.size) <= max(self.size) <= MOST_PIXELS_PER_SIDE:
             raise UserError(f"frames cannot be scaled to {self.size}; give (height, width) in pixels")
         return self
 
@@ -100,8 +100,8 @@ WHOLE = Framing()
 Framer: TypeAlias = Callable[[Size], Framing]  # from the upright size of the video's frames
 
 
-def whole(size: Size) -> Framing:
-    """The framing that leaves frames as they are."""
+def full_frames(size: Size) -> Framing:
+    """The framer that leaves frames as they are."""
     return WHOLE
 
 
@@ -109,16 +109,16 @@ def whole(size: Size) -> Framing:
 class Shot:
     """Frames at distinct ascending indices, under one framing. A request is several of them, from one pass.
 
-    exact: False where a backend may leave out what is hardly seen (`VideoReader.clips_at`).
+    exact: False if a backend may leave out what is hardly visible (`VideoReader.clips_at`).
     """
 
     indices: list[int]
-    framer: Framer = whole
+    framer: Framer = full_frames
     exact: bool = True
 
 
 def shoot(shots: Sequence[Shot], size: Size, decode_whole: Callable[[list[int]], ByteArray]) -> list[ByteArray]:
-    """The shots, by a backend that gives whole upright RGB frames (U, H, W, C) of this size at ascending indices."""
+    """Make the shots with a backend that decodes full upright RGB frames (U, H, W, C) at ascending indices."""
     union = sorted({index for shot in shots for index in shot.indices})
     guard.check_request(len(union), *size[::-1])
     frames_UHWC = decode_whole(union)
@@ -127,7 +127,7 @@ def shoot(shots: Sequence[Shot], size: Size, decode_whole: Callable[[list[int]],
 
 
 def framed(frames_UHWC: ByteArray, framing: Framing) -> ByteArray:
-    """RGB frames under a framing, for backends that only give whole frames; bilinear, antialiased."""
+    """Apply a framing to RGB frames, for backends that only decode full frames; bilinear, antialiased."""
     if framing.box is not None:
         top, left, height, width = framing.box
         frames_UHWC = frames_UHWC[:, top : top + height, left : left + width]
@@ -141,7 +141,7 @@ def framed(frames_UHWC: ByteArray, framing: Framing) -> ByteArray:
 class Backend(Protocol):
     """What one decoding library must offer; opening is `Backend(absolute_path, known)` and raises VideoError only.
 
-    known: what an earlier reader of this very file told (known.Known), or None.
+    known: what an earlier reader found out about this file (known.Known), or None.
     """
 
     @property
@@ -158,16 +158,16 @@ class Backend(Protocol):
     def decoded(self) -> int: ...
 
     def decode(self, shots: Sequence[Shot]) -> list[ByteArray]:
-        """Frames (U, H, W, C) of each shot, all of whose indices are inside `times`; each frame is decoded once.
+        """Return frames (U, H, W, C) of each shot, whose indices are all within `times`; each frame is decoded once.
 
-        Asks guard.check_request before it takes memory.
+        Calls guard.check_request before it allocates memory.
         """
 
     def check(self) -> None:
         """Decode everything once and keep only the frames that come."""
 
     def known(self) -> Any:
-        """What to tell the next reader of this file: a known.Known, or None."""
+        """Return what the next reader of this file may know: a known.Known, or None."""
 
     def close(self) -> None: ...
 
@@ -181,7 +181,7 @@ def shown_at(times: FloatArray, moments: FloatArray) -> list[int]:
 def between(times: FloatArray, end_of_video: float, start: float, end: float, fps: float | None) -> list[int]:
     """Indices of the frames with start <= time < end, or with `fps` of those shown at start, start + 1/fps, ...
 
-    Ticks stop before `end` and before the end of the video. Raises VideoError `short` where no frame lies there.
+    Ticks stop before `end` and before the end of the video. Raises VideoError `short` if there is no frame.
     """
     if fps is None:
         low, high = np.searchsorted(times, [start, end], side="left")

@@ -1,9 +1,9 @@
 """What may be opened at all, and how much may be decoded: one place, asked by every backend.
 
 Files come from strangers. A name must be that of a regular local file, never a URL, a pipe or a device; only
-containers that hold pictures themselves are parsed, never playlists, which make a decoder follow addresses. PyAV is the
-door: it opens every file first, under these lists and limits; another library gets what has passed it, and only where
-its own rules cannot take the file for something else.
+containers that hold pictures themselves are parsed, never playlists, which make a decoder follow addresses. PyAV opens
+every file first, under these lists and limits; another library gets only what has passed, and only if its own rules
+cannot take the file for something else.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 
 from hybridvideo.errors import VideoError
 
-# FFmpeg's demuxers that may look at a file. Playlists (hls, dash, concat, sdp) and still pictures are not among them;
-# audio containers are, so that a file without video is called that.
+# FFmpeg's demuxers that may read a file. Playlists (hls, dash, concat, sdp) and still pictures are not among them;
+# audio containers are, so that a file without video is reported as such.
 CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2",
     "matroska,webm",
@@ -42,14 +42,14 @@ CONTAINERS = (
     "aac",
 )
 MAX_FRAME_PIXELS = 8192 * 8192  # per frame; an 8K panorama fits
-MAX_REQUEST_BYTES = 8 * 2**30  # RGB bytes one call may ask for
-MAX_PACKETS = 3_000_000  # 27 hours at 30 frames a second; their index takes about 0.4 GB
+MAX_REQUEST_BYTES = 8 * 2**30  # RGB bytes per call
+MAX_PACKETS = 3_000_000  # 27 hours at 30 frames per second; their index takes about 0.4 GB
 
-MANY_PACKETS = 100_000  # are never too many for a file, which may be cut off
-SMALLEST_PACKET = 16  # bytes, on the average of many
+MANY_PACKETS = 100_000  # never too many for a file, which may be truncated
+SMALLEST_PACKET = 16  # bytes, on average over many
 
-# What files of these containers begin with, and where. Other libraries recognise a container by their own, older rules
-# and have no list of allowed ones: they get only what cannot be taken for a playlist.
+# The first bytes of files of these containers, and their offset. Other libraries recognise containers by their own,
+# older rules and have no list of allowed ones: they get only what cannot be taken for a playlist.
 SIGNATURES: dict[str, tuple[int, tuple[bytes, ...]]] = {
     "mov,mp4,m4a,3gp,3g2,mj2": (
         4,
@@ -65,11 +65,11 @@ SIGNATURES: dict[str, tuple[int, tuple[bytes, ...]]] = {
     "mpegts": (0, (b"\x47",)),
     "mpeg": (0, (b"\x00\x00\x01\xba",)),
 }
-# By these words anywhere in the part they look at, old versions take a file for DASH, SDP or IMF.
+# If these words occur anywhere in the part that they probe, old versions take a file for DASH, SDP or IMF.
 PROBED_BYTES = 2**20
 PLAYLIST_WORDS = (b"dash:profile", b"c=in ip", b"<compositionplaylist")
 
-# The same limits in FFmpeg's words. An MP4 or MOV may name other files that hold its samples: never opened.
+# The same limits as FFmpeg's options. An MP4 or MOV may refer to other files for its samples: those are never opened.
 CONTAINER_OPTIONS = {
     "protocol_whitelist": "file",
     "format_whitelist": ",".join(CONTAINERS),
@@ -80,7 +80,7 @@ CODEC_OPTIONS = {"max_pixels": str(MAX_FRAME_PIXELS)}
 
 
 def regular_file(path: str | os.PathLike[str]) -> str:
-    """The absolute path of an existing, readable, non-empty regular file; symbolic links to one are followed.
+    """Return the absolute path of an existing, readable, non-empty regular file; symbolic links to one are followed.
 
     An absolute path cannot be taken for an option or a protocol (`-y.mp4`, `concat:a.mp4`). Raises VideoError:
     `missing`; `refused` for URLs, folders, pipes, devices and impossible names; `unreadable` for empty files and
@@ -88,7 +88,7 @@ def regular_file(path: str | os.PathLike[str]) -> str:
     """
     name = os.fspath(path)
     if "\0" in name:
-        raise VideoError("refused", f"{name!r}: a file name cannot hold a NUL")
+        raise VideoError("refused", f"{name!r}: a file name cannot contain a NUL")
     try:
         status = os.stat(name)
     except FileNotFoundError:
@@ -105,16 +105,16 @@ def regular_file(path: str | os.PathLike[str]) -> str:
 
 
 def inside(path: str | os.PathLike[str], root: str | os.PathLike[str], strict: bool = False) -> str:
-    """The path of a listed file: a relative one starts from `root` and stays in it; an absolute one stands for itself.
+    """Return the path of a listed file: a relative one starts from `root` and stays in it; an absolute one is kept.
 
-    `..` and symbolic links are followed to where they end, which must lie in the folder that `root` ends in; `root`
-    itself may be a link. strict: absolute paths must lie there too, as where the user has named the root.
-    Raises VideoError `refused` for a path that leads outside, or a name that cannot be; `missing` for a link outside
-    that leads to nothing.
+    `..` and symbolic links are resolved, and the result must be in the folder to which `root` resolves; `root` itself
+    may be a link. strict: absolute paths must be in it too; for a root that the user has given.
+    Raises VideoError `refused` for a path that leads outside or an impossible name; `missing` for a link outside that
+    leads nowhere.
     """
     name, base = os.fspath(path), os.fspath(root)
     if "\0" in name:
-        raise VideoError("refused", f"{name!r}: a file name cannot hold a NUL")
+        raise VideoError("refused", f"{name!r}: a file name cannot contain a NUL")
     joined = os.path.join(base, name)
     if os.path.isabs(name) and not strict:
         return joined
@@ -122,16 +122,16 @@ def inside(path: str | os.PathLike[str], root: str | os.PathLike[str], strict: b
     if end != top and not end.startswith(os.path.join(top, "")):
         if os.path.islink(joined) and not os.path.exists(joined):
             raise _not_there(joined)
-        what = "give a root that holds it (/ holds every file)" if strict else "list it by its absolute path"
+        what = "give a root that contains it (/ contains every file)" if strict else "list it by its absolute path"
         raise VideoError("refused", f"{name!r} leads outside the data root {base!r}; {what}, or move the file there")
     return joined
 
 
 def signed(path: str, container: str) -> None:
-    """Let another library open a file only where its first bytes are those of the container that PyAV has found.
+    """Check that a file begins like the container that PyAV has found, before another library opens it.
 
-    container: FFmpeg's name of it. Raises VideoError: `unsupported` for containers without a signature (raw streams);
-    `refused` for a file that begins otherwise, or holds what other versions of FFmpeg follow as a playlist.
+    container: FFmpeg's name for it. Raises VideoError: `unsupported` for containers without a signature (raw streams);
+    `refused` for a file that begins differently, or contains what other versions of FFmpeg follow as a playlist.
     """
     if container not in SIGNATURES:
         raise VideoError("unsupported", f"{container} files are read by PyAV only; use backend='auto'")
@@ -139,7 +139,7 @@ def signed(path: str, container: str) -> None:
         head = file.read(PROBED_BYTES)
     place, signatures = SIGNATURES[container]
     if not head[place:].startswith(signatures) or any(word in head.lower() for word in PLAYLIST_WORDS):
-        reason = f"the file could be taken for something else than {container}; it is read by backend='auto' only"
+        reason = f"the file could be taken for something other than {container}; it is read with backend='auto' only"
         raise VideoError("refused", reason)
 
 
@@ -150,7 +150,7 @@ def check_frame_size(width: int, height: int) -> None:
 
 
 def most_packets(path: str) -> int:
-    """How many packets a file of its size may hold: blocks of a byte each take minutes to decode and hold nothing."""
+    """How many packets a file of its size may have: millions of empty ones take minutes to decode."""
     return min(MAX_PACKETS, MANY_PACKETS + os.path.getsize(path) // SMALLEST_PACKET)
 
 

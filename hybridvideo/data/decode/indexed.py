@@ -1,17 +1,17 @@
-"""What the backends share whose pixels another library decodes: all that is not pixels is PyAV's word.
+"""What the backends share that decode pixels with another library: everything but pixels comes from PyAV.
 
 The file is opened, demuxed and indexed by pyav.py first, under the guard, so that facts, times and frame numbers are
-the same whichever library decodes. The library's own count and header are never believed.
+the same whichever library decodes. The library's own count and header are never trusted.
 
-Pixels. Where the library's FFmpeg and PyAV's convert to RGB by the same fast path (8-bit 4:2:0 of even size, 4:4:4,
-RGB, gray; limited and full range; BT.601, BT.709) the frames are identical, but for rounding (2 grey levels) in MPEG-4
-streams. Elsewhere (10 and 12 bits, odd sizes) they differ in how chroma is interpolated: at most MEAN_BOUND grey levels
-on the average of a frame (measured: 3.6 on test patterns, 4.9 on one of 121x81, 0.8 on real scenes) and much at single
-pixels on hard edges of colour; the brightness of a frame by at most LUMA_BOUND. Interlaced 4:2:0 differs by 0.7: only
-FFmpeg 8 converts each field by itself.
+Pixels. If the library's FFmpeg and PyAV's convert to RGB by the same fast path (8-bit 4:2:0 of even size, 4:4:4, RGB,
+gray; limited and full range; BT.601, BT.709), the frames are identical, except for rounding (2 grey levels) in MPEG-4
+streams. Otherwise (10 and 12 bits, odd sizes) they differ in how chroma is interpolated: by at most MEAN_BOUND grey
+levels on average over a frame (measured: 3.6 on test patterns, 4.9 on one of 121x81, 0.8 on real scenes) and by much in
+single pixels on sharp edges of colour; in brightness of a frame by at most LUMA_BOUND. Interlaced 4:2:0 differs by 0.7:
+only FFmpeg 8 converts each field separately.
 
-Damage. A library may conceal a damaged picture without a word; such a file is "ok" here until `check`, which is
-PyAV's, has decoded all of it.
+Damage. A library may conceal a damaged picture silently; such a file is "ok" here until `check`, which is PyAV's, has
+decoded all of it.
 U distinct frames of a request, H height, W width, C channels.
 """
 
@@ -37,13 +37,13 @@ LUMA_BOUND = 0.8  # the same of 0.299 R + 0.587 G + 0.114 B
 
 
 class Unfit(Exception):
-    """The library does not give the frame asked for; the text says how."""
+    """The library does not return the requested frame; the text describes how."""
 
 
 class IndexedBackend(ABC):
-    """A `frames.Backend` over PyAV's index. A subclass says how its library opens a file and reads on.
+    """A `frames.Backend` over PyAV's index. A subclass defines how its library opens a file and reads it.
 
-    path: absolute, from guard.regular_file. known: what an earlier reader of this very file found out.
+    path: absolute, from guard.regular_file. known: what an earlier reader found out about this file.
     """
 
     library: ClassVar[str]
@@ -84,7 +84,7 @@ class IndexedBackend(ABC):
 
     @property
     def decoded(self) -> int:
-        """Frames that the library has given so far; what it decodes on the way to them it does not tell."""
+        """Frames that the library has returned so far; it does not report what it decodes on the way to them."""
         return self._given
 
     def known(self) -> Known | None:
@@ -101,7 +101,7 @@ class IndexedBackend(ABC):
             raise UserError("this VideoReader is closed; open it again")
         try:
             if self._pyav.mirrored:
-                raise Unfit(f"frames are to be mirrored, which {self.library} does not do")
+                raise Unfit(f"frames have to be mirrored, which {self.library} does not do")
             return shoot(shots, (self.info.height, self.info.width), self._whole)
         except Unfit as unfit:
             raise self._explained(unfit) from None
@@ -119,7 +119,7 @@ class IndexedBackend(ABC):
 
     @abstractmethod
     def _release(self) -> None:
-        """Let go of what _open took, if anything."""
+        """Release what _open acquired, if anything."""
 
     @abstractmethod
     def _images(self, indices: list[int]) -> Iterator[ByteArray]:
@@ -151,14 +151,14 @@ class IndexedBackend(ABC):
         height, width = self.info.height, self.info.width
         frames_UHWC = np.empty((len(indices), height, width, 3), dtype=np.uint8)
         for image_HWC, target_HWC in zip(self._images(indices), frames_UHWC, strict=True):
-            if image_HWC.shape != target_HWC.shape:  # a stream that changes its size on the way
+            if image_HWC.shape != target_HWC.shape:  # a stream that changes its frame size
                 image_HWC = framed(image_HWC[None], Framing(size=(height, width)))[0]
             target_HWC[...] = image_HWC
         self._given += len(indices)
         return frames_UHWC
 
     def _explained(self, unfit: Unfit) -> VideoError:
-        """The file's fault, if it has one, else the library's."""
+        """The file's fault, if it has one, otherwise the library's."""
         was = self.status
         self._pyav.check()
         if self.status == "partial" != was:
@@ -170,6 +170,6 @@ class IndexedBackend(ABC):
 
 
 def complaint(error: BaseException) -> str:
-    """What a library complains of, without where in its source, and without what else it advises."""
+    """A library's complaint, without the place in its source and without its advice."""
     text = str(error).rsplit("Check failed: ", 1)[-1].strip() or type(error).__name__
     return re.sub(r"^\[[\d:]+\] \S+ (\[.*?\])?|^.*\.cpp:\d+, ", "", text).splitlines()[0][:120]

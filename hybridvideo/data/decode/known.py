@@ -1,7 +1,7 @@
-"""What is known of files that were opened before: which packets make which frames, when they are shown, how they lie.
+"""What is known about files that were opened before: the packet and time of each frame, and the frames' orientation.
 
 With it a reader neither demuxes the file nor decodes its first frame before it decodes a clip. An IndexCache keeps it
-in memory, and in one SQLite file beside the list if that is wanted; any trouble with that file means doing without.
+in memory, and optionally in one SQLite file next to the list; any trouble with that file means doing without it.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from hybridvideo.parsing import parsed
 
 T = TypeVar("T")
 
-SUFFIX = ".index"  # of the file, behind the name of the list or table it stands beside
+SUFFIX = ".index"  # of the file, after the name of the list or table next to it
 LAYOUT = 2  # of a row; rows of another layout are not read
 MOST_IN_MEMORY = 512  # files; about 30 kB each
-LARGEST_ROW = 2**28  # bytes; a row takes about three a frame
-PATIENCE = 0.2  # seconds to wait for another process that writes
+LARGEST_ROW = 2**28  # bytes; a row takes about three per frame
+PATIENCE = 0.2  # seconds to wait while another process writes
 TABLE = """create table if not exists files
     (path text primary key, bytes integer, mtime_ns integer, layout integer, facts text, numbers blob)"""
 FIND = "select facts, numbers from files where path = ? and bytes = ? and mtime_ns = ? and layout = ?"
@@ -53,10 +53,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Known:
-    """What reading a file once has told.
+    """What reading a file once has revealed.
 
-    promised: frames the file claims. last: seconds its last frame is shown. counted: all of it was decoded once.
-    by_decoding: the index comes from that. careful: how the file had to be opened (cursor.Cursor).
+    promised: frames that the file claims. last: seconds for which its last frame is shown. counted: all of it was
+    decoded once. by_decoding: the index comes from that. careful: how the file had to be opened (stream.OpenStream).
     """
 
     index: FrameIndex
@@ -71,10 +71,10 @@ class Known:
 
 
 class IndexCache:
-    """Known files by path; an entry counts only while the file has the same size and time of change.
+    """Known files by path; an entry is valid only while the file has the same size and modification time.
 
-    path: the SQLite file, made where it is missing; None: memory only. Paths in it are relative to its folder, so that
-    it moves with the videos beside it. Each process opens its own connection. Nothing here raises.
+    path: the SQLite file, created if it is missing; None: memory only. Paths in it are relative to its folder, so that
+    it can move along with the videos. Each process opens its own connection. Nothing here raises.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
@@ -90,7 +90,7 @@ class IndexCache:
         self.__init__(state["path"])  # type: ignore[misc]
 
     def get(self, file: str) -> Known | None:
-        """What is known of a file; None for nothing."""
+        """Return what is known about a file, or None."""
         key = _identity(file)
         if key is None:
             return None
@@ -104,7 +104,7 @@ class IndexCache:
         return known
 
     def put(self, file: str, known: Known) -> None:
-        """Keep what is known of a file."""
+        """Keep what is known about a file."""
         key = _identity(file)
         if key is None or self._memory.get(key) is known:
             return
@@ -134,44 +134,44 @@ class IndexCache:
         return os.path.relpath(file, self.path.parent)
 
     def _attempt(self, action: Callable[[sqlite3.Connection], T]) -> T | None:
-        """What the action makes of this process's connection; None without one. A fault of the file is the last."""
+        """Return the action's result on this process's connection, or None; a file with a fault is not used again."""
         if self.path is None:
             return None
         try:
             if self._connection is None or self._process != os.getpid():
                 self._connection, self._process = _open(self.path), os.getpid()
             return action(self._connection)
-        except Exception as error:  # another's file may hold anything
+        except Exception as error:  # a stranger's file may contain anything
             if getattr(error, "sqlite_errorname", "") in ("SQLITE_BUSY", "SQLITE_READONLY"):
-                return None  # another process writes just now, or nobody may
+                return None  # another process is writing, or nobody may
             self.close()
             self.path = None
             return None
 
 
 def index_beside(*tables: str | os.PathLike[str] | None) -> IndexCache:
-    """The index that `scan` or `prepare` left beside the first of these lists or tables that has one; else memory."""
+    """The index that `scan` or `prepare` left next to one of these lists or tables, the first that has one; or memory."""
     for table in tables:
-        if table is not None and os.path.isfile(beside := os.fspath(table) + SUFFIX):
-            return IndexCache(beside)
+        if table is not None and os.path.isfile(path := os.fspath(table) + SUFFIX):
+            return IndexCache(path)
     return IndexCache()
 
 
 def _open(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST_ROW)
-    connection.execute("pragma synchronous=off")  # a cache may be lost with the power
-    with contextlib.suppress(sqlite3.OperationalError):  # a folder that may only be read
+    connection.execute("pragma synchronous=off")  # losing a cache in a power failure is acceptable
+    with contextlib.suppress(sqlite3.OperationalError):  # a read-only folder
         connection.execute(TABLE)
     made = connection.execute("select type, sql from sqlite_master where sql is not null").fetchall()
     if [(kind, sql.partition("files")[2]) for kind, sql in made] != [("table", TABLE.partition("files")[2])]:
         connection.close()
-        raise ValueError("not this table alone: a view or a trigger may be a program")
+        raise ValueError("not just this table: a view or a trigger may be a program")
     return connection
 
 
 def _guarded(file: str) -> bool:
-    """Whether a file that another's index knows passes what a reader checks in one that it does not know."""
+    """Whether a file that is only known from an index on disk passes the checks of an unknown file."""
     try:
         sample_tables.check(file)
     except (OSError, VideoError):
@@ -188,26 +188,25 @@ def _identity(file: str) -> tuple[str, int, int] | None:
 
 
 def _packed(known: Known) -> tuple[str, bytes]:
-    """Facts as JSON; frame and key tables as differences, and fingerprints, compressed: about three bytes a frame."""
+    """Facts as JSON; frame and key tables as differences, and fingerprints, compressed: about three bytes per frame."""
     index = known.index
-    facts = Facts(
-        len(index.prints_S), len(index), len(index.keys), index.by_time, known.picture.stored,
-        known.picture.quarter_turns, known.picture.pixel_format, known.promised, known.last, known.counted,
-        known.by_decoding, known.careful, known.status, known.reason,
-    )  # fmt: skip
+    kept = {name: getattr(known, name) for name in KEPT}
+    counts = len(index.prints_S), len(index), len(index.keys)
+    facts = Facts(*counts, index.by_time, **asdict(known.picture), **kept)
     columns = [index.packets_N, index.ticks_N, *([getattr(key, name) for key in index.keys] for name in KEY_FIELDS)]
     numbers = np.concatenate([np.diff(np.asarray(table, dtype=np.int64), prepend=0) for table in columns])
     return json.dumps(asdict(facts)), zlib.compress(index.prints_S.tobytes() + numbers.tobytes(), 1)
 
 
 KEY_FIELDS = ("packet", "frame", "mark")
-MOST_PACKETS = 2**26  # of a stream; what says more is not read
+KEPT = ("promised", "last", "counted", "by_decoding", "careful", "status", "reason")  # facts of Known as they are
+MOST_PACKETS = 2**26  # of a stream; a row that claims more is not read
 LATEST = 2**62  # ticks, so that differences fit
 
 
 @dataclass(frozen=True)
 class Facts:
-    """A row's facts: how many numbers stand beside them, and `Known`'s. ValueError for what cannot be."""
+    """A row's facts: how many numbers come with them, and those of `Known`. Raises ValueError for impossible ones."""
 
     packets: int
     frames: int
@@ -233,8 +232,8 @@ class Facts:
 
 
 def _unpacked(facts_text: str, numbers_blob: bytes) -> Known:
-    """What `_packed` packed. ValueError, or what parsers raise, for what it cannot have made."""
-    facts = parsed(Facts, load_json(facts_text, "the index", "it is done without"))
+    """Undo `_packed`. Raises ValueError, or what parsers raise, for anything that it cannot have made."""
+    facts = parsed(Facts, load_json(facts_text, "the index", "it is ignored"))
     if not 0 < facts.frames <= facts.packets <= MOST_PACKETS or not 0 <= facts.keys <= facts.packets:
         raise ValueError("no such numbers of packets")
     prints_bytes, counts = 2 * facts.packets, (facts.frames, facts.frames, *[facts.keys] * len(KEY_FIELDS))
@@ -242,23 +241,23 @@ def _unpacked(facts_text: str, numbers_blob: bytes) -> Known:
     unpacked = unpacker.decompress(numbers_blob, prints_bytes + 8 * sum(counts) + 1)
     numbers = np.frombuffer(unpacked, dtype=np.int64, offset=prints_bytes)
     if len(numbers) != sum(counts) or not unpacker.eof:
-        raise ValueError("not as many numbers as are said")
+        raise ValueError("another number of numbers than stated")
     packets_N, ticks_N, *key_tables = (np.cumsum(part) for part in np.split(numbers, np.cumsum(counts)[:-1]))
     keys = [Key(*row) for row in zip(*(table.tolist() for table in key_tables), strict=True)]
     prints_S = array("H", unpacked[:prints_bytes])
     index = FrameIndex(packets_N.tolist(), ticks_N.tolist(), keys, facts.by_time, prints_S)
     _check_index(index)
     picture = Picture(facts.stored, facts.quarter_turns, facts.pixel_format)
-    return Known(index, picture, facts.promised, facts.last, facts.counted, facts.by_decoding, facts.careful,
-                 facts.status, facts.reason)  # fmt: skip
+    kept = {name: getattr(facts, name) for name in KEPT}
+    return Known(index, picture, **kept)
 
 
 def _check_index(index: FrameIndex) -> None:
-    """ValueError where no stream has such packets, frames and keys."""
+    """Raise ValueError if no stream can have such packets, frames and keys."""
     packets, frames = np.asarray(index.packets_N), len(index)
     keys = [key.packet for key in index.keys]
     if packets.min() < 0 or packets.max() >= len(index.prints_S) or len(index.frame_of) < frames:
-        raise ValueError("a frame is of no packet, or two are of one")
+        raise ValueError("a frame without a packet, or two of the same one")
     if (np.diff(index.ticks_N) < 0).any() or abs(index.ticks_N[[0, -1]]).max() > LATEST:
         raise ValueError("frames without an order")
     if any(not 0 <= key.packet < len(index.prints_S) or not 0 <= key.frame <= frames for key in index.keys):

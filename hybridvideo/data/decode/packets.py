@@ -1,7 +1,7 @@
-"""From packets to frames: which packet holds which frame, when it is shown, and where decoding must start for it.
+"""From packets to frames: which packet holds a frame, when it is shown, and where decoding must start for it.
 
-Pure arithmetic; no decoder. A packet's number counts the packets of the stream from 0 in the order of the file, which
-is the order of decoding; a frame's index counts frames from 0 in the order of presentation. Ticks are whole numbers of
+Pure arithmetic, no decoder. A packet's number counts the packets of the stream from 0 in file order, which is decoding
+order; a frame's index counts frames from 0 in presentation order. Ticks are whole numbers of
 the stream's time base. S packets, N frames, K key packets.
 """
 
@@ -29,18 +29,18 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass
 class Packets:
-    """What demuxing a stream to its end tells of each packet; nothing is decoded for it."""
+    """What demuxing a stream to its end reveals about each packet; nothing is decoded for it."""
 
     pts: list[int | None] = field(default_factory=list)
     dts: list[int | None] = field(default_factory=list)
     durations: list[int] = field(default_factory=list)
     keys: list[int] = field(default_factory=list)  # numbers of the packets marked as key
-    prints: list[int] = field(default_factory=list)  # by which a packet is known again, `fingerprint`
-    hidden: set[int] = field(default_factory=set)  # numbers of the packets never shown (edit lists, VP8 references)
+    prints: list[int] = field(default_factory=list)  # by which a packet is recognised, see `fingerprint`
+    hidden: set[int] = field(default_factory=set)  # packets that are never shown (edit lists, VP8 references)
     smallest: int = 2**63 - 1  # bytes
     empty: int = 0  # packets without data, not numbered
-    cut: int = 0  # packets the demuxer marks as damaged
-    chained: bool = False  # key packets need what came before them: a palette is stored once
+    cut: int = 0  # packets that the demuxer marks as damaged
+    chained: bool = False  # key packets need earlier ones: a palette is stored only once
     fault: str = ""  # why demuxing stopped before the end
 
     def __len__(self) -> int:
@@ -77,26 +77,26 @@ class Packets:
 
 
 def fingerprint(place: int | None, size: int) -> int:
-    """16 bits by which a packet is known again: its byte in the file, and how many it has."""
+    """16 bits by which a packet is recognised, made from its offset in the file and its size."""
     return (2 * (place or 0) + size) & 0xFFFF
 
 
 @dataclass(frozen=True)
 class Key:
-    """A packet decoding can start at, and how a demuxer that was sent there recognises it."""
+    """A packet at which decoding can start, and how it is recognised after a seek."""
 
     packet: int
     frame: int  # frames before this index cannot come from here
-    mark: int  # its presentation time where `by_time`, else its decoding time
+    mark: int  # its presentation time if `by_time`, otherwise its decoding time
 
 
 class FrameIndex:
     """Frames in order of presentation.
 
-    packets_N: the packet each frame comes from. ticks_N: ascending presentation times. keys: in order of packets.
-    by_time: a key packet's mark is its presentation time; else, where those are made up (AVI), its decoding time.
-    prints_S: fingerprints of the packets. Where a demuxer that was sent to a key packet gives others than in one pass
-    (a table of the file lies, or it lost its place in damage), they tell.
+    packets_N: the packet of each frame. ticks_N: ascending presentation times. keys: in order of packets. by_time: a
+    key packet's mark is its presentation time; otherwise, if those are made up (AVI), its decoding time. prints_S:
+    fingerprints of the packets. They reveal when a demuxer returns other packets after a seek than in one pass,
+    because a table of the file is wrong or it lost its place in damage.
     """
 
     def __init__(
@@ -117,11 +117,11 @@ class FrameIndex:
 
     @classmethod
     def of(cls, packets: Packets, packets_N: Sequence[int], ticks_N: Sequence[int], by_time: bool) -> FrameIndex:
-        """The index of frames that come from these of the packets."""
+        """The index of frames that come from these packets."""
         index = cls(packets_N, ticks_N, (), by_time, packets.prints)
         keys = [key for number in packets.keys if (key := index._key(packets, number)) is not None]
-        if not _marks_tell(packets, by_time):
-            keys = []  # a demuxer that is sent to one may land on another
+        if not _marks_are_unique(packets, by_time):
+            keys = []  # a seek to one may land on another
         index.keys, index._key_packets = keys, [key.packet for key in keys]
         return index
 
@@ -132,9 +132,9 @@ class FrameIndex:
         return pts if self.by_time else dts
 
     def key_for(self, frame: int) -> Key | None:
-        """The last key packet from which this frame decodes whole; None means from the start of the file.
+        """The last key packet from which this frame decodes completely; None means from the start of the file.
 
-        A frame presented before a key packet but stored behind it (open GOP) belongs to the key before.
+        A frame that is presented before a key packet but stored after it (open GOP) belongs to the previous key.
         """
         place = bisect_right(self._key_packets, self.packets_N[frame]) - 1
         while place >= 0 and self.keys[place].frame > frame:
@@ -142,11 +142,11 @@ class FrameIndex:
         return self.keys[place] if place >= 0 else None
 
     def without_keys(self) -> FrameIndex:
-        """The same, trusting no key packet: everything is decoded from the start of the file."""
+        """The same without key packets: everything is decoded from the start of the file."""
         return FrameIndex(self.packets_N, self.ticks_N, (), self.by_time, self.prints_S)
 
     def holds(self, number: int, place: int | None, size: int) -> bool:
-        """Whether the packet of this number is the one that lies there."""
+        """Whether the packet of this number is the one at this place."""
         return number < len(self.prints_S) and self.prints_S[number] == fingerprint(place, size)
 
     def seconds(self, time_base: Fraction) -> FloatArray:
@@ -156,7 +156,7 @@ class FrameIndex:
         return seconds
 
     def last_ticks(self, packets: Packets) -> int:
-        """How long the last frame is shown: its packet's duration, else the usual step, else 0."""
+        """How long the last frame is shown: its packet's duration, or the usual step, or 0."""
         duration = packets.durations[self.packets_N[-1]]
         if duration > 0 or len(self) < 2:
             return max(duration, 0)
@@ -170,8 +170,8 @@ class FrameIndex:
         return None if mark is None or frame is None else Key(number, frame, mark)
 
 
-def _marks_tell(packets: Packets, by_time: bool) -> bool:
-    """Whether decoding may start where a mark says: not where the clock of a file starts anew on the way."""
+def _marks_are_unique(packets: Packets, by_time: bool) -> bool:
+    """Whether decoding may start at a mark: not if the clock of the file starts again on the way."""
     if packets.chained:
         return False
     if by_time:
@@ -181,16 +181,16 @@ def _marks_tell(packets: Packets, by_time: bool) -> bool:
 
 
 def index_by_times(packets: Packets) -> FrameIndex:
-    """The index where each shown packet is one frame and says when it is presented."""
+    """The index for packets of one frame each that contain its presentation time."""
     timed = sorted((pts, number) for number in packets.shown if (pts := packets.pts[number]) is not None)
     return FrameIndex.of(packets, [number for _, number in timed], [pts for pts, _ in timed], by_time=True)
 
 
 def index_by_decoding(packets: Packets, decoded_N: Sequence[int], step: int) -> FrameIndex:
-    """The index where a decoder has given frames of these packets, in this order.
+    """The index for a decoder that returned frames of these packets, in this order.
 
-    Times are the packets' presentation times where they ascend in that order, else those or the decoding times
-    sorted (a container that stores only one time per packet), else multiples of `step` ticks.
+    Times are the packets' presentation times if they ascend in that order; otherwise those or the decoding times,
+    sorted (a container that stores only one time per packet); otherwise multiples of `step` ticks.
     """
     for times, by_time in ((packets.pts, True), (packets.dts, False)):
         known = [tick for number in decoded_N if (tick := times[number]) is not None]

@@ -1,4 +1,4 @@
-"""What a file's header says it holds, beside what is there: how a file that is cut off is told from a whole one."""
+"""What a file's header promises, compared with what is there: how a truncated file is recognised."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from hybridvideo.data.decode.packets import Packets
 
 
 def promised_packets(cursor: Cursor, there: int) -> int:
-    """Entries in the index of an MP4 or MOV, edit list applied; what an AVI counts; 0 where nothing is promised."""
+    """Entries in the index of an MP4 or MOV, edit list applied; what an AVI counts; 0 if nothing is promised."""
     if _is_avi(cursor):
         return cursor.stream.frames if cursor.stream.frames > there + 1 else 0  # some count one too many
     return len(cursor.stream.index_entries) if cursor.container.format.name.startswith("mov") else 0
 
 
 def ends_early(cursor: Cursor, packets: Packets) -> tuple[float, float] | None:
-    """(end of the last packet, end the header gives) in seconds, where the file stops well before the latter."""
+    """(end of the last packet, end by the header) in seconds, if the file stops well before the latter."""
     promised = _promised_end(cursor)
     times = sorted(time for time in (packets.dts if _is_avi(cursor) else packets.pts) if time is not None)
     if promised is None or not times:
         return None
     end = float((times[-1] + max(packets.durations)) * cursor.time_base)
     longest = float(max((after - before for before, after in pairwise(times)), default=0) * cursor.time_base)
-    spare = max(0.5, 0.02 * promised, 2 * longest)  # the last picture of a slide show may stand for long
+    spare = max(0.5, 0.02 * promised, 2 * longest)  # the last picture of a slide show may be shown for long
     return (end, promised) if end < promised - spare else None
 
 

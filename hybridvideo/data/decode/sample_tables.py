@@ -1,8 +1,8 @@
-"""Sample tables of MP4 and MOV files that promise more than the file can hold: found before FFmpeg takes memory.
+"""Sample tables of MP4 and MOV files that promise more than the file can hold: found before FFmpeg allocates memory.
 
-FFmpeg makes an entry of its index for every sample that is promised, and some promises cost the file nothing: a size
-that is the same for all samples, a fragment whose samples all take the default, an edit list that shows them again and
-again. Here the numbers are read from the boxes' heads, and nothing else of the file: about 0.1 ms.
+FFmpeg makes an index entry for every promised sample, and some promises cost the file nothing: one size for all
+samples, a fragment whose samples all have the default, an edit list that repeats them again and again. Only the numbers
+in the heads of boxes are read here: about 0.1 ms.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ FOLDERS = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts", b"moof", b"traf
 MOST_BOXES = 2_000_000
 MOST_DEEP = 12
 MOST_UNPACKED = 2**26  # bytes of a compressed index
-MOST_WITHOUT_BYTES = 2_000_000  # samples of fragments that say nothing of each
+MOST_WITHOUT_BYTES = 2_000_000  # samples of fragments that store nothing per sample
 FEW_EDITS = 8
-# Which of its flags give a fragment's run bytes for each sample, and how many.
+# Flags of a fragment's run that add 4 bytes each: to its head, and to every sample.
 RUN_HEAD, RUN_SAMPLE = (0x1, 0x4), (0x100, 0x200, 0x400, 0x800)
 
 
@@ -34,9 +34,9 @@ class Track:
     """What the tables of one track promise."""
 
     samples: int = 0
-    size: int = 0  # of each sample, where it is the same for all
+    size: int = 0  # of each sample, if it is the same for all
     chunks: int = 0
-    runs: tuple[int, int] = (0, 0)  # where the table of samples in each chunk begins, and its length
+    runs: tuple[int, int] = (0, 0)  # start of the table of samples in each chunk, and its length
     edits: int = 0
     counted: bool = False  # samples last one tick each, as of plain sound: FFmpeg's index then holds 1024 of them each
 
@@ -44,7 +44,7 @@ class Track:
 def check(path: str) -> None:
     """Raise VideoError for an MP4 or MOV whose tables promise more than FFmpeg's index should be made for.
 
-    `unreadable` where the file cannot hold what is promised, `refused` where it can and is above the limit.
+    `unreadable` if the file cannot hold what is promised, `refused` if it can but that is above the limit.
     """
     size = os.path.getsize(path)
     with open(path, "rb") as file:
@@ -53,7 +53,7 @@ def check(path: str) -> None:
 
 
 class _Survey:
-    """A walk over the boxes of a file of this size. Broken ones end it: FFmpeg then says what is wrong."""
+    """A walk over the boxes of a file of this size. Broken ones end it: FFmpeg then reports what is wrong."""
 
     def __init__(self, size: int) -> None:
         self._size, self._boxes, self._free_samples = size, 0, 0

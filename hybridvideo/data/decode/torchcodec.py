@@ -1,16 +1,16 @@
-"""The torchcodec reader: PyTorch's decoder on the FFmpeg that is installed beside it (4 to 9, as shared libraries).
+"""The torchcodec reader: PyTorch's decoder on an installed FFmpeg (4 to 9, as shared libraries).
 
-torchcodec tells the time of the frame it gives: a request for frame i is fulfilled by the frame that is presented when
-PyAV's frame i is, or not at all. Where containers do not store such times (AVI,
-program and transport streams) torchcodec numbers frames wrongly; there the file is read on from its start, and frames
-are counted. What is shared with other libraries, and how much pixels differ, is in indexed.py.
+torchcodec reports the time of each frame it returns: a request for frame i is met by the frame that is presented when
+PyAV's frame i is, or not at all. In containers that do not store such times (AVI, program and transport streams)
+torchcodec numbers frames wrongly; those files are read from their start, and frames are counted. What is shared with
+other libraries, and how much pixels differ, is in indexed.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torchcodec._core as core  # for get_next_frame: reading on is not part of the public interface
+import torchcodec._core as core  # for get_next_frame: sequential reading is not part of the public interface
 from torchcodec.decoders import VideoDecoder
 
 from hybridvideo.data.decode.frames import ByteArray
@@ -20,10 +20,10 @@ from hybridvideo.errors import EnvironmentFault
 FAULTS = (RuntimeError, ValueError, IndexError, AttributeError, TypeError)
 NOT_LOADED = "Could not load libtorchcodec"
 NEXT_STEP = (
-    "torchcodec finds no FFmpeg shared libraries that fit it and torch; install FFmpeg (Debian: apt install ffmpeg; "
-    "conda: conda install ffmpeg) and the torchcodec made for this torch, or use backend='pyav'"
+    "torchcodec finds no FFmpeg shared libraries that match it and torch; install FFmpeg (Debian: apt install ffmpeg; "
+    "conda: conda install ffmpeg) and the torchcodec built for this torch, or use backend='pyav'"
 )
-AT_ONCE_BYTES = 2**28  # of RGB frames asked for in one call
+AT_ONCE_BYTES = 2**28  # of RGB frames per call
 
 
 class TorchcodecBackend(IndexedBackend):
@@ -45,7 +45,7 @@ class TorchcodecBackend(IndexedBackend):
             if NOT_LOADED in str(error):
                 raise EnvironmentFault(NEXT_STEP) from None
             raise Unfit(f"torchcodec cannot open the file: {complaint(error)}") from None
-        self._place = 0  # of the frame that comes next
+        self._place = 0  # index of the next frame
 
     def _release(self) -> None:
         self._decoder = None
@@ -67,15 +67,15 @@ class TorchcodecBackend(IndexedBackend):
             else:
                 batch = self._decoder.get_frames_played_at(moments)
         except FAULTS as error:
-            raise Unfit(f"torchcodec gives no frame at {moments[0]:g} s: {complaint(error)}") from None
+            raise Unfit(f"torchcodec returns no frame at {moments[0]:g} s: {complaint(error)}") from None
         for moment, seconds, image_HWC in zip(moments, batch.pts_seconds.tolist(), batch.data, strict=True):
             if abs(seconds - moment) > self._tick / 2:
-                raise Unfit(f"torchcodec gives the frame of {seconds:.4f} s for the one of {moment:.4f} s")
+                raise Unfit(f"torchcodec returns the frame of {seconds:.4f} s instead of {moment:.4f} s")
             yield image_HWC.numpy()
 
     def _by_count(self, indices: list[int]) -> Iterator[ByteArray]:
         if self.status != "ok":
-            raise Unfit("the file is damaged, and torchcodec does not say which frames it gives")
+            raise Unfit("the file is damaged, and torchcodec does not report which frames it returns")
         for index in indices:
             if index < self._place:
                 self._open()
@@ -88,7 +88,7 @@ class TorchcodecBackend(IndexedBackend):
         try:
             image_HWC, _, _ = core.get_next_frame(self._decoder._decoder)
         except FAULTS as error:
-            raise Unfit(f"torchcodec gives no frame {self._place}: {complaint(error)}") from None
+            raise Unfit(f"torchcodec returns no frame {self._place}: {complaint(error)}") from None
         self._place += 1
         image: ByteArray = image_HWC.numpy()
         return image

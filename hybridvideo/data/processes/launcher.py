@@ -1,11 +1,11 @@
-"""Clean processes: a server imports once what workers need, and forks one whenever it is asked.
+"""Clean processes: a server imports what workers need once, and forks a worker on request.
 
     this process  -- start: pipe and mark -->  server  -- fork -->  worker
                   -- end: process numbers -->          -- kill, wait, exit codes
 
-Nothing of the asking program is imported or copied: not its main module, so that a script needs no guard; not the locks
-of its threads (BLAS, trackers, CUDA). It may be a notebook, a fork, a daemon, and ask from any of its threads. A fork
-has a server of its own. The server ends with the process that started it, and its workers with the server.
+Nothing of the asking program is imported or copied: not its main module, so that a script needs no guard, and not the
+locks of its threads (BLAS, trackers, CUDA). It may be a notebook, a fork or a daemon, and ask from any of its threads.
+A fork has a server of its own. The server ends with the process that started it, and its workers with the server.
 """
 
 from __future__ import annotations
@@ -31,36 +31,36 @@ from hybridvideo.errors import EnvironmentFault
 from hybridvideo.signals import STOPPING, send_when_parent_ends
 
 PRELOAD = ("hybridvideo.data.dataset", "hybridvideo.data.views", "hybridvideo.data.decode.pyav")
-ANSWER_SECONDS = 300  # for an answer of the server; the first one comes when torch is imported
-KILL_SECONDS = 5.0  # that a killed process may take to end: one that waits for a lost disk does not
+ANSWER_SECONDS = 300  # for an answer from the server; the first one comes after torch is imported
+KILL_SECONDS = 5.0  # that a killed process may take to end; one that waits for a lost disk never does
 POLL_SECONDS = 0.002
 
-ADVICE = "see what it printed above; with 0 workers this process decodes itself"
+ADVICE = "see its output above, or use 0 workers to decode in the main process"
 
 
 # ---- the process that asks
 
 
 class Launcher:
-    """Starts and ends workers through a server, which starts when it is first asked; for any thread."""
+    """Starts and ends workers through a server, which starts at the first request; for any thread."""
 
     def __init__(self) -> None:
         self.reset()
         os.register_at_fork(after_in_child=self.reset)
 
     def reset(self) -> None:
-        """Know of no server. In a fork: the parent's server is not its own, and its lock may be held for ever."""
+        """Forget the server. In a fork it is the parent's, and the lock may be held forever."""
         self._lock = threading.Lock()
         self._server: tuple[Connection, int] | None = None
 
     def start(self, *descriptors: int) -> int:
-        """A new process that does `worker.serve` on these open files; its number.
+        """Start a process that runs `worker.serve` on these open files; return its number.
 
-        Raises EnvironmentFault where no process can be started.
+        Raises EnvironmentFault if no process can be started.
         """
         why = ""
         with self._lock:
-            for _ in range(2):  # a server that was killed is replaced
+            for _ in range(2):  # a killed server is replaced
                 try:
                     channel = self._channel()
                     channel.send(("start", len(descriptors)))
@@ -72,14 +72,14 @@ class Launcher:
         raise EnvironmentFault(f"worker processes cannot be started by {spawn.get_executable()!r} ({why}); {ADVICE}")
 
     def end(self, processes: Sequence[int], patience: float = 0.0) -> list[int | None]:
-        """Kill those that live `patience` seconds from now; the exit codes, None where they cannot be known."""
+        """Kill those alive `patience` seconds from now; return the exit codes, None for unknown ones."""
         with self._lock:
             with contextlib.suppress(OSError, EOFError):
                 if self._server is not None:
                     channel = self._channel()
                     channel.send(("end", list(processes), patience))
                     return list(channel.recv())
-            self._close()  # they went with their server
+            self._close()  # they ended with their server
         return [None] * len(processes)
 
     def _channel(self) -> Connection:
@@ -98,7 +98,7 @@ class Launcher:
 
 
 def _server() -> tuple[Connection, int]:
-    """A new server: the channel to it, and its process."""
+    """Start a server; return the channel to it and its process number."""
     here, there = multiprocessing.Pipe()
     transport.limit_waiting(here, ANSWER_SECONDS)
     code = f"from hybridvideo.data.processes import launcher; launcher.serve({there.fileno()})"
@@ -109,12 +109,12 @@ def _server() -> tuple[Connection, int]:
             cwd=_folder(),
             stdin=subprocess.DEVNULL, pass_fds=[there.fileno()], start_new_session=True,
         )  # fmt: skip
-    process.returncode = 0  # it is waited for by its number; in a fork there is nothing to wait for
+    process.returncode = 0  # it is waited for by its number; a fork has nothing to wait for
     return here, process.pid
 
 
 def _folder() -> str | None:
-    """Where a server starts: here, or at the root where this folder is removed, for there no library loads."""
+    """Where a server starts: here, or at the root if this folder has been removed, since no library loads there."""
     try:
         os.getcwd()
     except OSError:
@@ -126,8 +126,8 @@ def _folder() -> str | None:
 
 
 def serve(descriptor: int) -> NoReturn:
-    """What the server does until the process that started it is gone."""
-    for number in STOPPING:  # they are sent to whole groups of processes
+    """Serve until the process that started this server has gone."""
+    for number in STOPPING:  # these are sent to complete process groups
         signal.signal(number, signal.SIG_IGN)
     for module in PRELOAD:
         importlib.import_module(module)
@@ -135,7 +135,7 @@ def serve(descriptor: int) -> NoReturn:
         while True:
             what, *request = channel.recv()
             channel.send(_started(channel, *request) if what == "start" else _ended(*request))
-    os._exit(0)  # at once, without an interpreter's farewell: its workers end with it
+    os._exit(0)  # at once, without the interpreter's cleanup: its workers end with it
 
 
 def _started(channel: Connection, count: int) -> int:
@@ -152,7 +152,7 @@ def _started(channel: Connection, count: int) -> int:
 
 
 def _work(server: int, *descriptors: int) -> NoReturn:
-    """The life of a worker; does not return."""
+    """Live as a worker; never returns."""
     code = 1
     try:
         _end_with(server)
@@ -168,13 +168,13 @@ def _work(server: int, *descriptors: int) -> NoReturn:
 
 
 def _end_with(server: int) -> None:
-    """Have the kernel kill this process when the server ends, even where a decoder hangs and holds Python's lock.
+    """Have the kernel kill this process when the server ends, even if a decoder hangs and holds Python's lock.
 
-    Elsewhere than on Linux a worker ends when it next looks at its pipe.
+    On systems other than Linux a worker ends when it next looks at its pipe.
     """
     send_when_parent_ends(signal.SIGKILL)
     if os.getppid() != server:
-        os._exit(1)  # it went before this
+        os._exit(1)  # it ended before this
 
 
 def _ended(processes: Sequence[int], patience: float) -> list[int | None]:
@@ -189,8 +189,8 @@ def _ended(processes: Sequence[int], patience: float) -> list[int | None]:
 
 
 def _code(process: int, limit: float) -> int | None:
-    """The exit code, negative for a signal; None where it has not ended when the clock shows `limit`."""
-    with contextlib.suppress(ChildProcessError):  # of a server before this one: it went with that
+    """The exit code, negative for a signal; None if it has not ended when the clock shows `limit`."""
+    with contextlib.suppress(ChildProcessError):  # it belonged to an earlier server and ended with it
         while True:
             ended, status = os.waitpid(process, os.WNOHANG)
             if ended:

@@ -1,7 +1,7 @@
-"""Values from one process to another over a pipe; their tensors lie in shared memory that has no name.
+"""Values from one process to another over a pipe; their tensors lie in nameless shared memory.
 
-The memory is a file descriptor, sent beside the message. Nothing of it is left where a process is killed: not in
-/dev/shm, whose size does not matter either, and not in a table of names.
+The memory is a file descriptor, sent along with the message. A killed process leaves nothing behind: nothing in
+/dev/shm, whose size does not matter either, and nothing in a table of names.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from typing import Any
 import torch
 
 SMALLEST_SHARED = 64 * 1024  # bytes; below, a tensor is quicker inside the message
-COUNT = 4  # bytes before a message that say how many descriptors follow it
+COUNT = 4  # bytes before a message: the number of descriptors that follow it
 MOST_AT_ONCE = 200  # descriptors; the kernel takes 253
 SHARES = hasattr(socket, "send_fds")  # elsewhere (Windows) every tensor is inside the message
 MAP_NOW = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0) if SHARES else 0  # all pages at once, not one by one
 
-_shared: dict[int, int] = {}  # address -> file descriptor, of tensors that `new_tensor` made and nobody sent yet
+_shared: dict[int, int] = {}  # address -> file descriptor, of tensors made by `new_tensor` and not yet sent
 _sender = False
 
 
 def become_sender() -> None:
-    """From now on `new_tensor` gives shared memory; called once in a worker."""
+    """Have `new_tensor` return shared memory from now on; called once in a worker."""
     global _sender
     _sender = SHARES
 
 
 def new_tensor(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
-    """An uninitialised tensor; in a worker it lies in memory that `send` passes on without a copy."""
+    """Return an uninitialised tensor; in a worker it lies in memory that `send` passes on without a copy."""
     size = torch.Size(shape).numel() * dtype.itemsize
     if not _sender or size < SMALLEST_SHARED:
         return torch.empty(tuple(shape), dtype=dtype)
@@ -47,7 +47,7 @@ def new_tensor(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
 
 
 def send(connection: Connection, value: Any) -> None:
-    """Send anything that can be pickled. Raises OSError where nobody listens any more."""
+    """Send anything that can be pickled. Raises OSError if nobody listens any more."""
     file = io.BytesIO(bytes(COUNT))
     file.seek(COUNT)
     pickler = _Pickler(file)
@@ -64,7 +64,7 @@ def send(connection: Connection, value: Any) -> None:
 
 
 def receive(connection: Connection) -> Any:
-    """The next value. Raises EOFError or OSError where the sender is gone, also in the middle of a message."""
+    """Return the next value. Raises EOFError or OSError if the sender has gone, even in the middle of a message."""
     message = connection.recv_bytes()
     descriptors: list[int] = []
     try:
@@ -77,14 +77,14 @@ def receive(connection: Connection) -> Any:
 
 
 def send_descriptors(connection: Connection, descriptors: Sequence[int]) -> None:
-    """Open files, which stay open here."""
+    """Send open files, which stay open here."""
     for start in range(0, len(descriptors), MOST_AT_ONCE):
         with _as_socket(connection) as channel:
             socket.send_fds(channel, [b"\0"], descriptors[start : start + MOST_AT_ONCE])
 
 
 def receive_descriptors(connection: Connection, count: int, received: list[int]) -> None:
-    """Add the next `count` open files to `received`, for the caller to close. Raises EOFError or OSError."""
+    """Append the next `count` open files to `received`, for the caller to close. Raises EOFError or OSError."""
     while len(received) < count:
         with _as_socket(connection) as channel:
             more = min(MOST_AT_ONCE, count - len(received))
@@ -95,7 +95,7 @@ def receive_descriptors(connection: Connection, count: int, received: list[int])
 
 
 def limit_waiting(connection: Connection, seconds: float) -> None:
-    """From now on sending and receiving raise BlockingIOError after so long without a byte."""
+    """Have sending and receiving raise BlockingIOError after this many seconds without a byte."""
     with _as_socket(connection) as channel:
         time = struct.pack("ll", int(seconds), max(int(seconds % 1 * 1e6), 1))
         channel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, time)
@@ -147,13 +147,13 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _new_memory(size: int) -> tuple[int, torch.Tensor]:
-    """A descriptor, which the caller closes, and its memory as uint8 (size,)."""
+    """Return a descriptor, which the caller closes, and its memory as uint8 (size,)."""
     descriptor = new_file(size)
     return descriptor, _mapped(descriptor, size)
 
 
 def new_file(size: int) -> int:
-    """A descriptor of so many zeros in memory, without a name; the caller closes it."""
+    """Return a descriptor of a nameless file of `size` zeros in memory; the caller closes it."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("hybridvideo")
     else:

@@ -1,7 +1,7 @@
-"""What runs in a worker process: the items of a task one by one, then the batch; a mark says where it is.
+"""What runs in a worker process: the items of a task one by one, then the batch; a mark shows where it is.
 
-A worker has one thread, is deaf to Ctrl-C and SIGTERM, ends with the main process whatever it is doing (launcher.py),
-and is the first to go where memory ends.
+A worker has one thread, ignores Ctrl-C and SIGTERM, ends with the main process whatever it is doing (launcher.py), and
+is the first to be killed when memory runs out.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ MOST_KEYS = 2**20  # of a task
 class Mark:
     """Where a worker is, in memory that it shares with the main process.
 
-    place: one of PHASES, or number of the task * MOST_KEYS + position of the item in work. It is one number and is
-    written last, so that no death falls between an item and its time.
+    place: one of PHASES, or number of the task * MOST_KEYS + position of the current item. It is one number and is
+    written last, so that no death can fall between an item and its time.
     """
 
     _PLACE, _SINCE, _WANTED = range(3)
@@ -57,7 +57,7 @@ class Mark:
         self._numbers = memoryview(mmap.mmap(descriptor, self.SIZE)).cast("q")
 
     def set(self, place: int) -> None:
-        """The worker: is there from now on."""
+        """Called by the worker: it is at this place from now on."""
         self._numbers[self._SINCE] = time.monotonic_ns()
         self._numbers[self._PLACE] = place
 
@@ -67,12 +67,12 @@ class Mark:
 
     @property
     def since(self) -> float:
-        """By time.monotonic(), the same clock in all processes."""
+        """Seconds of time.monotonic(), the same clock in all processes."""
         return self._numbers[self._SINCE] / 1e9
 
     @property
     def wanted(self) -> int:
-        """The first task whose result is wanted, as the main process says."""
+        """The first task whose result is wanted, set by the main process."""
         return self._numbers[self._WANTED]
 
     @wanted.setter
@@ -95,21 +95,21 @@ class Work(Protocol):
     """What workers do; pickled to each of them once."""
 
     def item(self, key: Any) -> Any:
-        """One file: what the deadline is for, and what may take the worker with it."""
+        """Read one file: this is what has a deadline, and what may kill the worker."""
 
     def lost(self, key: Any, lost: Lost) -> Any:
-        """What stands in the place of a lost item."""
+        """Return what takes the place of a lost item."""
 
     def batch(self, items: list[Any]) -> Any:
-        """The items of a task as what is sent back."""
+        """Return what is sent back for the items of a task."""
 
     def identity(self, key: Any) -> Hashable:
-        """What of the key is remembered as lost, in later tasks too."""
+        """Return the part of the key that is remembered as lost, in later tasks too."""
 
 
 @dataclass
 class Failure:
-    """What the work raised; goes the way of a result. where: the worker's traceback."""
+    """What the work raised; sent like a result. where: the worker's traceback."""
 
     error: Exception
     where: str
@@ -120,7 +120,7 @@ class Failure:
 
 
 def serve(pipe: int, mark_file: int) -> None:
-    """Do tasks until the main process is gone."""
+    """Do tasks until the main process has gone."""
     _prepare()
     mark = Mark(mark_file)
     with Connection(pipe) as connection, contextlib.suppress(EOFError, OSError):
@@ -139,7 +139,7 @@ def serve(pipe: int, mark_file: int) -> None:
 
 
 def packed(work: Work) -> tuple[str | None, list[str], bytes]:
-    """What a new worker is to know: the working directory, the folders of modules, the work."""
+    """Return what a new worker needs: the working directory, the folders of modules, the work."""
     try:
         here = os.getcwd()
     except OSError:
@@ -154,8 +154,8 @@ def _unpacked(folder: str | None, path: list[str], work: bytes) -> Work | Failur
             os.chdir(folder)
         unpacked: Work = pickle.loads(work)
         return unpacked
-    except AttributeError as error:  # it stands in the main module, which no worker imports
-        advice = "what workers use has to be in a module of its own; or use workers=0"
+    except AttributeError as error:  # it is defined in the main module, which no worker imports
+        advice = "move what workers use to a module of its own, or use workers=0"
         return _portable(UserError(f"{error}; {advice}"))
     except Exception as error:
         return _portable(error)
@@ -179,7 +179,7 @@ def _attempt(work: Work, number: int, keys: Sequence[Any], lost: dict[int, Lost]
 
 
 def _item(work: Work, key: Any, place: int, mark: Mark) -> Any:
-    """One item, marked while it lasts."""
+    """Read one item, marked meanwhile."""
     mark.set(place)
     try:
         return work.item(key)
@@ -191,13 +191,13 @@ def _item(work: Work, key: Any, place: int, mark: Mark) -> Any:
 
 
 def _end_without_memory(error: Exception) -> None:
-    """What asks for too much memory ends the process, as the system would."""
+    """End the process if the error is a lack of memory, as the system would."""
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         os._exit(NO_MEMORY)
 
 
 def _portable(error: Exception) -> Failure:
-    """The error with its traceback; one that does not survive pickling becomes a RuntimeError."""
+    """Return the error with its traceback; one that cannot be pickled becomes a RuntimeError."""
     where = "".join(traceback.format_exception(error))
     try:
         pickle.loads(pickle.dumps(error))
@@ -207,7 +207,7 @@ def _portable(error: Exception) -> Failure:
 
 
 def _prepare() -> None:
-    """One thread; where memory ends, first to go."""
+    """Use one thread, and be the first to be killed when memory runs out."""
     transport.become_sender()
     torch.set_num_threads(1)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
@@ -216,7 +216,7 @@ def _prepare() -> None:
 
 
 def keep_memory() -> None:
-    """Have glibc keep what is freed between frames; giving it back and asking again doubles the page faults."""
+    """Have glibc keep what is freed between frames; returning it and asking again doubles the page faults."""
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         libc.mallopt(M_TRIM_THRESHOLD, 512 * 2**20)

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from hybridvideo.config.data import AugmentConfig, ClipConfig, FrameConfig
-from hybridvideo.data.corpus import examine as scan_module
-from hybridvideo.data.corpus.examine import ScanSettings, scan, scan_file
+from hybridvideo.data.corpus import examine as examine_module
+from hybridvideo.data.corpus.examine import ScanSettings, examine, examine_file
 from hybridvideo.data.corpus.quarantine import quarantined
 from hybridvideo.data.dataset import ClipDataset
 from hybridvideo.data.decode.known import index_beside
@@ -66,7 +66,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 
 
 def rows_of(manifest: Manifest, workers: int = 0, **settings: Any) -> dict[str, dict[str, Any]]:
-    return {row["path"]: row for row in scan(manifest, ScanSettings(**settings), workers=workers, deadline=60)}
+    return {row["path"]: row for row in examine(manifest, ScanSettings(**settings), workers=workers, deadline=60)}
 
 
 def test_every_kind_of_file_has_its_status_and_reason(corpus: Manifest) -> None:
@@ -117,11 +117,11 @@ def test_workers_do_not_change_a_row(corpus: Manifest) -> None:
 def die_at_cut(root: str, strict: bool, settings: ScanSettings, task: tuple[int, str]) -> dict[str, Any]:
     if task[1] == "cut.mp4":
         os._exit(5)
-    return scan_file(root, strict, settings, task)
+    return examine_file(root, strict, settings, task)
 
 
 def test_a_file_that_kills_its_decoder_is_a_row(corpus: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scan_module, "scan_file", die_at_cut)
+    monkeypatch.setattr(examine_module, "examine_file", die_at_cut)
     rows = rows_of(corpus, workers=2)
     assert {path: row["status"] for path, row in rows.items()} == {**EXPECTED, "cut.mp4": "crashed"}
     assert "exit code 5" in rows["cut.mp4"]["reason"]
@@ -237,7 +237,7 @@ def test_real_files_have_the_status_that_is_known_of_them(shared: Path) -> None:
 
 def test_a_scan_leaves_an_index_that_saves_readers_the_search(corpus: Manifest, tmp_path: Path) -> None:
     settings = ScanSettings(index=str(tmp_path / "scan.parquet.index"))
-    list(scan(corpus, settings, workers=0, deadline=60.0))
+    list(examine(corpus, settings, workers=0, deadline=60.0))
     index = index_beside(tmp_path / "scan.parquet")
     good = corpus.file([row.path for row in corpus.rows].index("good.mp4"))
     known = index.get(str(good))

@@ -228,7 +228,7 @@ def test_a_frame_of_another_time_is_refused(tmp_path: Path, monkeypatch: pytest.
     module = importlib.import_module("hybridvideo.data.decode.torchcodec")
     monkeypatch.setattr(module.TorchcodecBackend, "_moment", lambda self, index: 0.04 * index + 0.011)
     reader = VideoReader(write_video(tmp_path / "video.mp4", 5), backend="torchcodec")
-    with reader, pytest.raises(VideoError, match=r"unsupported: torchcodec gives the frame of 0\.0800 s"):
+    with reader, pytest.raises(VideoError, match=r"unsupported: torchcodec returns the frame of 0\.0800 s"):
         reader.frames_at([2])
 
 

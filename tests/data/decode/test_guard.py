@@ -254,7 +254,7 @@ def test_samples_in_other_files_are_not_fetched(
 def test_another_library_gets_no_file_without_a_signature(tmp_path: Path) -> None:
     for path in (write_video(tmp_path / "a.mp4", 3), write_video(tmp_path / "a.mkv", 3)):
         guard.signed(str(path), "matroska,webm" if path.suffix == ".mkv" else "mov,mp4,m4a,3gp,3g2,mj2")
-    with pytest.raises(VideoError, match=r"refused: .*something else than avi"):
+    with pytest.raises(VideoError, match=r"refused: .*something other than avi"):
         guard.signed(str(tmp_path / "a.mkv"), "avi")
     with pytest.raises(VideoError, match="unsupported: h264 files are read by PyAV only"):
         guard.signed(str(tmp_path / "a.mp4"), "h264")

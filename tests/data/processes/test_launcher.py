@@ -121,7 +121,7 @@ class _OfMain:
 def test_what_only_the_main_module_has_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_OfMain, "__module__", "__main__")
     monkeypatch.setattr(sys.modules["__main__"], "_OfMain", _OfMain, raising=False)
-    with pytest.raises(UserError, match=r"_OfMain.*module of its own; or use workers=0") as caught:
+    with pytest.raises(UserError, match=r"_OfMain.*module of its own, or use workers=0") as caught:
         list(each(_OfMain(), [1]))
     assert "\n" not in str(caught.value)
 
