@@ -4,7 +4,7 @@
         reader.info.frames, reader.info.fps, reader.times
         clip = reader.frames_at([0, 8, 16])
 
-A decoding library is one file in this folder and one line in BACKENDS. The file's class is a `frames.Backend`.
+A decoding library is one file in this folder and one line in BACKENDS. Its class is a `frames.Backend`.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ R = TypeVar("R")
 
 
 def _in_turn(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R]:
-    """The method of a reader, which waits while another thread is in one: no library bears two of them."""
+    """Make a method of a reader wait while another thread is in one: no library supports two at once."""
 
     @functools.wraps(method)
     def waiting(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        if os.getpid() != self._process:  # the place in the file, and perhaps the turn, are the other process's
+        if os.getpid() != self._process:  # the position in the file, and perhaps the lock, belong to the other process
             raise UserError(f"{self.path} was opened by another process; open it here")
         with self._turn:
             return method(self, *args, **kwargs)
@@ -75,29 +75,32 @@ def _in_turn(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[A
 class VideoReader:
     """One open video file. Close it, or use it as a context manager; it belongs to the process that opened it.
 
-    Threads may share a reader: they are served one after another, and `close` waits for the one that reads. Readers of
-    their own serve them at once.
+    Threads may share a reader: they are served one after another, and `close` waits for the one that is reading.
+    Readers of their own serve them in parallel.
 
-    Frames are counted from 0 in the order of presentation, and every frame is upright (the display matrix is applied)
-    and of the size of the first one (a stream that changes size on the way is scaled to it).
+    Frames are counted from 0 in presentation order. Every frame is upright (the display matrix is applied) and of the
+    size of the first one (if a stream changes its size, frames are scaled).
 
-    Damage. At first `info.frames` counts what the file's packets promise. Where one of them turns out not to decode,
-    the whole file is decoded once, `info`, `times` shrink to the frames that do come, `status` becomes "partial",
-    `reason` says how many of how many, and the call raises VideoError("partial", reason): sample again and call again.
+    Damage. At first `info.frames` counts what the file's packets promise. If one of them turns out not to decode, the
+    complete file is decoded once, `info` and `times` shrink to the frames that do decode, `status` becomes "partial",
+    `reason` tells how many of how many, and the call raises VideoError("partial", reason): sample again and call again.
     A file that holds less than its header promises is "partial" from the start and readable as far as it goes.
 
-    Which frame an index gives is the same whatever else was asked for before, or is asked for with it, until such an
-    error says that the frames are others; indices counted by `times` that have changed meanwhile raise it too. A frame
-    is taken from the middle of a file only where nothing speaks against its being the one that reading through gives;
-    once damage is met, all is decoded from the start of the file, so that its pixels are a matter of file and index
-    too. What no decoder notices is beyond this: pixels of a picture in which damage was concealed without a word may
-    depend on where decoding began.
+    An index means the same frame whatever else is read before or along with it, until such an error announces other
+    frames; indices counted by `times` that have changed meanwhile raise it too. A frame is decoded from the middle of a
+    file only if nothing suggests that reading from the start would give another result; once damage is met, everything
+    is decoded from the start, so that pixels too depend only on file and index. The limit is what no decoder notices:
+    the pixels of a picture whose damage was silently concealed may depend on where decoding began.
 
-    path: a regular local file. backend: a name in BACKENDS, or "auto": PyAV, and where that cannot serve the file the
-    next of AUTO that is installed; `backend` then names the one in use. index: what is known of files that were opened
-    before; this one is looked up there, and kept there when the reader is closed.
-    Raises VideoError for whatever is wrong with the file, UserError for a wrong argument, EnvironmentFault for a
-    backend that is not installed.
+    Args:
+        path: a regular local file.
+        backend: a name in BACKENDS, or "auto": PyAV, or if that cannot read the file the next of AUTO that is
+            installed; the attribute `backend` then names the one in use.
+        index: what is known about files that were opened before; this file is looked up in it, and added to it when the
+            reader is closed.
+
+    Raises VideoError for anything wrong with the file, UserError for a wrong argument, EnvironmentFault for a backend
+    that is not installed.
     """
 
     def __init__(self, path: str | os.PathLike[str], backend: str = "auto", index: IndexCache | None = None) -> None:
@@ -105,14 +108,14 @@ class VideoReader:
         self._turn, self._process = threading.RLock(), os.getpid()
         self._asked, open_backend = backend, _backend(backend)
         self._file, self._index = guard.regular_file(path), index
-        self._seen: FloatArray | None = None  # the times that the caller counts by, where it has asked for them
+        self._seen: FloatArray | None = None  # the times by which the caller counts, if it has asked for them
         with _typed(), stage("open"):
             self._backend = open_backend(self._file, index.get(self._file) if index is not None else None)
 
     @property
     @_in_turn
     def backend(self) -> str:
-        """The name of the backend in use; with "auto" it changes where the first cannot decode the file."""
+        """The name of the backend in use; with "auto" it changes if the first cannot decode the file."""
         return self._backend.name if isinstance(self._backend, Fallback) else self._asked
 
     @property
@@ -131,31 +134,31 @@ class VideoReader:
     @property
     @_in_turn
     def fps(self) -> float:
-        """Frames a second, averaged over the frame times; as in `info`, which may need to decode a frame."""
+        """Frames per second, averaged over the frame times; as in `info`, but without decoding a frame."""
         return self._backend.fps
 
     @property
     @_in_turn
     def frames_decoded(self) -> int:
-        """Frames decoded so far, those included that nobody asked for."""
+        """Frames decoded so far, including those that nobody asked for."""
         return self._backend.decoded
 
     @property
     @_in_turn
     def status(self) -> str:
-        """`ok`, or `partial` where the file is known to be damaged or cut off."""
+        """`ok`, or `partial` if the file is known to be damaged or truncated."""
         return self._backend.status
 
     @property
     @_in_turn
     def reason(self) -> str:
-        """One line on what is wrong; empty while nothing is."""
+        """One line about the damage; empty if there is none."""
         return self._backend.reason
 
     def frames_at(self, indices: Sequence[SupportsIndex], framing: Framing | Framer = WHOLE) -> Clip:
-        """The frames at these indices, 0 to info.frames - 1, in the order given, repeated where repeated.
+        """Return the frames at these indices, 0 to info.frames - 1, in the given order, with any repetitions.
 
-        framing: a part of each frame, scaled on the way to RGB, instead of whole frames; or a function that gives it
+        framing: a part of each frame, scaled on the way to RGB, instead of full frames; or a function that returns it
         for the upright frames' (height, width).
         Raises VideoError: `partial` (see the class), `unreadable`, `unsupported`, `refused` (too much at once).
         """
@@ -165,10 +168,10 @@ class VideoReader:
     def clips_at(
         self, clips: Sequence[tuple[Sequence[SupportsIndex], Framing | Framer]], exact: bool = True
     ) -> list[Clip]:
-        """Several clips, each as from `frames_at`, from one pass over the file: each frame is decoded once.
+        """Return several clips, each as from `frames_at`, from one pass over the file: each frame is decoded once.
 
-        exact: False leaves out H.264's deblocking of frames that no other frame refers to: 2 to 5 % faster, 0.05 grey
-        levels of mean difference once frames are scaled; nothing for the others. Meant for training clips.
+        exact: False leaves out H.264's deblocking of frames that no other frame refers to: 2 to 5 % faster, with a mean
+        difference of 0.05 grey levels in those frames once they are scaled. Meant for training clips.
         """
         wanted = [[operator.index(index) for index in indices] for indices, _ in clips]
         times = self._backend.times if self._seen is None else self._seen
@@ -193,9 +196,9 @@ class VideoReader:
 
     @_in_turn
     def frames_at_times(self, times: Sequence[float]) -> Clip:
-        """For each time in seconds the frame shown at it: the last one that is not later.
+        """Return the frame shown at each time in seconds: the last one that is not later.
 
-        Times before the first frame give the first, times after the end the last.
+        Before the first frame that is the first one, after the end the last one.
         """
         moments = np.asarray([float(time) for time in times], dtype=np.float64)
         if not np.isfinite(moments).all():
@@ -204,9 +207,9 @@ class VideoReader:
 
     @_in_turn
     def frames_between(self, start: float, end: float, fps: float | None = None) -> Clip:
-        """All frames with start <= time < end, in seconds; with `fps` the frame shown at start, start + 1/fps, ...
+        """Return all frames with start <= time < end, in seconds; with `fps`, those shown at start, start + 1/fps, ...
 
-        Ticks of `fps` stop with the video. Raises VideoError `short` where the video has no frame there.
+        Ticks of `fps` end with the video. Raises VideoError `short` if the video has no frame there.
         """
         if not (math.isfinite(start) and math.isfinite(end) and start < end):
             raise UserError(f"{self.path}: frames_between needs start < end in seconds, not {start} and {end}")
@@ -216,9 +219,9 @@ class VideoReader:
 
     @_in_turn
     def check(self) -> VideoInfo:
-        """Decode the whole file once, keep the frames that come, set `status` and `reason`; returns the new info.
+        """Decode the complete file once, keep the frames that decode, set `status` and `reason`; return the new info.
 
-        Raises VideoError `unreadable` where no frame comes.
+        Raises VideoError `unreadable` if none does.
         """
         with _typed():
             self._backend.check()
@@ -227,11 +230,11 @@ class VideoReader:
 
     @_in_turn
     def forget(self) -> None:
-        """Keep nothing of what was found out here for later readers."""
+        """Do not pass on to later readers what was found out here."""
         self._index = None
 
     def close(self) -> None:
-        """Let the file go; in a fork, where it is another process's, nothing is done."""
+        """Close the file; does nothing in a fork, in which the file belongs to another process."""
         if os.getpid() == self._process:
             with stage("open"):
                 self._close()
@@ -251,7 +254,7 @@ class VideoReader:
         self.close()
 
     def _check_unmoved(self, times: FloatArray) -> None:
-        """Raise VideoError `partial` where the frames are no longer those that were asked for."""
+        """Raise VideoError `partial` if the frames are no longer those that were asked for."""
         now = self._backend.times
         if now is not times and not np.array_equal(now, times):
             self._seen = None
@@ -268,9 +271,9 @@ class VideoReader:
 
 @contextlib.contextmanager
 def _typed() -> Iterator[None]:
-    """What a decoding library raises that nobody foresaw is a fault of the file too, and ends no job.
+    """Treat unforeseen errors of a decoding library as faults of the file, so that they end no job.
 
-    Out of memory is not: in a worker that is a strike, elsewhere the machine's.
+    Running out of memory is not one: in a worker it is a strike, elsewhere the machine's fault.
     """
     try:
         yield
@@ -278,7 +281,7 @@ def _typed() -> Iterator[None]:
         raise
     except Exception as error:
         if "can't allocate memory" in str(error):
-            raise  # torch says it so
+            raise  # torch's wording
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
             raise EnvironmentFault(f"{error.strerror}; close some readers, or raise `ulimit -n`") from error
         raise VideoError("unreadable", f"the decoder failed: {type(error).__name__}: {error}") from error
@@ -287,7 +290,8 @@ def _typed() -> Iterator[None]:
 def _checked(framing: Framing | Framer) -> Framer:
     """The framing as a function of the frame's size that refuses what does not fit.
 
-    Where a function gives it, it is the file's shape that does not fit, such as 4096x2 pixels at a short side of 224.
+    If a function returned the framing, it is the file's shape that does not fit, such as 4096x2 pixels at a short side
+    of 224.
     """
     if not callable(framing):
         return framing.within

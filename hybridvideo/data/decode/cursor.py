@@ -1,9 +1,9 @@
-"""One open container, and the place in its video stream where FFmpeg's decoder stands.
+"""The position of FFmpeg's decoder in an open video stream, and the way from there to the wanted frames.
 
-Decoding runs on one thread, forward from a key packet, and no further than it must: frames that nobody asked for and
-no other frame refers to are dropped before they are decoded, and behind the last packet of a request the decoder is
-drained, not fed with more. A decoded frame is known by the number of the packet it came from, carried through the
-decoder in the place of its time: a frame is never taken for another because two clocks disagree.
+Decoding runs on one thread, forward from a key packet, and no further than necessary: frames that nobody asked for and
+no other frame refers to are dropped before they are decoded, and after the last packet of a request the decoder is
+drained instead of being fed more. A decoded frame is identified by the number of its packet, which is carried through
+the decoder in place of its time: a frame is never taken for another because two clocks disagree.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from hybridvideo.data.decode.container import FAULTS, complaints, words
 from hybridvideo.data.decode.packets import FrameIndex, Key
 from hybridvideo.data.decode.stream import SEEKABLE_CONTAINERS, OpenStream, VideoPacket
 
-WORTH_A_JUMP = 8  # packets to decode in vain before seeking forward pays
+WORTH_A_JUMP = 8  # packets decoded in vain from which on seeking forward is cheaper
 DRAINED: Iterator[VideoPacket] = iter(())
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """What a whole stream gives. numbers: of the packets whose frames come, in the order they come.
+    """The result of decoding a complete stream. numbers: of the packets whose frames came, in that order.
 
-    damaged: frames that are concealed. complaint: the first error. noisy: the decoder has put errors into its log.
+    damaged: concealed frames. complaint: the first error. noisy: the decoder has logged errors.
     """
 
     numbers: list[int]
@@ -39,34 +39,31 @@ class Decoded:
 
 
 class Missed(Exception):
-    """A promised frame did not come, or the decoder complained on the way to it; the text says how."""
+    """A promised frame did not come, or the decoder complained on the way to it; the text describes it."""
 
 
 class Cursor(OpenStream):
-    """An open container and the place in its video stream where the decoder stands.
+    """An open stream and the position of its decoder.
 
-    careful: let FFmpeg decode some frames to find out about the stream, as it does by default; else that is left out
-    where the file's header says enough (0.2 instead of 1.3 ms for 340x256, 0.2 instead of 10 ms for 720p).
-
-    Decoding starts at a key packet only where nothing speaks against its frames being those that decoding from the
-    start of the file gives: the demuxer must come to the very packets it gave in one pass (their fingerprints), the
-    first frame must be one that leans on no other by what is in it, and the decoder must have nothing to complain of.
-    Else the frame is Missed.
+    Decoding starts at a key packet only if nothing suggests that its frames differ from those of decoding from the
+    start of the file: the demuxer must return the same packets as in one pass (by their fingerprints), the first frame
+    must be one that by its content refers to no other, and the decoder must have no complaint. Otherwise the frame is
+    Missed.
     """
 
     def __init__(self, path: str, careful: bool = False) -> None:
         self.index = FrameIndex([], [], [], by_time=True)
-        self.by_decoding = False  # the index is: a packet need not hold one frame, so that all are given to the decoder
-        # True once complaints are no news: then all is decoded, from the start of the file, and no frame is held while
-        # the next is decoded, since what a damaged one lacks is what lay in its memory before.
+        self.by_decoding = False  # the index was made by decoding: a packet may not be one frame, so all are decoded
+        # True once complaints are no news: then everything is decoded from the start of the file, and no frame is held
+        # while the next one is decoded, since what a damaged frame lacks is filled with what was in its memory.
         self.tolerant = False
         self.decoded = 0  # frames that came out of the decoder so far, wanted or not
-        self._streams = False  # True once a request went on behind the last one: go on, do not drain
+        self._streams = False  # True once a request continued after the previous one: keep reading, do not drain
         self._wanted: frozenset[int] = frozenset()  # packets of this run's frames
-        self._final: int | None = None  # the last of them, behind which the decoder is drained
-        self._reached = -1  # the last frame given
+        self._final: int | None = None  # the last of them, after which the decoder is drained
+        self._reached = -1  # the last frame returned
         self._sent = 0  # number of the next packet
-        self._whole_from = self._intact = 0  # the first frames that come whole from where decoding began; from here
+        self._whole_from = self._intact = 0  # the first complete frame: from where decoding began; from here
         self._landed = -1  # the frame of the key packet that decoding began at, until it has come
         self._heard = 0  # complaints of the decoder before this run, or of what does not matter
         self._pending: deque[tuple[int, VideoFrame]] = deque()
@@ -81,24 +78,24 @@ class Cursor(OpenStream):
         super().close()
 
     def rewind(self) -> None:
-        """Stand before the first packet."""
+        """Go back to the first packet."""
         first = self.index.keys[0] if self.index.keys else None
         if first is None or first.packet != 0 or not self._seek(first):
             self.restart()
 
     def fetch(self, indices: Sequence[int]) -> Iterator[VideoFrame]:
-        """The frames of these ascending indices, one after another. Raises Missed."""
+        """Yield the frames of these ascending indices. Raises Missed."""
         self._streams = self._streams or self._goes_on(indices[0])
         for run in self._runs(indices):
             yield from self._run(run)
 
     def _goes_on(self, index: int) -> bool:
-        """Whether a request goes on where the last one ended, or would, had the decoder not been drained."""
+        """Whether a request continues the previous one, or would if the decoder had not been drained."""
         key = self.index.key_for(index)
         return 0 <= self._reached < index and (key.packet if key is not None else 0) <= self._sent
 
     def _runs(self, indices: Sequence[int]) -> Iterator[list[int]]:
-        """The indices in runs, between which seeking forward is cheaper than decoding."""
+        """Split the indices into runs between which seeking forward is cheaper than decoding."""
         run = [indices[0]]
         for index in indices[1:]:
             key = self.index.key_for(index)
@@ -127,7 +124,7 @@ class Cursor(OpenStream):
             yield frame
             del frame
         if self._final is not None:
-            self._intact = len(self.index)  # what follows was dropped or lost in draining
+            self._intact = len(self.index)  # what follows was dropped, or lost in draining
 
     def _go_to(self, index: int) -> None:
         key = self.index.key_for(index)
@@ -147,10 +144,10 @@ class Cursor(OpenStream):
             if not self._advance(index):
                 raise Missed(f"frame {index} of {len(self.index)} does not come before the end")
 
-    # ---------------------------------------------------------------- whole passes
+    # ---------------------------------------------------------------- complete passes
 
     def decode_all(self) -> Decoded:
-        """What comes of the whole stream. Raises nothing: what does not decode is left out."""
+        """Decode the complete stream. Raises nothing: what does not decode is left out."""
         self.restart()
         heard = self._complaints()
         decoded: list[int] = []
@@ -176,7 +173,7 @@ class Cursor(OpenStream):
         self._stand(None, ahead=None)
 
     def _stand(self, key: Key | None, ahead: VideoPacket | None) -> None:
-        """Be at this key packet, or before the first one of all; `ahead` is that packet if already read."""
+        """Set the position to this key packet, or to the start; `ahead` is that packet if it has been read already."""
         self._sent = key.packet if key is not None else 0
         self._whole_from = self._intact = key.frame if key is not None else 0
         self._landed = self.index.frame_of.get(key.packet, -1) if key is not None else -1
@@ -186,7 +183,7 @@ class Cursor(OpenStream):
         self._incoming = self._packets(ahead)
 
     def _jump(self, key: Key | None) -> None:
-        """Stand at the key packet: by seeking, or where the demuxer misses it by reading from the start."""
+        """Go to the key packet: by seeking, or if the demuxer misses it by reading from the start."""
         if key is not None and self._seek(key):
             return
         self.restart()
@@ -198,7 +195,7 @@ class Cursor(OpenStream):
                 self._sent += packet.size > 0
 
     def _seek(self, key: Key) -> bool:
-        """Whether seeking reached the key packet. Demuxers may land early, which is passed over, or late."""
+        """Seek to the key packet; return whether it was reached. Demuxers may land early (read on) or late."""
         if self.container.format.name not in SEEKABLE_CONTAINERS:
             return False
         try:
@@ -218,13 +215,13 @@ class Cursor(OpenStream):
     # ---------------------------------------------------------------- decoding
 
     def _advance(self, target: int) -> bool:
-        """Give the decoder one packet and queue the frames that come; False at the end."""
+        """Feed the decoder one packet and queue the frames that come; False at the end."""
         packet = self._next()
         if packet is None:
             return False
         number = self._sent
         if packet.size and not self.index.holds(number, packet.pos, packet.size):
-            raise Missed(f"packet {number} is another than when the file was read in one pass")
+            raise Missed(f"packet {number} differs from the one when the file was read in one pass")
         place = self.index.frame_of.get(number, -1)
         idle = self.tolerant or (place < self._whole_from and not self._matters(packet, place))
         if idle:
@@ -249,27 +246,27 @@ class Cursor(OpenStream):
         return True
 
     def _land(self, found: int, frame: VideoFrame) -> None:
-        """The first frame behind a key packet must be that packet's own, and lean on no other."""
+        """Check that the first frame after a key packet is that packet's own and refers to no other."""
         if found != self._landed or not (frame.key_frame or frame.pict_type == PictureType.NONE):
-            raise Missed(f"decoding cannot start at frame {self._landed}, though the file says so")
+            raise Missed(f"decoding cannot start at frame {self._landed}, although the file claims it")
         self._landed = -1
 
     def _listen(self) -> None:
-        """Whether the decoder has complained, asked once a run: code between packets costs more than it seems."""
+        """Check for complaints, once per run: code between packets costs more than it seems."""
         if self._complaints() != self._heard and not self.tolerant:
             raise Missed("the decoder complains")
 
     def _complaints(self) -> int:
-        """Where frames lean on others, warnings count too: of one that a picture it leans on is not there."""
+        """If frames refer to others, warnings count too, since a missing reference is only a warning."""
         return complaints(errors_only=not self._leans)
 
     def _matters(self, packet: VideoPacket, place: int) -> bool:
-        """Whether a complaint is news: not of frames that lean on what lies before the key packet (open GOP)."""
+        """Whether a complaint is news: not for frames that refer to what is before the key packet (open GOP)."""
         hidden = place < 0 and not self.codec.has_b_frames
         return place >= self._whole_from or hidden or packet.size == 0
 
     def _next(self) -> VideoPacket | None:
-        """The next packet; behind the final one an empty one that drains the decoder, once."""
+        """The next packet; after the final one, once, an empty packet that drains the decoder."""
         if self._final is None or self._sent <= self._final:
             return next(self._incoming, None)
         if self._incoming is DRAINED:
@@ -278,7 +275,7 @@ class Cursor(OpenStream):
         return cast(VideoPacket, Packet())
 
     def _droppable(self, number: int, place: int, target: int) -> bool:
-        """Whether nobody wants this packet's frame: in this run, or where reading goes on, from the target on."""
+        """Whether nobody wants this packet's frame: in this run, or up to the target if reading continues."""
         if self.by_decoding or self.tolerant:
             return False
         return place < target if self._final is None else number not in self._wanted
@@ -286,8 +283,7 @@ class Cursor(OpenStream):
     def _decode(self, packet: VideoPacket, skip: bool) -> list[VideoFrame]:
         """Decode a packet under its number. skip: its frame is not wanted.
 
-        An unwanted H.264 frame is dropped where no other frame refers to it: nal_ref_idc 0 says so for the whole
-        stream. HEVC's counterpart speaks of one layer only, so that nothing is dropped there.
+        An unwanted H.264 frame is dropped if no other frame refers to it, which nal_ref_idc 0 guarantees. HEVC's counterpart refers to one layer only, so nothing is dropped there.
         """
         if packet.size:
             packet.pts, packet.dts = self._sent, None

@@ -35,7 +35,7 @@ class VideoInfo:
     frames: frames that can be read, counted, never the header's claim. header_frames: that claim, None if the
     container makes none. fps: average over the frame times. duration: seconds to the end of the last frame. width,
     height: pixels after rotation. rotation: clockwise degrees (0, 90, 180, 270) that the reader applies. regular: the
-    frame times are evenly spaced, up to the container's rounding. keyframes: indices of frames that decoding can start at.
+    frame times are evenly spaced, up to the container's rounding. keyframes: frames that decoding can start at.
     """
 
     frames: int

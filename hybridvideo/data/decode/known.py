@@ -150,7 +150,7 @@ class IndexCache:
 
 
 def index_beside(*tables: str | os.PathLike[str] | None) -> IndexCache:
-    """The index that `scan` or `prepare` left next to one of these lists or tables, the first that has one; or memory."""
+    """The index that `scan` or `prepare` left next to the first of these lists or tables that has one; or memory."""
     for table in tables:
         if table is not None and os.path.isfile(path := os.fspath(table) + SUFFIX):
             return IndexCache(path)

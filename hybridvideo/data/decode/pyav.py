@@ -1,8 +1,10 @@
-"""The PyAV reader: exact frames out of FFmpeg, on one thread, without decoding more than is needed.
+"""The PyAV reader: exact frames from FFmpeg, on one thread, without decoding more than necessary.
 
-Opening demuxes the stream once, which gives the index of frames (packets.py); where packets do not say when their
-frame is shown, it is made by decoding once. The cursor (cursor.py) then fetches frames by that index, the converter
-(convert.py) makes them RGB. What was found out about a file can be kept (known.py), and opening it again is free.
+Opening demuxes the stream once, which yields the index of frames (packets.py); if packets do not contain the time of
+their frame, the index is made by decoding once. The cursor (cursor.py) then fetches frames by that index, and the
+converter (convert.py) turns them into RGB. What was found out about a file can be kept (known.py), so that opening it
+again costs nothing.
+
 U distinct frames of a request, H height, W width, C channels.
 """
 
@@ -31,7 +33,7 @@ EMPTY_PICTURE_BYTES = 32  # MPEG-4 packets below this may be placeholders withou
 class PyAVBackend:
     """A `frames.Backend`: see `VideoReader` for what a caller may rely on.
 
-    path: absolute, from guard.regular_file. known: what an earlier reader of this very file found out.
+    path: absolute, from guard.regular_file. known: what an earlier reader found out about this file.
     """
 
     def __init__(self, path: str, known: Known | None = None) -> None:
@@ -49,7 +51,7 @@ class PyAVBackend:
 
     @property
     def cursor(self) -> Cursor:
-        """Where the decoder stands; for backends that share this one's index."""
+        """The decoder's position; for backends that share this one's index."""
         return self._cursor
 
     @property
@@ -67,7 +69,7 @@ class PyAVBackend:
 
     @property
     def mirrored(self) -> bool:
-        """Whether the reader mirrors frames, beside turning them."""
+        """Whether the reader mirrors frames, besides turning them."""
         return self._known_picture().quarter_turns >= MIRRORED
 
     @property
@@ -89,19 +91,26 @@ class PyAVBackend:
                     self._recover(missed)
 
     def check(self) -> None:
-        """Decode everything once and keep only the frames that come."""
+        """Decode everything once and keep only the frames that decode."""
         self._check_open()
         if not self._counted:
             self._count()
 
     def known(self) -> Known | None:
-        """What may be told the next reader of this file; None before the first frame was seen."""
+        """What the next reader of this file may know; None before the first frame was seen."""
         if self._picture is None:
             return None
         return Known(
-            self._cursor.index, self._picture, self._promised, self._last, self._counted, self._cursor.by_decoding,
-            self._cursor.careful, self.status, self.reason,
-        )  # fmt: skip
+            self._cursor.index,
+            self._picture,
+            promised=self._promised,
+            last=self._last,
+            counted=self._counted,
+            by_decoding=self._cursor.by_decoding,
+            careful=self._cursor.careful,
+            status=self.status,
+            reason=self.reason,
+        )
 
     def close(self) -> None:
         self._cursor.close()
@@ -152,7 +161,7 @@ class PyAVBackend:
         return 1 / self._last if self._last else float(rate or 25)
 
     def _note_cut_file(self, packets: Packets) -> None:
-        """A file that holds less than it promises is partial before anything is decoded."""
+        """Mark a file that holds less than it promises as partial, before anything is decoded."""
         cursor = self._cursor
         there = len(packets) + packets.empty
         promised = promised_packets(cursor, there)
@@ -173,7 +182,7 @@ class PyAVBackend:
     # ---------------------------------------------------------------- frames
 
     def _describe(self) -> VideoInfo:
-        picture = self._known_picture()  # before anything else: seeking a first frame may shrink the index
+        picture = self._known_picture()  # before anything else: looking for a first frame may shrink the index
         index = self._cursor.index
         base = self._cursor.time_base
         height, width = turned(picture.stored, picture.quarter_turns)
@@ -204,17 +213,17 @@ class PyAVBackend:
         picture = self._known_picture(frame)
         films = [Film(shot, picture) for shot in shots]
         _expose(films, indices[0], frame)
-        del frame  # before the next is decoded: see Cursor.tolerant
+        del frame  # before the next one is decoded, see Cursor.tolerant
         for index in indices[1:]:
             _expose(films, index, next(frames))
         return [film.frames_UHWC for film in films]
 
     def _is_first_picture(self, frame: VideoFrame) -> bool:
-        """Whether a frame has the size the header gives; streams that change it on the way are seldom."""
+        """Whether a frame has the size in the header; streams that change it are rare."""
         return (frame.width, frame.height) == self._cursor.size
 
     def _known_picture(self, frame: VideoFrame | None = None) -> Picture:
-        """Size, rotation and format of the stream's frames: those of the first one."""
+        """Size, rotation and format of the stream's frames, which are those of the first one."""
         if self._picture is None:
             first = frame or self._first_frame()
             guard.check_frame_size(first.width, first.height)
@@ -232,10 +241,10 @@ class PyAVBackend:
     # ---------------------------------------------------------------- damage
 
     def _recover(self, missed: Missed, quietly: bool = False) -> None:
-        """After a miss: open with care; then count what really decodes, once; then distrust the key frames; give up.
+        """After a miss: open carefully; then count what decodes, once; then distrust the key frames; then give up.
 
-        Returns where trying again makes sense, raises VideoError where the caller must ask anew. quietly: what is
-        asked for is the first frame, whichever it is.
+        Returns if trying again makes sense, raises VideoError if the caller must sample again. quietly: the request is
+        for the first frame, whichever that is.
         """
         cursor = self._cursor
         if not cursor.careful:
@@ -252,7 +261,7 @@ class PyAVBackend:
             raise VideoError("unreadable", f"frames do not come the same way twice: {missed}") from None
 
     def _count(self) -> None:
-        """Decode the whole stream once; the index becomes what came."""
+        """Decode the complete stream once, and make the index of the frames that came."""
         cursor = self._cursor
         if self._packets is None:
             cursor.restart()
@@ -261,7 +270,7 @@ class PyAVBackend:
             decoded = cursor.decode_all()
         self._counted = True
         if decoded.first is None or not decoded.numbers:
-            reason = decoded.complaint or "the decoder gives none"
+            reason = decoded.complaint or "the decoder returns none"
             raise VideoError("unreadable", f"no frame can be decoded: {reason}")
         known, expected = len(cursor.index), len(cursor.index) or _frames_of_avi(cursor, self._packets)
         renumbered = decoded.numbers != cursor.index.packets_N
@@ -311,12 +320,12 @@ def _expose(films: Sequence[Film], index: int, frame: VideoFrame) -> None:
 
 
 def _frames_of_avi(cursor: Cursor, packets: Packets) -> int:
-    """How many frames an AVI's packets make: one each, but in MPEG-4, whose packets may hold two or none. Else 0."""
+    """Frames in an AVI's packets: one each, except in MPEG-4, whose packets may hold two or none. 0 for other files."""
     return len(packets.shown) if cursor.container.format.name == "avi" and cursor.codec.name != "mpeg4" else 0
 
 
 def _frames_are_packets(cursor: Cursor, packets: Packets) -> bool:
-    """Whether each shown packet is one frame with its own time, so that nothing need be decoded to count them."""
+    """Whether each shown packet is one frame with its own time, so that frames can be counted without decoding."""
     if cursor.codec.name == "mpeg4" and packets.smallest < EMPTY_PICTURE_BYTES:
         return False
     stored = cursor.container.format.name in TIMED_CONTAINERS or not cursor.codec.has_b_frames

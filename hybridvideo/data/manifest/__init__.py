@@ -1,14 +1,14 @@
 """Every way of listing videos, in one place: folders, tables, lists, official CSVs and single files become rows.
 
     class folders    classes/jump/a.mp4, classes/run/deep/b.mkv      labels are the folder names, sorted
-    CSV, Parquet     columns path, label and, if wanted, group       other names: tables.PATH_NAMES, LABEL_NAMES
+    CSV, Parquet     columns path, label and, if wanted, group       other names: columns.PATH_NAMES, LABEL_NAMES
     list             path label    or    path,label                  mmaction2, PySlowFast, UniFormer: lists.py
     Kinetics CSV     label,youtube_id,time_start,time_end,split      files are found below the root: kinetics.py
     one video        no label
 
-What a file is, its content says, not its name. `labelled=False` reads the inputs of a bulk job: any folder, a list of
-paths, a table with a path column, a video. Labels go by name (names.py): `Row.label` is an index into
-`Manifest.labels`, and a name is looked up there, never guessed.
+The kind of a file is recognised by its content, not its name. `labelled=False` reads the inputs of a bulk job: any
+folder, a list of paths, a table with a path column, a video. Labels go by name (names.py): `Row.label` is an index
+into `Manifest.labels`, in which a name is looked up, never guessed.
 """
 
 from __future__ import annotations
@@ -60,22 +60,26 @@ def read_manifest(
     several: bool = False,
     format: str | None = None,
 ) -> Manifest:
-    """Read any list of videos (the kinds stand at the top of this file).
+    """Read any list of videos, of the kinds at the top of this file.
 
-    root: where relative paths of a list start, by default the list's folder, and what links may not lead out of; a
-    folder's paths start at the folder, or at a root that holds it.
-    labels: class names in order, by default those of the list, sorted ("0".."max" if all are integers); also the name
-    of a shipped list ("kinetics400") or a file of names. A label that is no name in it may be an index into it.
-    order: names in the order that the list's numbers follow, where it is not that of `labels`: the numbers are then
-    mapped by name. labelled=False: bulk input, labels are not wanted and not kept. several: rows may have more than
-    one label (`Row.labels`). format: one of FORMATS, for a list that can be read in two ways. A video that does not
-    exist is no error here (see check.py). Raises UserError.
+    Args:
+        root: the folder at which relative paths of a list start, and out of which links may not lead; default: the
+            list's folder. A folder's paths start at the folder, or at a root that contains it.
+        labels: class names in order, or the name of a shipped list ("kinetics400"), or a file of names; default: those
+            of the list, sorted ("0".."max" if all are integers). A label that is not a name may be an index.
+        order: names in the order that the list's numbers follow, if it is not that of `labels`: the numbers are then
+            mapped by name.
+        labelled: False for bulk input, whose labels are dropped.
+        several: rows may have more than one label (`Row.labels`).
+        format: one of FORMATS, for a list that can be read in two ways.
+
+    A video that does not exist is not an error here (see check.py). Raises UserError.
     """
     source = Path(source)
     if not os.path.exists(source):
         raise UserError(f"{source} does not exist; give a folder, a list (CSV, Parquet, text) or a video")
     if not (source.is_dir() or source.is_file()):
-        raise UserError(f"{source} is no ordinary file; give a folder, a list (CSV, Parquet, text) or a video")
+        raise UserError(f"{source} is not a regular file; give a folder, a list (CSV, Parquet, text) or a video")
     if format is not None and format not in FORMATS:
         raise UserError(f"no list format {format!r}; give {', '.join(FORMATS)}")
     single = not source.is_dir() and is_video(source)
@@ -95,7 +99,7 @@ def read_manifest(
 
 
 def _below(root: str | Path | None, folder: Path, entries: list[Entry]) -> tuple[Path, list[Entry]]:
-    """A folder's entries, their paths from a root that holds it, so that its links may lead anywhere there."""
+    """A folder's entries with paths from a root that contains it, so that links may lead anywhere in the root."""
     if root is None or not folder.resolve().is_relative_to(Path(root).resolve()):
         return folder, entries
     way = folder.resolve().relative_to(Path(root).resolve())
@@ -103,7 +107,7 @@ def _below(root: str | Path | None, folder: Path, entries: list[Entry]) -> tuple
 
 
 def _list_entries(source: Path, base: Path, root_given: bool, labelled: bool, format: str | None) -> list[Entry]:
-    """Entries of a list in a file, of the given format or the one its content has."""
+    """Entries of a list file, in the given format or the one of its content."""
     if format == "parquet" or (format is None and _is_parquet(source)):
         return read_parquet(source, labelled)
     text = read_text(source)
@@ -117,20 +121,20 @@ def _list_entries(source: Path, base: Path, root_given: bool, labelled: bool, fo
 
 def _is_parquet(source: Path) -> bool:
     if source.suffix.lower() in (".parquet", ".pq"):
-        return True  # one that is damaged is called that
+        return True  # a damaged one is reported as such
     try:
         with source.open("rb") as file:
             return file.read(4) == b"PAR1"
     except OSError:
-        return False  # reading it as text says why
+        return False  # reading it as text reports why
 
 
 def _kind(source: Path, text: str) -> str:
-    """kinetics or csv by the names of the columns, else "list"."""
+    """kinetics or csv by the names of the columns, otherwise "list"."""
     refuse_json(source, text)
     first = next((line for line in text.splitlines() if line.strip()), "")
     if first.count('"') % 2:
-        first = text  # a quoted cell goes over several lines
+        first = text  # a quoted cell spans several lines
     try:
         rows = csv_rows(source, first)
     except UserError:

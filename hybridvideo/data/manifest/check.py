@@ -1,4 +1,4 @@
-"""What a list says against what is on disk, before any decoding: what cannot be opened, twice, unlisted, counts."""
+"""A list compared with what is on disk, before any decoding: unusable, duplicate and unlisted files, and counts."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ NAMES_SHOWN = 3
 class FileReport:
     """Facts about the files of a list. Paths are as listed; `unlisted` ones relative to the list's root.
 
-    missing: no file, or a link to none. refused: files that the reader will not open, with its reason: what leads
-    outside the root, is no regular file, is empty, may not be read. duplicates: rows that name one file. same_video:
-    rows of different files of one YouTube id (file names as Kinetics gives them). unlisted: videos in the folders of
-    listed files that no row names. counts: rows of each class.
+    missing: no file, or a dangling link. refused: files that the reader will not open, with its reason: they lead
+    outside the root, are not regular files, are empty or may not be read. duplicates: rows of the same file.
+    same_video: rows of different files of one YouTube id (file names as in Kinetics). unlisted: videos in the folders
+    of listed files that are in no row. counts: rows of each class.
     """
 
     rows: int
@@ -42,23 +42,23 @@ class FileReport:
         return len(self.missing) + len(self.refused)
 
     def lines(self) -> list[str]:
-        """For a terminal: one line each, those without a finding left out."""
+        """Lines for a terminal, one per kind of finding."""
         there = self.rows - self.unusable
-        said = [f"{there} of {self.rows} files are there" + (f"; {_classes(self.counts)}" if self.counts else "")]
+        lines = [f"{there} of {self.rows} files are there" + (f"; {_classes(self.counts)}" if self.counts else "")]
         for what, found in (
             ("missing", self.missing),
             ("that cannot be opened", [f"{path} ({reason})" for path, reason in self.refused]),
             ("listed twice", [" = ".join(paths) for paths in self.duplicates]),
             ("of the same YouTube video", [" and ".join(paths) for paths in self.same_video]),
-            ("beside them but not listed", self.unlisted),
+            ("in the same folders but not listed", self.unlisted),
         ):
             if found:
-                said.append(f"{len(found)} {what}: {shortened(found)}")
-        return said
+                lines.append(f"{len(found)} {what}: {shortened(found)}")
+        return lines
 
 
 def check_files(manifest: Manifest) -> FileReport:
-    """Look at the files of a list, by the reader's own rules: each folder is listed once, no file is opened."""
+    """Check the files of a list by the reader's own rules: each folder is listed once, no file is opened."""
     files = [os.path.normpath(manifest.file(index)) for index in range(len(manifest))]
     folders = {folder: _videos_in(folder) for folder in {os.path.dirname(file) for file in files}}
     faults = _faults(manifest)
@@ -82,11 +82,11 @@ def check_files(manifest: Manifest) -> FileReport:
         tuple(os.path.relpath(path, manifest.root) for path in unlisted),
         manifest.counts(),
         faults[0][1].reason if faults else "",
-    )  # fmt: skip
+    )
 
 
 def _faults(manifest: Manifest) -> list[tuple[str, VideoError]]:
-    """Rows that the reader would not open, and what it would say; folders are followed once, not for each file."""
+    """Rows that the reader would not open, with its error; folders are resolved once, not for each file."""
 
     @cache
     def allowed(folder: str) -> bool:
@@ -117,22 +117,22 @@ def _is_link(file: str) -> bool:
 
 
 def shortened(found: Sequence[str]) -> str:
-    """The first few, and that there are more."""
+    """The first few, and an ellipsis if there are more."""
     return ", ".join(found[:NAMES_SHOWN]) + (", ..." if len(found) > NAMES_SHOWN else "")
 
 
 def _videos_in(folder: str) -> dict[str, str]:
-    """Videos in a folder, each with the file it is in the end; a link to nothing is none."""
+    """Videos in a folder, each with the file that it resolves to; dangling links are left out."""
     try:
         with os.scandir(folder) as entries:
-            return {entry.name: os.path.realpath(entry.path) if entry.is_symlink() else entry.path
-                    for entry in entries if is_video(entry.name) and entry.is_file()}  # fmt: skip
+            videos = [entry for entry in entries if is_video(entry.name) and entry.is_file()]
+        return {video.name: os.path.realpath(video.path) if video.is_symlink() else video.path for video in videos}
     except (OSError, ValueError):
         return {}  # its rows are missing
 
 
 def _classes(counts: dict[str, int]) -> str:
-    """`400 classes of 35 to 50 rows`, and those that have none."""
+    """`400 classes of 35 to 50 rows`, and those without any."""
     low, high = min(counts.values()), max(counts.values())
     empty = [name for name, count in counts.items() if not count]
     text = f"{len(counts)} classes of {low if low == high else f'{low} to {high}'} rows"

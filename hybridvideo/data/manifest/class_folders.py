@@ -13,10 +13,10 @@ SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "
 
 
 def videos_under(folder: Path) -> Iterator[str]:
-    """Paths of what is named like a video below `folder`, relative to it and sorted.
+    """Yield paths with a video's extension below `folder`, relative to it and sorted.
 
     Links are followed, each folder once. A dangling or circular link, a pipe or a device is a path too: reading it
-    says what it is. Raises UserError for a folder that may not be read.
+    reports what it is. Raises UserError for a folder that may not be read.
     """
     yield from sorted(_walk(folder, "", set()))
 
@@ -42,7 +42,7 @@ def _names_in(folder: Path) -> list[str]:
 
 
 def plain_folder(folder: Path) -> list[Entry]:
-    """Every video below the folder, without labels."""
+    """Return every video below the folder, without labels."""
     entries = [Entry(path, (), None, str(folder / path)) for path in videos_under(folder)]
     if not entries:
         raise UserError(_no_video(folder))
@@ -50,28 +50,28 @@ def plain_folder(folder: Path) -> list[Entry]:
 
 
 def class_folders(folder: Path) -> list[Entry]:
-    """The videos of each class folder; a folder of splits or of videos without a class is refused."""
+    """Return the videos of each class folder; a folder of splits or of videos without a class is refused."""
     there = sorted(folder.iterdir())
     inside = [entry.name for entry in there if entry.is_dir() and not entry.name.startswith(".")]
     stray = [entry.name for entry in there if entry.is_file() and is_video(entry)]
     if stray:
         raise UserError(
-            f"{folder} holds {stray[0]!r} outside a class folder; put each video into a folder named after its class, "
+            f"{folder} contains {stray[0]!r} outside a class folder; put each video in a folder named after its class, "
             "or give a list (Kinetics as it is downloaded: `hybridvideo prepare kinetics400`)"
         )
     if not inside:
         raise UserError(_no_video(folder) + ", each in a folder named after its class")
     if all(name.lower() in SPLITS for name in inside):
-        raise UserError(f"{folder} holds {', '.join(inside)}, which are no classes; give one of them")
+        raise UserError(f"{folder} contains {', '.join(inside)}, which are not classes; give one of them")
     entries: list[Entry] = []
     for name in inside:
         videos = list(videos_under(folder / name))
         if not videos:
-            raise UserError(f"class folder {folder / name} holds no video; put videos in it or remove it")
+            raise UserError(f"class folder {folder / name} contains no video; put videos in it or remove it")
         entries += [Entry(f"{name}/{path}", (name,), None, str(folder / name / path)) for path in videos]
     return entries
 
 
 def _no_video(folder: Path) -> str:
-    how = "holds no video (by extension: .mp4, .mkv, .webm ...)" if any(folder.iterdir()) else "is empty"
+    how = "contains no video (by extension: .mp4, .mkv, .webm ...)" if any(folder.iterdir()) else "is empty"
     return f"folder {folder} {how}; give a folder with videos"

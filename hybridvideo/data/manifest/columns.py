@@ -14,33 +14,33 @@ PATH_NAMES = ("path", "video", "video_path", "filename", "file")
 LABEL_NAMES = ("label", "class", "label_name")
 GROUP_NAMES = ("group",)
 
-Cells = tuple[str, list[str]]  # where the row stands, and what it holds
+Cells = tuple[str, list[str]]  # place of the row, and its cells
 
 
 def csv_rows(source: Path, text: str) -> list[Cells]:
-    """The rows of a CSV that are not empty. UserError where its quotes are wrong."""
+    """Return the rows of a CSV that are not empty. Raises UserError if its quotes are wrong."""
     reader = csv.reader(io.StringIO(text), strict=True)
     try:
         lines = [(f"{source}, line {reader.line_num}", cells) for cells in reader]
     except csv.Error as error:
-        raise UserError(f"{source}, line {reader.line_num} is not CSV: {error}; mend its quotes") from None
+        raise UserError(f"{source}, line {reader.line_num} is not CSV: {error}; fix its quotes") from None
     return [(place, cells) for place, cells in lines if any(cell.strip() for cell in cells)]
 
 
 def column(names: Sequence[str], allowed: Sequence[str]) -> int | None:
-    """Position of the column with one of the allowed names, the first of them that is there."""
+    """Position of the column with one of the allowed names, by their order."""
     lowered = [name.strip().lower() for name in names]
     return next((lowered.index(name) for name in allowed if name in lowered), None)
 
 
 def read_csv(source: Path, text: str, labelled: bool) -> list[Entry]:
-    """A CSV whose first row names the columns."""
+    """Read a CSV whose first row names the columns."""
     rows = csv_rows(source, text)
     return table_entries(source, rows[0][1], rows[1:], labelled) if rows else []
 
 
 def read_parquet(source: Path, labelled: bool) -> list[Entry]:
-    """A Parquet file; only the wanted columns are read."""
+    """Read a Parquet file, only its wanted columns."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -71,7 +71,7 @@ def table_entries(
 
 
 def cell(cells: Sequence[str], position: int | None) -> str:
-    """The cell there without spaces around it, "" where the row or the table has none."""
+    """The cell at a position, stripped; "" if the row or the table has none."""
     return cells[position].strip() if position is not None and position < len(cells) else ""
 
 

@@ -4,12 +4,12 @@
 
 A clip's file is found below a folder of videos by its name, whatever the folders are called:
 
-    ID_000417_000427.mp4     CVDF (train/, val/, and replacement/, which goes before a damaged copy), torchvision
+    ID_000417_000427.mp4     CVDF (train/, val/, and replacement/, which has priority over a damaged copy), torchvision
     ID_417_427.mp4           the same with short numbers
-    ID_000417.mp4            cut behind the start
-    ID.mp4                   taken where the list holds one clip of that video; else nothing says which clip it is
+    ID_000417.mp4            without the end
+    ID.mp4                   used if the list has only one clip of that video; otherwise it could be any of them
 
-with any video extension, twice too (`ID.mp4.webm`). A file with other times is another clip and is not taken.
+with any video extension, or two (`ID.mp4.webm`). A file with other times is another clip and is not used.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ YOUTUBE_ID = re.compile(r"[\w-]{11}", re.ASCII)
 
 @dataclass(frozen=True)
 class Named:
-    """What a name says of a clip: the YouTube id and its whole seconds; None where the name leaves them out."""
+    """What a file name contains: the YouTube id and the clip's seconds, None if the name leaves them out."""
 
     youtube_id: str
     start: int | None
@@ -42,7 +42,7 @@ class Named:
 
     @property
     def file_name(self) -> str:
-        """The name CVDF and torchvision give the clip."""
+        """The clip's file name by CVDF and torchvision."""
         return f"{self.youtube_id}_{self.start or 0:06d}_{self.end or 0:06d}.mp4"
 
 
@@ -59,8 +59,8 @@ class Clip:
 class Matched:
     """Official rows and the files found for them.
 
-    paths: one per clip, relative to the folder; "" where there is none. copies: further files of clips that have one.
-    other_times: files of a listed id that are another clip, or do not say which.
+    paths: one per clip, relative to the folder; "" if there is none. copies: further files of clips that have one.
+    other_times: files of a listed id that are another clip, or could be.
     """
 
     clips: tuple[Clip, ...]
@@ -83,7 +83,7 @@ def is_official(names: Sequence[str]) -> bool:
 
 
 def name_of_clip(path: str) -> Named | None:
-    """What a file's name says, None for one that is not made of a YouTube id."""
+    """Parse a file's name; None if it does not consist of a YouTube id."""
     stem = os.path.basename(path)
     while is_video(stem):
         stem = os.path.splitext(stem)[0]
@@ -94,7 +94,7 @@ def name_of_clip(path: str) -> Named | None:
 
 
 def official_clips(source: Path, text: str) -> list[Clip]:
-    """The rows of an official CSV. UserError for a row without an id or with times that are no numbers."""
+    """Return the rows of an official CSV. Raises UserError for rows without an id or with invalid times."""
     rows = csv_rows(source, text)
     header = rows[0][1] if rows else []
     youtube_id = column(header, ID_NAMES)
@@ -109,16 +109,16 @@ def _clip(row: Cells, youtube_id: int, start: int, end: int, label: int | None) 
     place, cells = row
     name = cell(cells, youtube_id)
     if not YOUTUBE_ID.fullmatch(name):
-        raise UserError(f"{place}: {name!r} is no YouTube id of 11 characters; mend or remove the row")
+        raise UserError(f"{place}: {name!r} is not a YouTube id of 11 characters; correct or remove the row")
     try:
         times = [int(float(cell(cells, column))) for column in (start, end)]
     except (ValueError, OverflowError):
-        raise UserError(f"{place}: its times are no numbers; give time_start and time_end in seconds") from None
+        raise UserError(f"{place}: its times are not numbers; give time_start and time_end in seconds") from None
     return Clip(Named(name, *times), cell(cells, label) or None, place)
 
 
 def match_files(clips: Sequence[Clip], paths: Iterable[str]) -> Matched:
-    """For each clip the file among `paths` that its name belongs to."""
+    """Find the file of each clip among `paths` by its name."""
     of_id: dict[str, list[tuple[Named, str]]] = {}
     for path in paths:
         named = name_of_clip(path)
@@ -133,19 +133,21 @@ def match_files(clips: Sequence[Clip], paths: Iterable[str]) -> Matched:
     used = {*taken, *copies}
     left = [(youtube_id, path) for youtube_id, files in of_id.items() for _, path in files if path not in used]
     return Matched(
-        tuple(clips), tuple(taken), tuple(sorted(set(copies))),
-        tuple(sorted(path for youtube_id, path in left if youtube_id in listed)),
-        tuple(sorted(path for youtube_id, path in left if youtube_id not in listed)),
-    )  # fmt: skip
+        tuple(clips),
+        tuple(taken),
+        copies=tuple(sorted(set(copies))),
+        other_times=tuple(sorted(path for youtube_id, path in left if youtube_id in listed)),
+        unlisted=tuple(sorted(path for youtube_id, path in left if youtube_id not in listed)),
+    )
 
 
 def _files_of(clip: Clip, files: Iterable[tuple[Named, str]], alone: bool) -> list[str]:
-    """Files of a clip, the best first: by how much the name says, then repaired copies, then its class's folder."""
+    """Files of a clip, the best first: by how complete the name is, then repaired copies, then its class's folder."""
     exact = (clip.named.start, clip.named.end)
-    said = {exact: 0, (clip.named.start, None): 1} | ({(None, None): 2} if alone else {})
+    ranks = {exact: 0, (clip.named.start, None): 1} | ({(None, None): 2} if alone else {})
     ranked = []
     for named, path in files:
-        rank = said.get((named.start, named.end))
+        rank = ranks.get((named.start, named.end))
         if rank is not None:
             folders = path.split("/")[:-1]
             own = clip.label is not None and plain_name(clip.label) in map(plain_name, folders)
@@ -154,7 +156,7 @@ def _files_of(clip: Clip, files: Iterable[tuple[Named, str]], alone: bool) -> li
 
 
 def read_official(source: Path, text: str, root: Path, root_given: bool, labelled: bool) -> list[Entry]:
-    """Entries of an official CSV with the files below `root`; those without a file are there, and missing."""
+    """Return entries of an official CSV with their files below `root`; clips without a file are kept, and missing."""
     clips = official_clips(source, text)
     if labelled and clips and not any(clip.label for clip in clips):
         raise UserError(f"{source} is a Kinetics test list without labels; only predict and extract can use it")
@@ -163,7 +165,7 @@ def read_official(source: Path, text: str, root: Path, root_given: bool, labelle
     matched = match_files(clips, videos_under(root))
     if clips and not root_given and not any(matched.paths):
         raise UserError(
-            f"{source} names YouTube clips and none of their files lies below {root}; name the folder of the videos "
+            f"{source} lists YouTube clips, but none of their files is below {root}; give the folder of the videos "
             "(data.root in train and evaluate, --root in scan and prepare), or make a list with "
             "`hybridvideo prepare kinetics400`"
         )

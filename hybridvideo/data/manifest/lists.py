@@ -1,12 +1,12 @@
 """Text lists without a header: `path label` (mmaction2, PySlowFast) and `path,label` (PySlowFast, UniFormer) lines.
 
-    a.mp4 3          spaces: the label follows the last name that ends like a video's, so paths may hold spaces
+    a.mp4 3          spaces: the label follows the last name with a video's extension, so paths may contain spaces
     a b.mp4 3 7      several labels
-    a.mp4<TAB>high jump     a tab lets a label hold spaces
+    a.mp4<TAB>high jump     after a tab a label may contain spaces
     a b.mp4,3        commas; quotes as in CSV
     a.mp4            no label
 
-Which of the two a file is, its lines say; where they say both, `format` must. Lists of frames are refused.
+Which of the two a file is follows from its lines; if they allow both, from `format`. Lists of frames are refused.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ Lines = list[tuple[str, str]]  # (place, line)
 
 
 def read_text(source: Path) -> str:
-    """The text of a list. UserError where it is none."""
+    """Return the text of a list. Raises UserError if it is not one."""
     try:
         with source.open("rb") as file:
-            binary = b"\0" in file.read(2**16)  # a list is read whole; what is none may be far larger
+            binary = b"\0" in file.read(2**16)  # a list is read completely; other files may be far larger
         text = "\0" if binary else source.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         reason = f"byte {error.start} is not UTF-8"
@@ -58,7 +58,7 @@ def read_list(source: Path, text: str, root: Path, labelled: bool, separator: st
 
 
 def refuse_json(source: Path, text: str) -> None:
-    """UserError for annotations in JSON, which say more than a path and a label."""
+    """Raise UserError for annotations in JSON, which contain more than a path and a label."""
     if text.lstrip()[:1] not in ("{", "["):
         return
     try:
@@ -88,7 +88,7 @@ def by_spaces(line: str) -> Parts:
 
 
 def by_commas(line: str) -> Parts:
-    """(path, labels) of a line of CSV; one that is no CSV is a path."""
+    """(path, labels) of a line of CSV; a line that is not CSV is a path."""
     try:
         path, *labels = (cell.strip() for cell in next(csv.reader([line], strict=True)))
     except csv.Error:
@@ -108,13 +108,13 @@ def _checked(parts: Parts, place: str, split: Callable[[str], Parts]) -> Parts:
     if len(labels) > 1 and not all(label.isascii() and label.isdigit() for label in labels):
         raise UserError(
             f"{place}: {' '.join((path, *labels))!r} has more than a path and one label; "
-            "give one label a line, after a tab if it holds spaces"
+            "give one label per line, after a tab if it contains spaces"
         )
     return path, labels
 
 
 def _listed_path(line: str, split: Callable[[str], Parts], root: Path) -> str:
-    """The path on a line of bulk input, where a label may follow it: the whole line wins if it is a file."""
+    """The path on a line of bulk input, which a label may follow: the complete line wins if it is a file."""
     path, labels = split(line)
     if not labels or os.path.isfile(root / line):
         return line
@@ -131,13 +131,11 @@ def _lines(source: Path, text: str) -> Lines:
 
 
 def _separator(source: Path, lines: Lines) -> str:
-    """What separates path and label, from the lines that can be read one way only."""
+    """What separates path and label, by the lines that can be read in one way only."""
     fits = {name: [_is_labelled_video(split(line)) for _, line in lines] for name, split in SPLITS.items()}
     only = {
-        name: next((place for (place, _), own, other in zip(lines, fits[name], fits[rest], strict=True)
-                    if own and not other), None)
-        for name, rest in (("spaces", "commas"), ("commas", "spaces"))
-    }  # fmt: skip
+        name: _only_one(lines, fits[name], fits[rest]) for name, rest in (("spaces", "commas"), ("commas", "spaces"))
+    }
     if only["spaces"] and only["commas"]:
         raise UserError(f"{only['spaces']} is `path label`, {only['commas']} is `path,label`; write all lines alike")
     if any(fits["spaces"]) and any(fits["commas"]) and not any(only.values()):
@@ -151,12 +149,17 @@ def _separator(source: Path, lines: Lines) -> str:
     return "commas" if without_spaces else "spaces"
 
 
+def _only_one(lines: Lines, fits: list[bool], others: list[bool]) -> str | None:
+    """Place of the first line that fits one way and not the other."""
+    return next((place for (place, _), fit, other in zip(lines, fits, others, strict=True) if fit and not other), None)
+
+
 def _is_labelled_video(parts: Parts) -> bool:
     return is_video(parts[0]) and bool(parts[1])
 
 
 def _refuse_frames(source: Path, lines: Lines, root: Path) -> None:
-    """UserError for lists of folders of frames (`dir n label`, `dir offset n label`) or of parts of videos."""
+    """Raise UserError for lists of folders of frames (`dir n label`, `dir offset n label`) or of parts of videos."""
     place, line = lines[0]
     tokens = line.split()
     numbered = all(
@@ -165,6 +168,6 @@ def _refuse_frames(source: Path, lines: Lines, root: Path) -> None:
     )
     if numbered or (not any(map(is_video, tokens)) and os.path.isdir(root / tokens[0])):
         raise UserError(
-            f"{place}: {line!r} names a folder (raw frames: folder, number of frames, label), and this reads videos; "
-            "list the video files the frames were taken from, as `path label`"
+            f"{place}: {line!r} names a folder (raw frames: folder, number of frames, label), but videos are expected; "
+            "list the video files that the frames were taken from, as `path label`"
         )

@@ -1,11 +1,11 @@
 """Labels go by name: shipped name lists, files of names, and the look-up of a list's labels in given names.
 
     a label that is a name                                       is that class
-    one that differs by case, underscores, quotes, brackets      is that class, if no other comes near
-    a whole number                                               is an index into `order`, else into the names
+    one that differs by case, underscores, quotes, brackets      is that class, if no other name is as close
+    an integer                                                   is an index into `order`, or else into the names
 
 `order`: names in the order that the list's numbers follow. Code bases number Kinetics differently: abseiling is 0 or
-341, so a list of numbers is only right together with the order it was made for.
+341, so a list of numbers is only correct together with the order it was made for.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from hybridvideo.documents import load_json, read_text
 from hybridvideo.errors import UserError, nearest
 
 LARGEST = 2**26  # bytes of a file of names
-ADVICE = "give one name a line"
+ADVICE = "give one name per line"
 MOST_CLASSES = 1_000_000  # a larger integer label is an id in the wrong column
 SHIPPED = ("kinetics400",)
 
@@ -37,9 +37,9 @@ def kinetics400_labels() -> tuple[str, ...]:
 
 
 def label_names(names: Names) -> tuple[str, ...]:
-    """Class names in order: as given, or of a shipped list ("kinetics400"), or of a file.
+    """Return class names in order: as given, or of a shipped list ("kinetics400"), or of a file.
 
-    A file holds one name a line, or `name<TAB>number` lines, or a JSON object {name: number}. Raises UserError.
+    A file contains one name per line, or `name<TAB>number` lines, or a JSON object {name: number}. Raises UserError.
     """
     if not isinstance(names, str | os.PathLike):
         return tuple(names)
@@ -55,12 +55,12 @@ def label_names(names: Names) -> tuple[str, ...]:
     except UserError:
         raise
     except (ValueError, TypeError) as error:
-        raise UserError(f"{path} is no list of class names ({error}); {ADVICE}") from None
+        raise UserError(f"{path} is not a list of class names ({error}); {ADVICE}") from None
 
 
-def _names_of_file(text: str, where: str) -> tuple[str, ...]:
+def _names_of_file(text: str, path: str) -> tuple[str, ...]:
     if text.lstrip().startswith("{"):
-        content = load_json(text, where, ADVICE)
+        content = load_json(text, path, ADVICE)
         pairs = [(name.strip('"'), int(number)) for name, number in content.items()]
     else:
         cells = [line.rstrip().split("\t") for line in text.splitlines() if line.strip()]
@@ -73,19 +73,19 @@ def _names_of_file(text: str, where: str) -> tuple[str, ...]:
 
 
 def plain_name(name: str) -> str:
-    """What two spellings of one class share: `Arm_wrestling` and `arm wrestling`, `person's` and `persons`."""
+    """The name without case and punctuation: the same for `Person's_arm` and `persons arm`."""
     return " ".join(re.sub(r"[\s_()-]+", " ", re.sub("[\"'`’]", "", name.casefold())).split())
 
 
 def own_names(entries: Sequence[Entry]) -> tuple[str, ...]:
-    """Class names where none are given: "0".."max" if all labels are integers, else the sorted names."""
+    """Class names if none are given: "0".."max" if all labels are integers, otherwise the sorted names."""
     names = {label for entry in entries for label in entry.labels}
     if not names or not all(_is_number(name) for name in names):
         return tuple(sorted(names))
     highest = max(map(int, names))
     if highest >= MOST_CLASSES:
         place = next(entry.place for entry in entries if highest in map(int, entry.labels))
-        raise UserError(f"{place}: {highest} is no class index; give one under {MOST_CLASSES} or names")
+        raise UserError(f"{place}: {highest} is not a class index; give one under {MOST_CLASSES} or names")
     return tuple(map(str, range(highest + 1)))
 
 
@@ -95,7 +95,7 @@ def _is_number(text: str) -> bool:
 
 @dataclass
 class Lookup:
-    """Finds labels of a list among given names; remembers how the list spells them."""
+    """Find labels of a list among given names, and remember how the list spells them."""
 
     names: tuple[str, ...]
     order: tuple[str, ...] | None = None
@@ -104,14 +104,14 @@ class Lookup:
         self._index = {name: index for index, name in enumerate(self.names)}
         if len(self._index) < len(self.names):
             twice = next(name for name, count in Counter(self.names).items() if count > 1)
-            raise UserError(f"class name {twice!r} stands twice in the labels; give each class one name")
+            raise UserError(f"class name {twice!r} appears twice in the labels; give each class its own name")
         shared = Counter(map(plain_name, self.names))
         self._plain = {plain: i for i, name in enumerate(self.names) if shared[plain := plain_name(name)] == 1}
-        self._spelled: dict[int, tuple[str, str]] = {}  # class -> (its name in the list, where)
+        self._spelled: dict[int, tuple[str, str]] = {}  # class -> (its name in the list, place)
         self._known: dict[str, int] = {}
 
     def __call__(self, label: str, place: str) -> int:
-        """The class of a label. UserError for one that is none of the names, or spelled in two ways."""
+        """Return the class of a label. Raises UserError for one that is not among the names, or spelled in two ways."""
         if label not in self._known:
             self._known[label] = self._find(label, place)
         return self._known[label]
@@ -131,9 +131,9 @@ class Lookup:
                 f"{place}: label {name!r} is not among the {len(self.names)} class names"
                 f"{nearest(name, self._index)}; correct it or add it to the labels"
             )
-        other, where = self._spelled.setdefault(found, (name, place))
+        other, earlier = self._spelled.setdefault(found, (name, place))
         if other != name:
-            raise UserError(f"{place}: label {name!r} is {other!r} at {where}; write a class in one way")
+            raise UserError(f"{place}: label {name!r} is {other!r} at {earlier}; spell a class in one way")
         return found
 
     def _within(self, number: int, count: int, place: str) -> int:
@@ -143,7 +143,7 @@ class Lookup:
 
 
 def looked_up(entries: Sequence[Entry], lookup: Lookup, must: bool, several: bool) -> tuple[Row, ...]:
-    """Entries with their labels as indices. must: one without a label is an error. several: some may have more."""
+    """Return entries with labels as indices. must: a missing label is an error. several: rows may have several."""
     rows: list[Row] = []
     first: dict[str, tuple[int | None, str]] = {}
     multiple = any(len(entry.labels) > 1 for entry in entries)
@@ -153,8 +153,8 @@ def looked_up(entries: Sequence[Entry], lookup: Lookup, must: bool, several: boo
             raise UserError(f"{entry.place}: {entry.path!r} has no label; give one on every row")
         if multiple and not several and len(found) > 1:
             raise UserError(
-                f"{entry.place}: {entry.path!r} has {len(found)} labels, and a model here learns one class a video; "
-                "give one label a line"
+                f"{entry.place}: {entry.path!r} has {len(found)} labels, but models learn one class per video; "
+                "give one label per line"
             )
         if multiple:
             rows.append(Row(entry.path, None, entry.group, found))

@@ -1,4 +1,4 @@
-"""What every kind of list becomes: rows, the names of their classes, and the folder their paths start from."""
+"""What every kind of list becomes: rows, the names of their classes, and the folder at which their paths start."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ VIDEO_EXTENSIONS = frozenset(
 
 
 def is_video(path: str | os.PathLike[str]) -> bool:
-    """Whether the name ends like a video's; nothing is opened."""
+    """Whether the name has a video's extension; nothing is opened."""
     return os.path.splitext(path)[1].lower() in VIDEO_EXTENSIONS
 
 
@@ -26,7 +26,7 @@ def is_video(path: str | os.PathLike[str]) -> bool:
 class Row:
     """One video: its path as listed, its label as an index into the manifest's labels, and its group.
 
-    labels: all its labels where a list gives several a video (`read_manifest(several=True)`); `label` is then None.
+    labels: all its labels if videos of the list may have several (`read_manifest(several=True)`); `label` is then None.
     """
 
     path: str
@@ -37,10 +37,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Rows, the class names in order, and the folder that relative paths start from.
+    """Rows, the class names in order, and the folder at which relative paths start.
 
-    root_given: the root was named by the user, not taken from where the list lies. confined: relative paths may not
-    lead out of the root; False where the user has typed them, not found them in a list.
+    root_given: the root was given by the user, not derived from the place of the list. confined: relative paths may
+    not lead out of the root; False for paths that the user has typed, rather than found in a list.
     """
 
     rows: tuple[Row, ...]
@@ -53,7 +53,7 @@ class Manifest:
         return len(self.rows)
 
     def file(self, index: int) -> Path:
-        """The file of row `index`; an absolute path stands for itself. Whether it may be opened, the guard says."""
+        """The file of row `index`; an absolute path is kept. The guard decides whether it may be opened."""
         return self.root / self.rows[index].path
 
     def subset(self, indices: Iterable[int]) -> Manifest:
@@ -61,7 +61,7 @@ class Manifest:
         return replace(self, rows=tuple(self.rows[index] for index in indices))
 
     def missing(self) -> list[str]:
-        """Paths (as listed) where no file stands now."""
+        """Paths (as listed) without a file."""
         return [row.path for index, row in enumerate(self.rows) if not os.path.exists(self.file(index))]
 
     def counts(self) -> dict[str, int]:
@@ -79,7 +79,7 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Entry:
-    """A row before its labels are looked up; `place` says where it stands, for error messages."""
+    """A row before its labels are looked up; `place` is its file and line, for error messages."""
 
     path: str
     labels: tuple[str, ...]

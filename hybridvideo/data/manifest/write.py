@@ -1,4 +1,4 @@
-"""Lists for this package and for others: complete or absent."""
+"""Writing lists for this package and for others: complete or not at all."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Table = tuple[list[str], list[list[str]]]  # column names, rows of text
 
 
 def write_manifest(manifest: Manifest, path: str | Path, format: str | None = None) -> None:
-    """Write a list; in the first two formats it reads back to the same files, label names and groups.
+    """Write a list; the first two formats read back to the same files, label names and groups.
 
     format: csv (columns path, label by name, group), parquet (the same), spaces (`path 3` or `path 1 5`: mmaction2,
     PySlowFast), commas (`path,3`: PySlowFast, UniFormer); by default by the extension, .parquet and .pq or else csv.
-    The numbers are indices into `manifest.labels`. Paths stay as listed where the file lies in the manifest's root,
-    else they are written absolute. Raises UserError for a path or labels that the format cannot hold.
+    The numbers are indices into `manifest.labels`. Paths stay as listed if the list is written to the manifest's root,
+    otherwise they are absolute. Raises UserError for a path or labels that the format cannot represent.
     """
     path = Path(path)
     name = format or ("parquet" if path.suffix.lower() in (".parquet", ".pq") else "csv")
@@ -31,7 +31,7 @@ def write_manifest(manifest: Manifest, path: str | Path, format: str | None = No
 
 
 def paths_from(manifest: Manifest, folder: Path) -> list[str]:
-    """The rows' paths for a list that lies in `folder`: as listed if that is the root, else absolute."""
+    """The rows' paths for a list in `folder`: as listed if that is the root, otherwise absolute."""
     if folder.resolve() == manifest.root.resolve():
         return [row.path for row in manifest.rows]
     return [os.path.abspath(manifest.file(index)) for index in range(len(manifest))]
@@ -39,7 +39,7 @@ def paths_from(manifest: Manifest, folder: Path) -> list[str]:
 
 def _table(manifest: Manifest, paths: list[str]) -> Table:
     if any(row.labels for row in manifest.rows):
-        raise UserError("a table holds one label a row, and these rows have several; write format spaces")
+        raise UserError("a table has one label per row, but these rows have several; use the format spaces")
     has_labels = any(row.label is not None for row in manifest.rows)
     has_groups = any(row.group is not None for row in manifest.rows)
     rows = []
@@ -78,9 +78,11 @@ def _write_lines(manifest: Manifest, paths: list[str], file: Path, separator: st
         for path, row in zip(paths, manifest.rows, strict=True):
             own = row.labels or (() if row.label is None else (row.label,))
             if set(path) & (set(',"\n') if separator == "," else set(" \t\n\r\v\f")) or not is_video(path):
-                raise UserError(f"{path!r} holds {forbidden} or has no video extension; write csv instead")
+                raise UserError(f"{path!r} contains {forbidden} or has no video extension; use the format csv")
             if len(own) > 1 and separator == ",":
-                raise UserError(f"{path!r} has several labels, which commas cannot hold; write format spaces")
+                raise UserError(
+                    f"{path!r} has several labels, which the format commas cannot represent; use the format spaces"
+                )
             out.write(separator.join((path, *map(str, own))) + "\n")
 
 

@@ -36,7 +36,7 @@ def test_missing_duplicate_and_unlisted_files_are_found_without_opening_any(tmp_
         "4 of 6 files are there; 3 classes of 0 to 3 rows, 1 of them without any: sit",
         "2 missing: v/gone.mp4, nowhere/x.mp4",
         "2 listed twice: v/a.mp4 = v/../v/a.mp4, v/b.mp4 = v/link.mp4",
-        "1 beside them but not listed: v/new.mp4",
+        "1 in the same folders but not listed: v/new.mp4",
     ]
 
 

@@ -92,7 +92,7 @@ def test_a_list_without_its_videos_says_what_to_give(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("row", "message"),
-    [("a,short,1,2,val", "line 2: 'short' is no YouTube id"), ("a,--aaaaaaaaa,x,2,val", "line 2: its times")],
+    [("a,short,1,2,val", "line 2: 'short' is not a YouTube id"), ("a,--aaaaaaaaa,x,2,val", "line 2: its times")],
 )
 def test_wrong_rows_are_refused_where_they_stand(tmp_path: Path, row: str, message: str) -> None:
     with pytest.raises(UserError, match=message):

@@ -90,7 +90,7 @@ def test_lists_for_other_software_read_back(tmp_path: Path, format: str, text: s
     write_manifest(manifest, tmp_path / "list.txt", format)
     assert (tmp_path / "list.txt").read_text() == text
     assert read_manifest(tmp_path / "list.txt", labels=manifest.labels) == manifest
-    with pytest.raises(UserError, match="write csv instead"):
+    with pytest.raises(UserError, match="use the format csv"):
         write_manifest(Manifest((Row("a, b.mp4", 0),), ("x",), tmp_path), tmp_path / "list.txt", format)
     assert (tmp_path / "list.txt").read_text() == text and len(list(tmp_path.iterdir())) == 1
 

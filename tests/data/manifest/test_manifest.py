@@ -166,8 +166,8 @@ def test_sources_without_videos_are_refused(tmp_path: Path) -> None:
     assert "is empty" in refusal(tmp_path / "empty")
     assert "is empty" in refusal(tmp_path / "empty", labelled=False)
     put(tmp_path / "text/readme.txt")
-    assert "holds no video" in refusal(tmp_path / "text")
-    assert "holds no video" in refusal(tmp_path / "text", labelled=False)
+    assert "contains no video" in refusal(tmp_path / "text")
+    assert "contains no video" in refusal(tmp_path / "text", labelled=False)
     put(tmp_path / "classes/run/a.mp4")
     (tmp_path / "classes/jump").mkdir()
     assert "classes/jump" in refusal(tmp_path / "classes")
@@ -195,7 +195,7 @@ def test_rows_without_label_are_refused_where_they_stand(tmp_path: Path) -> None
 
 
 def test_several_labels_on_a_line_are_refused(tmp_path: Path) -> None:
-    assert "one label a line" in refusal(put(tmp_path / "a.txt", "a b.mp4 0 3\n"))
+    assert "one label per line" in refusal(put(tmp_path / "a.txt", "a b.mp4 0 3\n"))
 
 
 def test_one_path_with_two_labels_is_refused(tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_spellings_of_a_class_meet_where_the_names_are_given(tmp_path: Path) -> 
 
 def test_spellings_are_not_guessed(tmp_path: Path) -> None:
     two = put(tmp_path / "two.txt", "a.mp4 Run\nb.mp4 run\n")
-    assert "write a class in one way" in refusal(two, labels=["run", "sit"])
+    assert "spell a class in one way" in refusal(two, labels=["run", "sit"])
     assert read_manifest(two).labels == ("Run", "run")
     near = put(tmp_path / "near.txt", "a.mp4 RUN\n")
     assert "'RUN'" in refusal(near, labels=["Run", "run"])
