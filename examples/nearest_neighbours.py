@@ -1,4 +1,4 @@
-"""Find the videos most like one of them: python nearest_neighbours.py CHECKPOINT FOLDER VIDEO_IN_FOLDER"""
+"""Find the videos most similar to one of them: python nearest_neighbours.py CHECKPOINT FOLDER VIDEO_IN_FOLDER"""
 
 import sys
 

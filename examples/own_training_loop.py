@@ -1,4 +1,4 @@
-"""Train in a loop of your own: python own_training_loop.py FOLDER_OF_CLASS_FOLDERS EPOCHS"""
+"""Train in your own loop: python own_training_loop.py FOLDER_OF_CLASS_FOLDERS EPOCHS"""
 
 import sys
 
@@ -14,7 +14,7 @@ with hv.loader(clips, batch_size=8, workers=2, normalise=model) as loader:
     for epoch in range(int(sys.argv[2])):
         total, count = 0.0, 0
         for batch in loader:
-            ok = batch["ok"]  # a video that cannot be read is black, and says why
+            ok = batch["ok"]  # an unreadable video is black, and not ok
             if not ok.any():
                 continue
             logits = model(batch["clip"][ok])
@@ -23,6 +23,6 @@ with hv.loader(clips, batch_size=8, workers=2, normalise=model) as loader:
             loss.backward()
             optimiser.step()
             total, count = total + loss.item() * int(ok.sum()), count + int(ok.sum())
-        print(f"epoch {epoch}: loss {total / max(count, 1):.3f} of {count} clips")
+        print(f"epoch {epoch}: loss {total / max(count, 1):.3f} over {count} clips")
 
 model.save("own_model", labels=clips.classes)  # for hv.load_model, and for: hybridvideo predict own_model FOLDER

@@ -62,7 +62,7 @@ def test_a_loop_of_ones_own_trains(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     lines = said("own_training_loop.py", motion / "train", 2, monkeypatch=monkeypatch, capsys=capsys).splitlines()
-    assert len(lines) == 2 and all("of 24 clips" in line for line in lines)
+    assert len(lines) == 2 and all("over 24 clips" in line for line in lines)
     classes = tuple(sorted(path.name for path in (motion / "train").iterdir()))
     assert hv.load_model(tmp_path / "own_model").labels == classes
 

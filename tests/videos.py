@@ -1,4 +1,4 @@
-"""Small videos whose pixels say which frame they are: each shows its number in binary, in black and white blocks.
+"""Small videos whose pixels identify the frame: each shows its number in binary, in black and white blocks.
 
 The blocks are 16 pixels wide and survive lossy codecs; `numbers` reads them back.
 """
@@ -54,9 +54,10 @@ def write_video(
 ) -> Path:
     """Write `frames` numbered frames and return the path; the container follows the suffix.
 
-    ticks: presentation times in TIME_BASE, instead of an even `fps`. rotation: degrees a player turns the pictures
-    clockwise; they are stored turned the other way, so that they come out upright. size: (width, height) as shown.
-    image: what the frames show instead of their number: uint8 (height, width, 3) of that size.
+    ticks: presentation times in TIME_BASE, instead of an even `fps`. rotation: clockwise degrees by which a player
+    turns the pictures; they are stored turned the other way, so that they are shown upright. size: (width, height) as
+    shown.
+    image: what frames show instead of their number: uint8 (height, width, 3) of that size.
     """
     shown = image or (lambda number: picture(number, *size))
     with av.open(str(path), "w", container_options=dict(container_options or {})) as container:
@@ -105,7 +106,7 @@ def blank(path: Path, start: float, end: float) -> Path:
 
 
 def _place(data: bytes | bytearray, fraction: float) -> int:
-    """The byte at this fraction of what follows the marker of the pictures (MP4, AVI), else of the whole file."""
+    """The byte at this fraction of what follows the marker of the pictures (MP4, AVI), or else of the complete file."""
     found = [data.index(marker) + 4 for marker in (b"mdat", b"movi") if marker in data]
     start = found[0] if found else 0
     return start + int((len(data) - start) * fraction)

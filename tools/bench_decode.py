@@ -1,8 +1,8 @@
-"""Clips a second on one thread, beside every other reader: `python tools/bench_decode.py --videos FOLDER`.
+"""Clips per second on one thread, compared with every other reader: `python tools/bench_decode.py --videos FOLDER`.
 
 Three real videos (340x256, 1280x720, 720x1280) are encoded with GOP 250 and 16 by FFmpeg's defaults for x264; clips
 of 32 frames 2 apart and of 16 frames 4 apart are read from random places. In each round every reader reads the same
-clip, in turn; outputs are compared; what counts is the ratio of CPU time within the round, its median and quartiles.
+clip, in turn, and outputs are compared. What counts is the ratio of CPU times within a round: its median and quartiles.
 Needs `pip install decord torchcodec opencv-python-headless` and the program ffmpeg.
 """
 
@@ -50,10 +50,10 @@ VIDEOS = {  # name -> (file below --videos, FFmpeg filter)
 GOPS = (250, 16)
 SAMPLINGS = ((32, 2), (16, 4))
 SHORT_SIDE = 224
-MOST_DIFFERENCE = 3.0  # mean grey levels between two conversions of the same frame; neighbours differ by more or less
+MOST_DIFFERENCE = 3.0  # mean grey levels between two conversions of the same frame
 OURS = ("hybridvideo", "hybridvideo, index known")
 CROP = (SHORT_SIDE, SHORT_SIDE)
-VIEW_BARS = {4: 4.0, 10: 10.0}  # clips, each with three crops -> times as fast as one item a view
+VIEW_BARS = {4: 4.0, 10: 10.0}  # clips, each with three crops -> speed relative to one item per view
 AT_ONCE_BAR = 1.3
 VIEWS_A_PART = 4
 BARS = {"whole": 1.2, "short side": 1.4, "random crop": 1.4}
@@ -62,7 +62,7 @@ Call = Callable[[], Any]
 
 @dataclass(frozen=True)
 class Case:
-    """A clip to read. goal: what is wanted of it, a key of BARS."""
+    """A clip to read. goal: what is done to its frames, a key of BARS."""
 
     video: str
     path: str
@@ -91,8 +91,8 @@ def encode(folder: Path, videos: Path) -> dict[str, str]:
     return files
 
 
-def ffmpeg_seconds_a_frame(path: str, frames: int) -> float:
-    """CPU seconds in which FFmpeg's own program decodes a frame on one thread: the limit of what decodes them all."""
+def ffmpeg_seconds_per_frame(path: str, frames: int) -> float:
+    """CPU seconds per frame of FFmpeg's own program on one thread: the limit for decoding all frames."""
     command = ["ffmpeg", "-v", "error", "-threads", "1", "-i", path, "-an", "-f", "null", "-"]
     seconds = []
     for _ in range(3):
@@ -122,7 +122,7 @@ def clip_calls(case: Case, indices: list[int], draw: random.Random, cache: Index
     return calls | {
         name: lambda read=read: read(case.path, indices, box, size)
         for name, read in peers.READY.items()
-        if box is None or "'s " not in name  # decoders that scale by themselves do not cut
+        if box is None or "'s " not in name  # decoders that scale do not crop
     }
 
 
@@ -148,7 +148,7 @@ def images(output: Any) -> Any:
 
 
 def compare(outputs: dict[str, Any], exact: bool) -> float:
-    """The largest mean difference to ours; whole frames of PyAV must be equal. Raises SystemExit for wrong frames."""
+    """The largest mean difference from ours; full frames of PyAV must be equal. Raises SystemExit for wrong frames."""
     own = images(outputs[OURS[0]])
     assert np.array_equal(own, images(outputs[OURS[1]])), "with and without a known index differ"
     worst = 0.0
@@ -158,13 +158,13 @@ def compare(outputs: dict[str, Any], exact: bool) -> float:
             raise SystemExit("frames differ from a plain sequential decode")
         difference = float(np.abs(own.astype(np.int16) - other).mean())
         if own.shape != other.shape or difference > (MOST_DIFFERENCE if exact else 3 * MOST_DIFFERENCE):
-            raise SystemExit(f"{name} gives other frames: {other.shape}, mean difference {difference:.1f}")
+            raise SystemExit(f"{name} returns other frames: {other.shape}, mean difference {difference:.1f}")
         worst = max(worst, difference)
     return worst
 
 
 def timed(calls: dict[str, Call], turn: int, keep: bool) -> tuple[dict[str, tuple[float, float]], dict[str, Any]]:
-    """CPU and wall seconds of each call, in an order that turns from round to round; outputs if they are to be kept."""
+    """CPU and wall seconds of each call, in an order that rotates from round to round; outputs if `keep`."""
     names = list(calls)
     seconds, outputs = {}, {}
     for name in names[turn % len(names) :] + names[: turn % len(names)]:
@@ -178,7 +178,7 @@ def timed(calls: dict[str, Call], turn: int, keep: bool) -> tuple[dict[str, tupl
 
 
 def run(case: Case, rounds: int, cache: IndexCache) -> dict[str, list[tuple[float, float]]]:
-    """Seconds of every reader in every round; one round before these is not counted."""
+    """Seconds of every reader in every round, after one warm-up round."""
     with VideoReader(case.path, index=cache) as reader:
         total = reader.info.frames
     draw = random.Random(0)
@@ -196,7 +196,7 @@ def run(case: Case, rounds: int, cache: IndexCache) -> dict[str, list[tuple[floa
 
 
 def decoded_each(case: Case, rounds: int, cache: IndexCache) -> tuple[float, float]:
-    """Frames decoded per frame delivered: by us, and by whoever decodes all from the key frame to the last one."""
+    """Frames decoded per frame delivered: ours, and if everything from the key frame to the last one is decoded."""
     draw, ours, plain = random.Random(0), [], []
     for _ in range(rounds):
         with VideoReader(case.path, index=cache) as reader:
@@ -230,31 +230,36 @@ def geometric_mean(values: list[float]) -> float:
 
 
 def clips(files: dict[str, str], goal: str, rounds: int) -> Iterator[dict[str, float]]:
-    """A line for each case of a goal; gives median ratios, CPU and wall, cold and with a known index."""
+    """Print a line for each case of a goal; yield median ratios, CPU and wall, cold and with a known index."""
     cache = IndexCache()
     for video, path in files.items():
         with VideoReader(path, index=cache) as reader:
-            limit = ffmpeg_seconds_a_frame(path, reader.info.frames)
+            limit = ffmpeg_seconds_per_frame(path, reader.info.frames)
         for frames, stride in SAMPLINGS:
             case = Case(video, path, goal, frames, stride)
             seconds = run(case, rounds, cache)
             milliseconds = {name: statistics.median(c for c, _ in rows) * 1e3 for name, rows in seconds.items()}
             ours, plain = decoded_each(case, rounds, cache)
             best, _ = ratios(seconds, OURS[0], 0)
-            found = {f"{name} {clock}": ratios(seconds, name, place)[1]
-                     for name in OURS for place, clock in enumerate(("cpu", "wall"))}  # fmt: skip
-            cells = [f"{milliseconds[OURS[0]]:.1f}", f"{milliseconds[OURS[1]]:.1f}", f"{milliseconds[best]:.1f} {best}",
-                     spread(found[OURS[0] + " cpu"]), spread(found[OURS[1] + " cpu"]), f"{ours:.2f}", f"{plain:.2f}",
-                     f"{limit * plain * frames * 1e3:.1f}"]  # fmt: skip
+            clocks = [(name, place, clock) for name in OURS for place, clock in enumerate(("cpu", "wall"))]
+            found = {f"{name} {clock}": ratios(seconds, name, place)[1] for name, place, clock in clocks}
+            cells = [
+                *(f"{milliseconds[name]:.1f}" for name in OURS),
+                f"{milliseconds[best]:.1f} {best}",
+                *(spread(found[f"{name} cpu"]) for name in OURS),
+                f"{ours:.2f}",
+                f"{plain:.2f}",
+                f"{limit * plain * frames * 1e3:.1f}",
+            ]
             print(f"| {case} | {' | '.join(cells)} |", flush=True)
             yield {name: statistics.median(values) for name, values in found.items()}
 
 
 def report_clips(files: dict[str, str], goal: str, rounds: int) -> bool:
-    """The table of a goal and whether its bar is met."""
-    print(f"\n## {goal}: ms of CPU a clip\n")
-    print("| case | ours | index known | best peer | ratio | ratio, index known | decoded a frame | by the others "
-          "| ffmpeg |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |")  # fmt: skip
+    """Print the table of a goal; return whether its bar is met."""
+    print(f"\n## {goal}: CPU ms per clip\n")
+    head = "case | ours | index known | best peer | ratio | ratio, index known | decoded per frame | by others | ffmpeg"
+    print(f"| {head} |\n|{' --- |' * (head.count('|') + 1)}")
     found = list(clips(files, goal, rounds))
     for name in found[0]:
         values = [row[name] for row in found]
@@ -278,7 +283,7 @@ class Grid:
     scaled: tuple[int, int]
 
     def calls(self, dataset: ViewDataset) -> dict[str, Call]:
-        """Each way of making uint8 (V, T, H, W, C) of them, from the file, as parts that the model takes one by one."""
+        """Each way of reading them from the file as uint8 (V, T, H, W, C), in parts that a model takes one by one."""
         import decode_peers as peers
 
         arguments = self.path, self.clips, self.corners, self.scaled, CROP
@@ -286,13 +291,13 @@ class Grid:
             "ours": lambda: (
                 part.permute(0, 2, 3, 4, 1) for part in stacked(collate_views([dataset[0]]), VIEWS_A_PART)
             ),
-            "one item a view": lambda: peers.one_item_a_view(*arguments),
+            "one item per view": lambda: peers.one_item_a_view(*arguments),
             "all indices at once": lambda: peers.all_indices_at_once(*arguments),
         }
 
 
 def grid_of(path: str, dataset: ViewDataset) -> Grid:
-    """The grid that a data set makes of its video, which has evenly spaced frames."""
+    """The grid of a data set's video, which has evenly spaced frames."""
     item = dataset[0]
     with VideoReader(path) as reader:
         sampled = sample(reader, dataset.clip, dataset.placement)
@@ -302,7 +307,7 @@ def grid_of(path: str, dataset: ViewDataset) -> Grid:
 
 
 def compare_views(calls: dict[str, Call]) -> None:
-    """Raises SystemExit where another way gives other views."""
+    """Raise SystemExit if another way has other views."""
     own = torch.cat(list(calls["ours"]())).to(torch.int16)
     for name in calls:
         views = torch.cat(list(calls[name]()))
@@ -312,9 +317,9 @@ def compare_views(calls: dict[str, Call]) -> None:
 
 
 def report_views(path: str, rounds: int) -> bool:
-    """All views of one video, file to uint8 views."""
-    print("\n## all views of one video (340x256 as published, 280 frames, clips of 32x2): ms of CPU a video\n")
-    print("| views | ours | one item a view | all indices at once | ratio | ratio |")
+    """Compare the ways of reading all views of one video, from file to uint8; return whether the bars are met."""
+    print("\n## all views of one video (340x256 as published, 280 frames, clips of 32x2): CPU ms per video\n")
+    print("| views | ours | one item per view | all indices at once | ratio | ratio |")
     print("| --- | --- | --- | --- | --- | --- |")
     met = True
     for clips, least in VIEW_BARS.items():
@@ -331,12 +336,14 @@ def report_views(path: str, rounds: int) -> bool:
         cells = [f"{clips}x3", *(f"{value:.0f}" for value in milliseconds), spread(each), spread(once)]
         print(f"| {' | '.join(cells)} |", flush=True)
         met = met and statistics.median(each) >= least and statistics.median(once) >= AT_ONCE_BAR
-    print(f"bars 4 (4x3) and 10 (10x3) times one item a view, {AT_ONCE_BAR} times all indices at once: {verdict(met)}")
+    print(
+        f"bars 4 (4x3) and 10 (10x3) times one item per view, {AT_ONCE_BAR} times all indices at once: {verdict(met)}"
+    )
     return met
 
 
 def use_up(call: Call) -> None:
-    """Take the parts one by one, as a model does."""
+    """Consume the parts one by one, as a model does."""
     deque(call(), maxlen=0)
 
 
@@ -351,9 +358,9 @@ def main() -> int:
     parser.add_argument("--goals", nargs="+", default=[*BARS, "views"], choices=[*BARS, "views"])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    keep_memory()  # as in a loader's workers; helps all readers alike
-    print(f"{date.today()}, {platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
-          f"python {sys.version.split()[0]}, {arguments.rounds} rounds")  # fmt: skip
+    keep_memory()  # as in a loader's workers; helps all readers equally
+    machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+    print(f"{date.today()}, {machine}, python {sys.version.split()[0]}, {arguments.rounds} rounds")
     with tempfile.TemporaryDirectory() as folder:
         files = encode(Path(folder), arguments.videos)
         met = [report_clips(files, goal, arguments.rounds) for goal in BARS if goal in arguments.goals]

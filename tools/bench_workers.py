@@ -1,7 +1,7 @@
-"""What workers that can be killed cost: `python tools/bench_workers.py --video FILE`.
+"""The cost of workers that can be killed: `python tools/bench_workers.py --video FILE`.
 
-The same batches of decoded clips through torch's DataLoader and through this project's Loader, epoch after epoch in
-turn, with as many workers and an equal collate; the batches are compared once. Printed: the ratio of their times.
+The same batches of decoded clips from torch's DataLoader and from this project's Loader, in alternating epochs, with
+the same number of workers and an equivalent collate; the batches are compared once. Prints the ratio of their times.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from hybridvideo.data.manifest import Manifest, Row
 from hybridvideo.data.processes.worker import keep_memory
 from hybridvideo.data.transforms import TrainTransform
 
-BAR = 0.98  # batches a second, as a share of DataLoader's
+BAR = 0.98  # batches per second, relative to DataLoader's
 
 
 def collate(items: Sequence[Any]) -> dict[str, Any]:
-    """As loader.collate_clips, by torch's own means: straight into shared memory, channels last."""
+    """Like dataset.collate_clips, by torch's own means: straight into shared memory, channels last."""
     clips_BTHWC = default_collate([item["clip"].permute(1, 2, 3, 0) for item in items])
     numbers = {name: torch.tensor([item[name] for item in items]) for name in ("contrast", "label", "index", "ok")}
     return {"clip": clips_BTHWC.permute(0, 4, 1, 2, 3), **numbers}
 
 
 def prepare(worker: int) -> None:
-    """What this project's workers do as well."""
+    """Do what this project's workers do."""
     torch.set_num_threads(1)
     keep_memory()
 
 
 def seconds(loader: Iterable[Any]) -> float:
-    """Of one epoch, every batch touched."""
+    """Time one epoch, touching every batch."""
     start = time.perf_counter()
     for batch in loader:
         int(batch["clip"][:, :, ::4].sum())
@@ -51,7 +51,7 @@ def seconds(loader: Iterable[Any]) -> float:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--video", type=Path, required=True)
-    parser.add_argument("--clips", type=int, default=96, help="in an epoch")
+    parser.add_argument("--clips", type=int, default=96, help="per epoch")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--workers", type=int, default=2)
@@ -62,18 +62,23 @@ def main() -> int:
     dataset = ClipDataset(Manifest(rows, ("any",), Path()), ClipConfig(arguments.frames, stride=2), transform, seed=0)
     order = EpochOrder(len(dataset), 0, batch_size=arguments.batch_size)
     theirs = DataLoader(
-        dataset, batch_sampler=order, collate_fn=collate, num_workers=arguments.workers, persistent_workers=True,
-        multiprocessing_context="forkserver", worker_init_fn=prepare,
-    )  # fmt: skip
+        dataset,
+        batch_sampler=order,
+        collate_fn=collate,
+        num_workers=arguments.workers,
+        persistent_workers=True,
+        multiprocessing_context="forkserver",
+        worker_init_fn=prepare,
+    )
     with train_loader(dataset, order, workers=arguments.workers) as ours:
         for own, other in zip(ours, theirs, strict=True):
-            assert torch.equal(own["clip"], other["clip"]), "the two give other batches"
+            assert torch.equal(own["clip"], other["clip"]), "the batches of the two differ"
         ratios = []
         for turn in range(arguments.rounds):
             pair = [seconds(loader) for loader in ((theirs, ours) if turn % 2 else (ours, theirs))]
             ratios.append(pair[0] / pair[1] if turn % 2 else pair[1] / pair[0])
     low, middle, high = statistics.quantiles(ratios, n=4)
-    print(f"batches a second, ours over DataLoader's: {middle:.3f} ({low:.3f} to {high:.3f}), {len(ratios)} rounds")
+    print(f"batches per second, ours over DataLoader's: {middle:.3f} ({low:.3f} to {high:.3f}), {len(ratios)} rounds")
     print(f"bar {BAR}: {'met' if middle >= BAR else 'MISSED'}")
     return 0 if middle >= BAR else 1
 

@@ -1,4 +1,4 @@
-"""How other software reads the same frames, each at its best on one thread: what `bench_decode.py` compares with.
+"""How other software reads the same frames, each at its best on one thread: the peers of `bench_decode.py`.
 
 A reader maps (path, ascending frame indices) to uint8 RGB (T, H, W, C), opening the file each time, as a loader does.
 A ready reader also cuts `box` (top, left, height, width; None: all) and scales to `size` (height, width).
@@ -52,7 +52,7 @@ def decord_batch(path: str, indices: list[int]) -> Images:
 
 
 def pyav(path: str, indices: list[int]) -> Images:
-    """Seek to the key frame, decode to the last frame, convert what is wanted."""
+    """Seek to the key frame, decode up to the last frame, convert the wanted ones."""
     return np.stack([frame.to_ndarray() for frame in _pyav(path, indices)])
 
 
@@ -103,7 +103,7 @@ WHOLE: dict[str, Reader] = {
 
 
 def then_torchvision(read: Reader) -> ReadyReader:
-    """The clip as a whole, channels last in memory, uint8, bilinear, antialiased."""
+    """Scale the complete clip, channels last in memory, uint8, bilinear, antialiased."""
 
     def ready(path: str, indices: list[int], box: Box | None, size: Size) -> Any:
         clip_TCHW = torch.from_numpy(read(path, indices)).permute(0, 3, 1, 2)
@@ -115,7 +115,7 @@ def then_torchvision(read: Reader) -> ReadyReader:
 
 
 def then_opencv(read: Reader) -> ReadyReader:
-    """Frame by frame, bilinear without antialiasing, as mmcv does."""
+    """Scale frame by frame, bilinear without antialiasing, as mmcv does."""
 
     def ready(path: str, indices: list[int], box: Box | None, size: Size) -> Any:
         top, left, height, width = box or (0, 0, 1 << 30, 1 << 30)
@@ -160,7 +160,7 @@ READY: dict[str, ReadyReader] = {
 def one_item_a_view(
     path: str, clips: list[list[int]], corners: list[Size], scaled: Size, crop: Size
 ) -> Iterator[torch.Tensor]:
-    """PySlowFast: each view opens the file, decodes and converts its whole span, takes its frames, scales, crops."""
+    """PySlowFast: each view opens the file, decodes and converts its complete span, picks its frames, scales, crops."""
     for indices in clips:
         for top, left in corners:
             span = pyav(path, list(range(min(indices), max(indices) + 1)))
@@ -173,7 +173,7 @@ def one_item_a_view(
 def all_indices_at_once(
     path: str, clips: list[list[int]], corners: list[Size], scaled: Size, crop: Size
 ) -> Iterator[torch.Tensor]:
-    """mmaction2: decord reads the indices of all clips, repeated ones too; each frame is scaled, crops are cut."""
+    """mmaction2: decord reads the indices of all clips, including repeated ones; each frame is scaled and cropped."""
     images = decord.VideoReader(path, num_threads=1).get_batch([i for clip in clips for i in clip]).asnumpy()
     images = [cv2.resize(image, scaled[::-1]) for image in images]
     cut = [[image[t : t + crop[0], le : le + crop[1]] for image in images] for t, le in corners]

@@ -1,9 +1,9 @@
-"""Damages small videos of many containers and codecs, and asks whether every way of reading them agrees.
+"""Damage small videos of many containers and codecs, and check that every way of reading them agrees.
 
     python -m tools.fuzz_decode --seeds 0 3000
 
-Each file is named by its seed and its source; what is said of one can be seen again with `--seeds SEED SEED+1`.
-Prints counts by outcome: the status that reading through gives, files that disagree, hang or crash.
+Each file is identified by its seed and its source; reproduce one with `--seeds SEED SEED+1`. Prints counts by outcome:
+the status after reading a file completely, and files that disagree, hang or crash.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hybridvideo.data.processes.workers import Lost, each
 
 agreement = importlib.import_module("tests.data.decode.agreement")  # the types of the tests are not checked
 
-DEADLINE = 60.0  # seconds a file
+DEADLINE = 60.0  # seconds per file
 MEMORY = 1536 * 2**20  # bytes of address space beyond what the process has at first
 
 

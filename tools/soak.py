@@ -1,8 +1,8 @@
 """Does loading leak? `python tools/soak.py --videos ../shared/data/clips ../shared/data/surv_fight`.
 
-Training clips are read again and again, with two workers, from videos of every kind among which some are cut off, have
-holes, hold no video or do not exist. Printed on the way: resident memory of the loader's process and of its workers,
-open descriptors, processes. At the end: the growth since warm-up, and what is left after closing.
+Training clips are read again and again, with two workers, from videos of every kind; some are truncated, have holes,
+contain no video or do not exist. Prints resident memory of the loader's process and its workers, open descriptors and
+processes on the way; at the end the growth since warm-up, and what is left after closing.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ WARM_UP = 0.25  # share of the clips
 
 @dataclass(frozen=True)
 class Sample:
-    """Resident bytes of the loader's process and all below it, open descriptors of all of them, and their number."""
+    """Resident bytes and open descriptors of the loader's process and its descendants, and their number."""
 
     memory: int
     descriptors: int
     processes: int
 
 
-def look() -> Sample:
-    """Now; a process that has just ended does not count."""
+def measure() -> Sample:
+    """Measure now; a process that has just ended does not count."""
     memory = descriptors = processes = 0
     own = psutil.Process()
     for process in (own, *own.children(recursive=True)):
@@ -60,7 +60,7 @@ def look() -> Sample:
 
 
 def corpus(folders: list[Path], extra: Path) -> Manifest:
-    """The small videos below some folders, a third of them damaged anew, and files that are no videos."""
+    """The small videos below some folders, damaged copies of a third of them, and files that are not videos."""
     draw = random.Random(0)
     files = [folder / name for folder in folders for name in videos_under(folder)]
     files = [file.absolute() for file in files if file.stat().st_size <= LARGEST]
@@ -72,7 +72,7 @@ def corpus(folders: list[Path], extra: Path) -> Manifest:
 
 
 def damage(files: list[Path], folder: Path, draw: random.Random) -> Iterator[Path]:
-    """Copies that are cut off, or have a hole."""
+    """Yield copies that are truncated or have a hole."""
     for number, file in enumerate(files):
         data = bytearray(file.read_bytes())
         place = draw.randrange(len(data) // 4, len(data))
@@ -86,18 +86,18 @@ def damage(files: list[Path], folder: Path, draw: random.Random) -> Iterator[Pat
 
 
 def batches(dataset: ClipDataset, clips: int, batch_size: int) -> Iterator[list[tuple[int, int]]]:
-    """Keys of so many clips, epoch after epoch."""
-    epoch, given = 0, 0
-    while given < clips:
+    """Yield keys of `clips` clips, epoch after epoch."""
+    epoch = count = 0
+    while count < clips:
         order = EpochOrder(len(dataset), seed=0, batch_size=batch_size, epoch=epoch)
         for keys in order:
             yield keys
-            given += len(keys)
+            count += len(keys)
         epoch += 1
 
 
 def soak(dataset: ClipDataset, clips: int, workers: int, batch_size: int) -> tuple[list[Sample], Counter[str]]:
-    """Read the clips; measurements at even distances, and how many clips had each status."""
+    """Read the clips; return measurements at regular intervals, and how many clips had each status."""
     keys = list(batches(dataset, clips, batch_size))
     samples, statuses, start = [], Counter[str](), time.perf_counter()
     with train_loader(dataset, keys, workers=workers, deadline=60.0) as loader:
@@ -105,7 +105,7 @@ def soak(dataset: ClipDataset, clips: int, workers: int, batch_size: int) -> tup
             statuses.update(batch["status"])
             del batch
             if number % max(1, len(keys) // SAMPLES) == 0:
-                samples.append(look())
+                samples.append(measure())
                 print(line(samples[-1], statuses.total(), time.perf_counter() - start), flush=True)
     return samples, statuses
 
@@ -125,7 +125,7 @@ def main() -> int:
     parser.add_argument("--batch-size", type=int, default=16)
     arguments = parser.parse_args()
     keep_memory()
-    before = look()
+    before = measure()
     with tempfile.TemporaryDirectory() as folder:
         manifest = corpus(arguments.videos, Path(folder))
         transform = TrainTransform(FrameConfig(112, 112), AugmentConfig())
@@ -135,18 +135,18 @@ def main() -> int:
 
 
 def report(manifest: Manifest, samples: list[Sample], statuses: Counter[str], before: Sample) -> int:
-    """What has grown since warm-up and what is left; 1 where that is too much."""
+    """Print what has grown since warm-up and what is left; return 1 if that is too much."""
     warm = samples[int(len(samples) * WARM_UP) :]
     quarter = max(1, len(warm) // 4)
     early, late = (statistics.median(s.memory for s in part) for part in (warm[:quarter], warm[-quarter:]))
     gc.collect()
-    after = look()
+    after = measure()
     helpers = [p for p in psutil.Process().children(recursive=True) if "launcher" not in " ".join(p.cmdline())]
     growth = late / early - 1
     print(f"{len(manifest)} files; clips by status: {dict(statuses)}")
     print(f"resident memory after warm-up {early / 2**20:.1f} MiB, at the end {late / 2**20:.1f} MiB: {growth:+.2%}")
-    print(f"after closing: {len(helpers)} workers, {os.getpid()} has {own_descriptors()} descriptors, "
-          f"{before.descriptors} before")  # fmt: skip
+    descriptors = f"{own_descriptors()} descriptors, {before.descriptors} before"
+    print(f"after closing: {len(helpers)} workers, {os.getpid()} has {descriptors}")
     fits = growth < MOST_GROWTH and not helpers and after.processes <= before.processes + 1
     print(f"bar (less than {MOST_GROWTH:.0%}, nothing left): {'met' if fits else 'MISSED'}")
     return 0 if fits else 1

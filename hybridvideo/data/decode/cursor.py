@@ -283,7 +283,8 @@ class Cursor(OpenStream):
     def _decode(self, packet: VideoPacket, skip: bool) -> list[VideoFrame]:
         """Decode a packet under its number. skip: its frame is not wanted.
 
-        An unwanted H.264 frame is dropped if no other frame refers to it, which nal_ref_idc 0 guarantees. HEVC's counterpart refers to one layer only, so nothing is dropped there.
+        An unwanted H.264 frame is dropped if no other frame refers to it, which nal_ref_idc 0 guarantees. HEVC's
+        counterpart refers to one layer only, so nothing is dropped there.
         """
         if packet.size:
             packet.pts, packet.dts = self._sent, None

@@ -191,8 +191,14 @@ def _packed(known: Known) -> tuple[str, bytes]:
     """Facts as JSON; frame and key tables as differences, and fingerprints, compressed: about three bytes per frame."""
     index = known.index
     kept = {name: getattr(known, name) for name in KEPT}
-    counts = len(index.prints_S), len(index), len(index.keys)
-    facts = Facts(*counts, index.by_time, **asdict(known.picture), **kept)
+    facts = Facts(
+        packets=len(index.prints_S),
+        frames=len(index),
+        keys=len(index.keys),
+        by_time=index.by_time,
+        **asdict(known.picture),
+        **kept,
+    )
     columns = [index.packets_N, index.ticks_N, *([getattr(key, name) for key in index.keys] for name in KEY_FIELDS)]
     numbers = np.concatenate([np.diff(np.asarray(table, dtype=np.int64), prepend=0) for table in columns])
     return json.dumps(asdict(facts)), zlib.compress(index.prints_S.tobytes() + numbers.tobytes(), 1)
