@@ -54,7 +54,7 @@ def test_files_that_the_reader_would_refuse_are_counted_with_its_reason(tmp_path
     reasons = dict(report.refused)
     assert report.missing == ("run/dangling.mp4",) and report.unusable == 5
     assert set(reasons) == {"run/outer.mp4", "run/empty.mp4", "run/pipe.mp4", "linked/x.mp4"}
-    assert "outside the data root" in reasons["run/outer.mp4"] and "/ holds every file" in reasons["linked/x.mp4"]
+    assert "outside the data root" in reasons["run/outer.mp4"] and "/ contains every file" in reasons["linked/x.mp4"]
     assert reasons["run/empty.mp4"] == "file is empty" and "a named pipe" in reasons["run/pipe.mp4"]
     assert report.lines()[0].startswith("3 of 8 files are there")
     # what it says is what the reader says
@@ -91,7 +91,7 @@ def test_class_folders_of_links_that_lead_nowhere_stop_a_run_before_it_begins(tm
         (tmp_path / "videos" / name).symlink_to(tmp_path / "store" / name)
     run = TrainRun(data=DataConfig(train=str(tmp_path / "videos")))
     with pytest.raises(
-        TooMuchBadData, match=r"2 of 2 files of .* \(first: .*outside the data root.*/ holds.*data\.root"
+        TooMuchBadData, match=r"2 of 2 files of .* \(first: .*outside the data root.*/ contains.*data\.root"
     ):
         look_over(run, read_manifest(run.data.train), None)
     assert "2 of 2 files are there" in look_over(run, read_manifest(run.data.train, root="/"), None)[0]

@@ -153,7 +153,7 @@ def test_unknown_or_impossible_labels_are_refused_where_they_stand(tmp_path: Pat
     assert "line 3" in message and "'jmup'" in message and "did you mean 'jump'" in message
     assert "0 to 1" in refusal(put(tmp_path / "high.txt", "a.mp4 2\n"), labels=["jump", "run"])
     assert "line 1" in refusal(put(tmp_path / "low.txt", "a.mp4 -1\n"), labels=["jump", "run"])
-    assert "no class index" in refusal(put(tmp_path / "id.txt", "a.mp4 1700000000\n"))
+    assert "not a class index" in refusal(put(tmp_path / "id.txt", "a.mp4 1700000000\n"))
     assert "twice" in refusal(put(tmp_path / "twice.txt", "a.mp4 0\n"), labels=["jump", "jump"])
 
 
@@ -237,7 +237,7 @@ def test_label_files_are_names_or_numbered_names(tmp_path: Path) -> None:
     assert label_names(put(tmp_path / "a.txt", "run fast\njump\n")) == ("run fast", "jump")
     assert label_names(put(tmp_path / "b.json", '{"\\"run\\"": 1, "jump": 0}')) == ("jump", "run")
     for text in ("run\t0\njump\t2\n", "run\tx\n", '{"a": [1]}'):
-        with pytest.raises(UserError, match="no list of class names"):
+        with pytest.raises(UserError, match="not a list of class names"):
             label_names(put(tmp_path / "c.txt", text))
     with pytest.raises(UserError, match="kinetics400"):
         label_names("kinetics4000")
