@@ -1,7 +1,7 @@
 """Training items: a random clip of each video, or several from one pass over its file.
 
 An item depends on its file and on (seed, epoch, index) alone. A video that cannot be read is an item whose status
-tells why: no other video takes its place, and no exception is raised for it.
+and reason describe the fault: no other video takes its place, and no exception is raised for it.
 
 C channels, T frames of a clip, H height, W width.
 """

@@ -3,7 +3,7 @@
     MixUp (arXiv:1710.09412)     clip = share * clip + (1 - share) * partner
     CutMix (arXiv:1905.04899)    a box of the partner, the same in all frames, replaces that of the clip
 
-B batch, C channels, T frames, H height, W width, K classes. One share and one box serve the whole batch.
+B batch, C channels, T frames, H height, W width, K classes. One share and one box are used for the complete batch.
 """
 
 from __future__ import annotations

@@ -170,7 +170,7 @@ class ViewTransform:
             raise UserError(f"eval.crops is {crops}; give 1 (centre) or 3 (left, centre, right)")
         if crops == 3 and frame.fit == "stretch":
             raise UserError(
-                "eval.crops is 3 but frame.fit is 'stretch', which uses the whole frame; set eval.crops to 1"
+                "eval.crops is 3 but frame.fit is 'stretch', which uses the full frame; set eval.crops to 1"
             )
         self.frame, self.crops = frame, crops
         self.size = (frame.height, frame.width)

@@ -83,7 +83,7 @@ class VideoReader:
 
     Damage. At first `info.frames` counts what the file's packets promise. If one of them turns out not to decode, the
     complete file is decoded once, `info` and `times` shrink to the frames that do decode, `status` becomes "partial",
-    `reason` tells how many of how many, and the call raises VideoError("partial", reason): sample again and call again.
+    `reason` counts them, and the call raises VideoError("partial", reason): sample again and call again.
     A file that holds less than its header promises is "partial" from the start and readable as far as it goes.
 
     An index means the same frame whatever else is read before or along with it, until such an error announces other

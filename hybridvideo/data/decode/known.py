@@ -163,8 +163,8 @@ def _open(path: Path) -> sqlite3.Connection:
     connection.execute("pragma synchronous=off")  # losing a cache in a power failure is acceptable
     with contextlib.suppress(sqlite3.OperationalError):  # a read-only folder
         connection.execute(TABLE)
-    made = connection.execute("select type, sql from sqlite_master where sql is not null").fetchall()
-    if [(kind, sql.partition("files")[2]) for kind, sql in made] != [("table", TABLE.partition("files")[2])]:
+    existing = connection.execute("select type, sql from sqlite_master where sql is not null").fetchall()
+    if [(kind, sql.partition("files")[2]) for kind, sql in existing] != [("table", TABLE.partition("files")[2])]:
         connection.close()
         raise ValueError("not just this table: a view or a trigger may be a program")
     return connection

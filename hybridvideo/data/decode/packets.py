@@ -1,8 +1,8 @@
 """From packets to frames: which packet holds a frame, when it is shown, and where decoding must start for it.
 
 Pure arithmetic, no decoder. A packet's number counts the packets of the stream from 0 in file order, which is decoding
-order; a frame's index counts frames from 0 in presentation order. Ticks are whole numbers of
-the stream's time base. S packets, N frames, K key packets.
+order; a frame's index counts frames from 0 in presentation order. Ticks are integer multiples of the stream's time
+base. S packets, N frames, K key packets.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Reading in processes that may be killed, and tensors between them."""
+"""Worker processes that read videos and may be killed, and tensors sent between processes."""

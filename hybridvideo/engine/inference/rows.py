@@ -92,7 +92,7 @@ def extract(
         if not len(result.outputs_VK):
             yield {**row, "start": None, "end": None, "feature": None}
             continue
-        features_KD = result.outputs_VK.unflatten(0, (chosen.clips, chosen.crops)).mean(1)
+        features_KD = result.outputs_VK.unflatten(0, (-1, chosen.crops)).mean(1)
         for start, end, feature_D in zip(result.start, result.end, features_KD, strict=True):
             feature = feature_D.float().numpy() if as_numpy else feature_D.tolist()
             yield {**row, "start": start, "end": end, "feature": feature}
