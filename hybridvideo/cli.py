@@ -32,14 +32,14 @@ def demo(out: str = "runs/demo", seed: int = 0, seeds: int = 1) -> int:
         seed: seed of the first run.
         seeds: train this many times, with seed, seed + 1, ...
     """
-    from hybridvideo.tasks.demo import demo as task
+    from hybridvideo.tasks.demo import run_demo as task
 
     return task(out, seed, seeds)
 
 
 def doctor() -> int:
     """Look at this installation: decoders, FFmpeg, torch, devices; for each fault the command that mends it."""
-    from hybridvideo.tasks.doctor import doctor as task
+    from hybridvideo.tasks.doctor import run_doctor as task
 
     return task()
 
@@ -50,7 +50,7 @@ def models(pattern: str = "*") -> int:
     Args:
         pattern: only names that match, such as "hybrid_*".
     """
-    from hybridvideo.tasks.models import models as task
+    from hybridvideo.tasks.models import run_models as task
 
     return task(pattern)
 
@@ -65,12 +65,12 @@ def train(run: TrainRun, out: str | None = None, resume: str | None = None, name
             is the one in --out, or the newest of that name.
         name: name of the run; default: that of the config file.
     """
-    from hybridvideo.tasks.support.launched import launched
+    from hybridvideo.tasks.support.launch import launched
 
     if resume and out:
         raise UserError(f"--resume {resume} and --out {out} both name a run folder; give one of them")
     with launched():
-        from hybridvideo.tasks.train import train as task
+        from hybridvideo.tasks.train import run_training as task
 
         return task(run, resume or out, resume is not None, name or "train")
 
@@ -97,7 +97,7 @@ def convert(
         size: rows and columns of a frame, likewise.
         overwrite: replace the checkpoint that is in the folder, if there is nothing else in it.
     """
-    from hybridvideo.tasks.convert import convert as task
+    from hybridvideo.tasks.convert import run_conversion as task
     from hybridvideo.tasks.convert import wanted
 
     return task(source, out, wanted(model, changes, labels, frames, size), overwrite)
@@ -124,7 +124,7 @@ def evaluate(
         device: auto, cpu, cuda or mps.
         precision: of the forward pass.
     """
-    from hybridvideo.tasks.evaluate import evaluate as task
+    from hybridvideo.tasks.evaluate import run_evaluation as task
 
     return task(run, data, eval, out, checkpoint, device, precision)
 
@@ -162,7 +162,7 @@ def predict(
         join: work beside others that make the same table, also on other machines; each takes what no other has.
         overwrite: make all rows anew, also where --out holds the table of another job.
     """
-    from hybridvideo.tasks.predict import predict as task
+    from hybridvideo.tasks.predict import run_prediction as task
     from hybridvideo.tasks.support.table_job import Job
 
     job = Job(workers, device, precision, max_bad, deadline, quarantine, join, overwrite)
@@ -202,7 +202,7 @@ def extract(
         join: work beside others that make the same table, also on other machines; each takes what no other has.
         overwrite: make all rows anew, also where --out holds the table of another job.
     """
-    from hybridvideo.tasks.extract import extract as task
+    from hybridvideo.tasks.extract import run_extraction as task
     from hybridvideo.tasks.support.table_job import Job
 
     job = Job(workers, device, precision, max_bad, deadline, quarantine, join, overwrite)
@@ -242,10 +242,10 @@ def prepare(
         overwrite: make all copies anew, also where --out holds copies of another recipe.
     """
     from hybridvideo.data.corpus.copies import Recipe
-    from hybridvideo.tasks.prepare import start
+    from hybridvideo.tasks.prepare import run_preparation
 
     recipe = Recipe(short_side, gop, crf, audio)
-    return start(source, out, recipe, root, annotations, videos, workers, deadline, max_bad, overwrite)
+    return run_preparation(source, out, recipe, root, annotations, videos, workers, deadline, max_bad, overwrite)
 
 
 def scan(
@@ -273,7 +273,7 @@ def scan(
         overwrite: make all rows anew, also where --out holds the table of another job.
     """
     from hybridvideo.tasks.scan import ScanSettings
-    from hybridvideo.tasks.scan import scan_corpus as task
+    from hybridvideo.tasks.scan import run_scan as task
     from hybridvideo.tasks.support.table_job import Job
 
     job = Job(workers=workers, deadline=deadline, max_bad=max_bad, join=join, overwrite=overwrite)

@@ -24,7 +24,7 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 from hybridvideo.config.training import TrainRun
 from hybridvideo.documents import load_scalar, load_yaml, read_yaml
 from hybridvideo.errors import UserError, nearest
-from hybridvideo.parsing import alternatives, converted, field_types, is_mapping, merged, parsed, plain, said
+from hybridvideo.parsing import alternatives, converted, field_types, is_mapping, merged, parsed, plain, short_repr
 
 Command: TypeAlias = Callable[..., int]
 Types: TypeAlias = dict[str, Any]  # of options without a dot in them, by name
@@ -185,7 +185,7 @@ def read_value(kind: Any, option: str, text: str) -> Any:
     if str in kinds and not (holds_more and text.startswith("[")):
         return text
     if holds_more or text[:1] in ("[", "{", '"', "'"):
-        return load_yaml(text, f"{option} {said(text)}", "give a value such as 8, [1, 2] or {key: value}")
+        return load_yaml(text, f"{option} {short_repr(text)}", "give a value such as 8, [1, 2] or {key: value}")
     return load_scalar(text)
 
 

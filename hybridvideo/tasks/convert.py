@@ -18,7 +18,7 @@ from hybridvideo.weights.locate import find_checkpoint
 from hybridvideo.weights.sources import is_ours
 
 
-def convert(source: str, out: str, wanted: Wanted, overwrite: bool) -> int:
+def run_conversion(source: str, out: str, wanted: Wanted, overwrite: bool) -> int:
     """The command."""
     folder = Path(out)
     if Path(source).exists() and is_ours(source):

@@ -37,13 +37,13 @@ from hybridvideo.report.environment import environment_facts
 from hybridvideo.report.history import read_metrics
 from hybridvideo.report.pages.demo import Arm
 from hybridvideo.report.pages.results import demo_page
-from hybridvideo.tasks.evaluate import evaluate
-from hybridvideo.tasks.extract import extract
-from hybridvideo.tasks.predict import predict
+from hybridvideo.tasks.evaluate import run_evaluation
+from hybridvideo.tasks.extract import run_extraction
+from hybridvideo.tasks.predict import run_prediction
 from hybridvideo.tasks.support.run_folder import CONFIG, read_run_config
 from hybridvideo.tasks.support.table_job import Job
 from hybridvideo.tasks.support.write_page import evaluation_samples
-from hybridvideo.tasks.train import train
+from hybridvideo.tasks.train import run_training
 from hybridvideo.text import shown
 
 VIDEOS = {"train": 128, "val": 8, "test": 32}  # of each motion
@@ -60,7 +60,7 @@ RUN = TrainRun(
 CONTROL = {"time": False}
 
 
-def demo(out: str, seed: int, seeds: int) -> int:
+def run_demo(out: str, seed: int, seeds: int) -> int:
     """The command."""
     folder, timings = Path(out), Timings()
     with timings.measure("rendering"):
@@ -101,13 +101,15 @@ def run_seed(folder: Path, seed: int, timings: Timings, first: bool) -> tuple[fl
         with timings.measure("evaluating"), quiet():
             data = EvaluateData(str(test), workers=2)
             shutil.rmtree(run / "test", ignore_errors=True)  # of another version
-            evaluate(str(run), data, Views(), str(run / "test"), None, "auto", "fp32")
+            run_evaluation(str(run), data, Views(), str(run / "test"), None, "auto", "fp32")
         accuracies.append(json.loads((run / "test" / "results.json").read_text())["top1"])
     if first:
         with timings.measure("classifying"):
-            predict(str(hybrid), str(test), str(folder / "predictions"), 3, Views(), Job(overwrite=True))
+            run_prediction(str(hybrid), str(test), str(folder / "predictions"), 3, Views(), Job(overwrite=True))
         with timings.measure("extracting"):
-            extract(str(hybrid), str(test), str(folder / "features"), "head", Views(clips=1), Job(overwrite=True))
+            run_extraction(
+                str(hybrid), str(test), str(folder / "features"), "head", Views(clips=1), Job(overwrite=True)
+            )
     return accuracies[0], accuracies[1]
 
 
@@ -125,7 +127,7 @@ def train_once(folder: Path, run: Path, seed: int, changes: dict[str, Any]) -> N
     if not same:
         shutil.rmtree(run, ignore_errors=True)
     try:
-        train(settings, str(run), same, run.name)
+        run_training(settings, str(run), same, run.name)
     except Preempted:
         raise Preempted(f"stopped; what is done is kept in {folder}: the same command goes on") from None
 

@@ -20,32 +20,31 @@ from hybridvideo.config.jobs import Precision
 from hybridvideo.data.corpus.quarantine import quarantined
 from hybridvideo.data.manifest import Manifest, read_manifest
 from hybridvideo.documents import read_json_object
-from hybridvideo.engine.evaluate import Evaluation, protocol
-from hybridvideo.engine.evaluate import evaluate as run_evaluation
+from hybridvideo.engine.evaluate import Evaluation, evaluate, protocol
 from hybridvideo.errors import TooMuchBadData, UserError
 from hybridvideo.files import acquire, holder, release, write_json
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.parsing import plain
 from hybridvideo.report.sections import MEASURES, judged, telling_measures
 from hybridvideo.tasks.support.device import pick_device, process_state
-from hybridvideo.tasks.support.given import card_of, open_given, results_folder, weights_digest, weights_said
-from hybridvideo.tasks.support.launched import honour_launcher
+from hybridvideo.tasks.support.launch import follow_launcher
 from hybridvideo.tasks.support.output_table import write_table
 from hybridvideo.tasks.support.run_folder import config_text, read_run_config
+from hybridvideo.tasks.support.weights_argument import card_of, open_model, results_folder, weights_digest, weights_name
 from hybridvideo.tasks.support.write_page import write_evaluation_page
 from hybridvideo.text import encodable, shown
 
 LOCK = ".lock"
 
 
-def evaluate(
+def run_evaluation(
     run: str, data: EvaluateData, eval: Views, out: str | None, checkpoint: Literal["last", "best"] | None,
     device: str, precision: Precision,
 ) -> int:  # fmt: skip
     """The command; several processes of `accelerate launch` share the videos."""
-    honour_launcher()
+    follow_launcher()
     process_state(device)
-    model = open_given(run, checkpoint)
+    model = open_model(run, checkpoint)
     manifest, source = read_list(run, data, model)
     accelerator = Accelerator(cpu=pick_device(device).type == "cpu")
     card = card_of(model)
@@ -59,13 +58,13 @@ def evaluate(
                 "protocol": protocol(views, card.preprocessing, precision),
             }  # fmt: skip
             wanted = Path(out) if out else results_folder(run) / default_name(source, views, checkpoint, precision)
-            folder = stack.enter_context(place_for(wanted, out is not None, made_of))
-        evaluation = run_evaluation(
+            folder = stack.enter_context(evaluation_folder(wanted, out is not None, made_of))
+        evaluation = evaluate(
             model, manifest, views, accelerator=accelerator, precision=precision, workers=data.workers,
             deadline=data.deadline, quarantine=data.quarantine,
         )  # fmt: skip
         if accelerator.is_main_process:
-            given = {"checkpoint": weights_said(run, checkpoint), "list": source, "quarantine": data.quarantine}
+            given = {"checkpoint": weights_name(run, checkpoint), "list": source, "quarantine": data.quarantine}
             page = report_evaluation(folder, model, evaluation, manifest, given | made_of, config_text(run))
             say(evaluation.results, views, page)
     check_bad(evaluation.results, data.max_bad)
@@ -117,7 +116,7 @@ def quarantine_digest(data: EvaluateData, manifest: Manifest) -> str | None:
 
 
 @contextlib.contextmanager
-def place_for(folder: Path, chosen: bool, made_of: Mapping[str, Any]) -> Iterator[Path]:
+def evaluation_folder(folder: Path, chosen: bool, made_of: Mapping[str, Any]) -> Iterator[Path]:
     """The folder for an evaluation, held until the block ends; the same evaluation may be made there again.
 
     chosen: by the person: UserError where it holds another evaluation, or one is at work there. Else FOLDER-2, ...

@@ -15,7 +15,6 @@ from hybridvideo.engine.inference.rows import feature_function
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.parsing import plain
 from hybridvideo.tasks.support.device import pick_device
-from hybridvideo.tasks.support.given import card_of, open_given
 from hybridvideo.tasks.support.run_folder import config_text
 from hybridvideo.tasks.support.table_job import (
     STDOUT,
@@ -30,14 +29,15 @@ from hybridvideo.tasks.support.table_job import (
     run_job,
     stream_job,
 )
+from hybridvideo.tasks.support.weights_argument import card_of, open_model
 from hybridvideo.tasks.support.write_page import keep_page, write_extraction_page
 from hybridvideo.text import shown
 
 
-def extract(run: str, source: str, out: str | None, stage: str, eval: Views, job: Job) -> int:
+def run_extraction(run: str, source: str, out: str | None, stage: str, eval: Views, job: Job) -> int:
     """The command."""
     table = output_table(out, run, "features")
-    model = open_given(run)
+    model = open_model(run)
     device = pick_device(job.device)
     width = feature_width(model, stage)
     manifest = read_inputs(source)

@@ -15,7 +15,6 @@ from hybridvideo.config.evaluation import Views
 from hybridvideo.engine.inference.rows import classify
 from hybridvideo.parsing import plain
 from hybridvideo.tasks.support.device import pick_device
-from hybridvideo.tasks.support.given import card_of, open_given
 from hybridvideo.tasks.support.run_folder import config_text
 from hybridvideo.tasks.support.table_job import (
     STDOUT,
@@ -30,6 +29,7 @@ from hybridvideo.tasks.support.table_job import (
     run_job,
     stream_job,
 )
+from hybridvideo.tasks.support.weights_argument import card_of, open_model
 from hybridvideo.tasks.support.write_page import keep_page, write_prediction_page
 from hybridvideo.text import shown
 
@@ -44,10 +44,10 @@ SCHEMA = pa.schema(
 )  # fmt: skip
 
 
-def predict(run: str, source: str, out: str | None, top_k: int, eval: Views, job: Job) -> int:
+def run_prediction(run: str, source: str, out: str | None, top_k: int, eval: Views, job: Job) -> int:
     """The command."""
     table = output_table(out, run, "predictions")
-    model = open_given(run)
+    model = open_model(run)
     device = pick_device(job.device)
     manifest = read_inputs(source)
     card = card_of(model)

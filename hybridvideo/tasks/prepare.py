@@ -41,9 +41,9 @@ from hybridvideo.engine.preemption import stopping_at_once
 from hybridvideo.engine.progress import progress
 from hybridvideo.errors import TooMuchBadData, UserError, VideoError
 from hybridvideo.files import append_line, locked, write_json, write_text, writing
-from hybridvideo.parsing import parsed, said
+from hybridvideo.parsing import parsed, short_repr
 from hybridvideo.report.environment import environment_facts
-from hybridvideo.tasks.prepare_kinetics import prepare_kinetics
+from hybridvideo.tasks.prepare_kinetics import prepare_kinetics_list
 from hybridvideo.tasks.support.output_table import write_table
 from hybridvideo.text import encodable, shown
 
@@ -93,7 +93,7 @@ class Planned:
     refused: str = ""
 
 
-def start(
+def run_preparation(
     source: str, out: str | None, recipe: Recipe, root: str | None, annotations: str | None, videos: str | None,
     workers: int, deadline: float, max_bad: float, overwrite: bool,
 ) -> int:  # fmt: skip
@@ -101,14 +101,14 @@ def start(
     if annotations is None and videos is None and (source != KINETICS or os.path.exists(source)):
         if out is None:
             raise UserError("give --out FOLDER, where the copies go")
-        return prepare(source, out, recipe, root, workers, deadline, max_bad, overwrite)
+        return prepare_copies(source, out, recipe, root, workers, deadline, max_bad, overwrite)
     if source != KINETICS or annotations is None or videos is None:
         call = f"prepare {KINETICS} --annotations CSV --videos FOLDER"
         raise UserError(f"give `{call}`, or another source without these two options")
-    return prepare_kinetics(annotations, videos, out, max_bad)
+    return prepare_kinetics_list(annotations, videos, out, max_bad)
 
 
-def prepare(
+def prepare_copies(
     source: str, out: str, recipe: Recipe, root: str | None = None, workers: int = 2, deadline: float = 600.0,
     max_bad: float = 1.0, overwrite: bool = False,
 ) -> int:  # fmt: skip
@@ -218,7 +218,9 @@ def other_recipe(file: Path, now: dict[str, Any]) -> str:
     then = read_json_object(file, AGAIN)
     now = json.loads(json.dumps(now))
     return ", ".join(
-        f"{key} {said(then.get(key))} there, {said(now[key])} now" for key in now if then.get(key) != now[key]
+        f"{key} {short_repr(then.get(key))} there, {short_repr(now[key])} now"
+        for key in now
+        if then.get(key) != now[key]
     )
 
 

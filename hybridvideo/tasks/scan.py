@@ -27,7 +27,7 @@ from hybridvideo.tasks.support.table_job import STDOUT, Finished, Job, Work, run
 from hybridvideo.tasks.support.write_page import keep_page, last_part
 from hybridvideo.text import duration, shown
 
-__all__ = ["ScanSettings", "scan_corpus"]
+__all__ = ["ScanSettings", "run_scan"]
 
 MOST_LINES = 20  # of the bad files on the terminal
 
@@ -42,7 +42,7 @@ SCHEMA = pa.schema(
 )  # fmt: skip
 
 
-def scan_corpus(
+def run_scan(
     source: str, out: str, settings: ScanSettings, labelled: bool, root: str | None, job: Job
 ) -> int:  # fmt: skip
     """The command."""

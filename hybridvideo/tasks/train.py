@@ -36,9 +36,9 @@ from hybridvideo.models.contract import VideoModel, count_parameters
 from hybridvideo.parsing import plain
 from hybridvideo.tasks.evaluate import report_evaluation
 from hybridvideo.tasks.support.device import pick_device, process_state
-from hybridvideo.tasks.support.held_run import run_folder, with_spacing
 from hybridvideo.tasks.support.run_folder import CONFIG, config_text
-from hybridvideo.tasks.support.started import found_again
+from hybridvideo.tasks.support.run_guard import run_folder, with_spacing
+from hybridvideo.tasks.support.start_record import with_found_paths
 from hybridvideo.tasks.support.write_page import write_training_page
 from hybridvideo.text import shown
 from hybridvideo.weights.described import described_model
@@ -47,11 +47,11 @@ from hybridvideo.weights.locate import find_checkpoint
 from hybridvideo.weights.trained import load_model
 
 
-def train(run: TrainRun, out: str | None, resume: bool, name: str) -> int:
+def run_training(run: TrainRun, out: str | None, resume: bool, name: str) -> int:
     """The command; several processes of `accelerate launch` or torchrun run it together."""
     run = with_spacing(run)
     if resume and out is not None:
-        run = found_again(run, Path(out))
+        run = with_found_paths(run, Path(out))
     check_tools(run)
     manifest, val = read_lists(run)
     found = look_over(run, manifest, val)

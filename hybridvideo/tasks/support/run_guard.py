@@ -29,7 +29,7 @@ from hybridvideo.parsing import plain
 from hybridvideo.report.environment import environment_facts
 from hybridvideo.tasks.support.output_table import printable
 from hybridvideo.tasks.support.run_folder import ENVIRONMENT, new_run_folder, run_to_resume, write_run_config
-from hybridvideo.tasks.support.started import read_started, same_setting, write_started
+from hybridvideo.tasks.support.start_record import read_started, same_setting, write_started
 from hybridvideo.text import one_line
 
 LOCK, LISTS = ".lock", "lists"

@@ -21,7 +21,7 @@ from hybridvideo.weights.trained import load_model
 FOREIGN = Path("runs") / "foreign"
 
 
-def open_given(run: str, which: str | None = None) -> VideoModel:
+def open_model(run: str, which: str | None = None) -> VideoModel:
     """The model of a run, a checkpoint or foreign weights; what had to be assumed of foreign ones is said."""
     model = load_model(run, which)
     origin = card_of(model).origin
@@ -46,7 +46,7 @@ def results_folder(run: str) -> Path:
     return FOREIGN / re.sub(r"[^\w.]+", "-", name).strip("-.")
 
 
-def weights_said(run: str, which: str | None = None) -> str:
+def weights_name(run: str, which: str | None = None) -> str:
     """The checkpoint folder of a run, or the source as it was given."""
     return str(find_checkpoint(run, which)) if is_ours(run) else run
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hybridvideo.errors import UserError
-from hybridvideo.tasks.support.kept_rows import Parts
+from hybridvideo.tasks.support.part_files import Parts
 from tests.tasks.cheap import lines, run, write_texts
 from tests.tasks.support.test_table_job import interrupt, rows_of
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hybridvideo.errors import UserError
-from hybridvideo.tasks.support.claims import Crew
+from hybridvideo.tasks.support.work_sharing import Crew
 from tests.tasks.cheap import SCHEMA, Nursery, lines, run, write_texts
 from tests.tasks.support.test_table_job import rows_of
 

@@ -37,11 +37,11 @@ def launched() -> Iterator[None]:
     Raises Preempted where a signal comes before the first step or after the last.
     """
     with stopping_at_once("stopped outside the steps of training; a run that has its folder goes on with --resume"):
-        honour_launcher()
+        follow_launcher()
         yield
 
 
-def honour_launcher() -> None:
+def follow_launcher() -> None:
     """To be called first by a command that several processes may run together.
 
     What a launcher has started ends with it. Where `accelerate launch` was asked for N processes and started one,

@@ -44,7 +44,7 @@ def read_started(folder: Path) -> Started:
     return parsed(Started, read_json(path, "remove it to go by config.yaml alone"), str(path))
 
 
-def found_again(run: TrainRun, folder: Path) -> TrainRun:
+def with_found_paths(run: TrainRun, folder: Path) -> TrainRun:
     """The settings, with the relative paths that lead nowhere from here as they were where the run was started."""
     started = read_started(folder)
     sections = {}

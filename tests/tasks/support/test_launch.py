@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hybridvideo.tasks.support.launched import asked_processes
+from hybridvideo.tasks.support.launch import asked_processes
 from tests.engine.training.runs import lines, settings, weights
 
 

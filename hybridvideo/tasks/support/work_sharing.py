@@ -24,8 +24,8 @@ from typing import Any
 from hybridvideo.engine.progress import Advance
 from hybridvideo.errors import EnvironmentFault
 from hybridvideo.files import acquire, holder, locked, release
-from hybridvideo.tasks.support.kept_rows import Parts, Stamp
 from hybridvideo.tasks.support.output_table import Rows, printable
+from hybridvideo.tasks.support.part_files import Parts, Stamp
 
 SECONDS_BETWEEN_WRITES = 60.0  # of a piece in work: with ROWS of a piece, what a crash can cost
 

@@ -17,10 +17,10 @@ from hybridvideo.data.manifest import Manifest
 from hybridvideo.documents import read_json_object
 from hybridvideo.errors import USABLE, UserError
 from hybridvideo.files import write_json
-from hybridvideo.tasks.support.identity import Identity, differences, identity_of
 from hybridvideo.tasks.support.job import Work
-from hybridvideo.tasks.support.kept_rows import Parts, Stamp, opened, rows_in
+from hybridvideo.tasks.support.job_identity import Identity, differences, identity_of
 from hybridvideo.tasks.support.output_table import Rows, has_columns, printable, read_notes, read_rows
+from hybridvideo.tasks.support.part_files import Parts, Stamp, opened, rows_in
 from hybridvideo.text import encodable
 
 JOB, LISTING = "job.json", "digest of the list"
