@@ -15,7 +15,7 @@ from hybridvideo.config.data import ClipConfig, Normalisation
 from hybridvideo.config.evaluation import EvalConfig
 from hybridvideo.errors import EnvironmentFault, UserError, nearest
 from hybridvideo.text import one_line
-from hybridvideo.weights.sources import HF_CONFIG, HUGGING_FACE, TORCHVISION, Facts, Source, open_folder
+from hybridvideo.weights.open_source import HF_CONFIG, HUGGING_FACE, TORCHVISION, Facts, Source, open_folder
 
 # Configuration and tensors. Nothing else of a repository is fetched, so there is no code to run.
 HF_ABOUT = [HF_CONFIG, "preprocessor_config.json", "video_preprocessor_config.json"]

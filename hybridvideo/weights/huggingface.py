@@ -15,7 +15,7 @@ from hybridvideo.documents import read_json_object
 from hybridvideo.errors import UserError
 from hybridvideo.parsing import is_whole, parsed
 from hybridvideo.text import one_line, shown
-from hybridvideo.weights.sources import HF_CONFIG, Facts
+from hybridvideo.weights.open_source import HF_CONFIG, Facts
 
 PROCESSORS = ("preprocessor_config.json", "video_preprocessor_config.json")
 AGAIN = "download it again"

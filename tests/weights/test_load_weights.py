@@ -14,8 +14,8 @@ from hybridvideo.config.data import Normalisation
 from hybridvideo.errors import UserError
 from hybridvideo.models import create_model
 from hybridvideo.models.contract import VideoModel
-from hybridvideo.weights.fit import fitted, resized_bias
-from hybridvideo.weights.load import load_weights
+from hybridvideo.weights.load_weights import load_weights
+from hybridvideo.weights.resize import fit_tensor, resized_bias
 
 SIZES = {"dim": 8, "depths": (2, 1, 1, 1), "heads": (1, 2, 2, 4), "window": (2, 3, 3)}
 CLASSES = 5
@@ -110,14 +110,14 @@ def test_resizing_a_bias_table_keeps_what_does_not_change() -> None:
 
 def test_only_what_is_meant_to_is_resized() -> None:
     table = torch.randn(4, 2, 2)
-    resized = fitted("position.space_CHW", table, torch.empty(4, 5, 5))
+    resized = fit_tensor("position.space_CHW", table, torch.empty(4, 5, 5))
     assert resized is not None and resized.how == "resized" and resized.tensor.shape == (4, 5, 5)
-    assert fitted("position.space_CHW", table, torch.empty(3, 5, 5)) is None
-    assert fitted("blocks.0.weight", table, torch.empty(4, 5, 5)) is None
-    assert fitted("bias_table", torch.randn(3, 3, 3, 2), torch.empty(3, 5, 5, 4)) is None
-    assert fitted("conv.weight", torch.randn(4, 3, 3, 3), torch.empty(4, 3, 2, 5, 5)) is None
-    assert fitted("conv.weight", torch.randn(4, 3, 2, 3, 3), torch.empty(4, 3, 3, 3, 3)) is None
-    one = fitted("conv.weight", torch.ones(4, 3, 1, 3, 3), torch.empty(4, 3, 4, 3, 3))
+    assert fit_tensor("position.space_CHW", table, torch.empty(3, 5, 5)) is None
+    assert fit_tensor("blocks.0.weight", table, torch.empty(4, 5, 5)) is None
+    assert fit_tensor("bias_table", torch.randn(3, 3, 3, 2), torch.empty(3, 5, 5, 4)) is None
+    assert fit_tensor("conv.weight", torch.randn(4, 3, 3, 3), torch.empty(4, 3, 2, 5, 5)) is None
+    assert fit_tensor("conv.weight", torch.randn(4, 3, 2, 3, 3), torch.empty(4, 3, 3, 3, 3)) is None
+    one = fit_tensor("conv.weight", torch.ones(4, 3, 1, 3, 3), torch.empty(4, 3, 4, 3, 3))
     assert one is not None and one.how == "inflated" and (one.tensor == 0.25).all()
 
 

@@ -18,7 +18,7 @@ from hybridvideo.config.data import Normalisation
 from hybridvideo.errors import UserError
 from hybridvideo.models.card import ModelCard, Origin, read_card, write_checkpoint
 from hybridvideo.models.contract import VideoModel
-from hybridvideo.weights.foreign import Wanted, load_foreign
+from hybridvideo.weights.load_foreign import Wanted, load_foreign
 
 SMALL = {
     "image_size": 32, "patch_size": 16, "num_frames": 4, "hidden_size": 16, "num_hidden_layers": 2,

@@ -15,9 +15,9 @@ from torch import Tensor
 from hybridvideo.config.data import Normalisation
 from hybridvideo.errors import UserError
 from hybridvideo.models.contract import VideoModel
-from hybridvideo.weights.fit import fitted
+from hybridvideo.weights.open_source import From, Source, open_source
 from hybridvideo.weights.recognise import OWN_LAYOUT, Recognised, likely_architecture, recognise
-from hybridvideo.weights.sources import From, Source, open_source
+from hybridvideo.weights.resize import fit_tensor
 
 Head = Literal["strict", "replace", "drop"]
 MOST_NAMED = 3  # tensors of each kind in an error
@@ -172,7 +172,7 @@ def fit_all(state: Mapping[str, Tensor], own: Mapping[str, Tensor], report: Load
         if name not in state:
             report.fresh += [name] if name.endswith(COUNTERS) else []
             continue
-        fit = fitted(name, state[name], own[name])
+        fit = fit_tensor(name, state[name], own[name])
         if fit is None or fit.how != "as it is":
             report.shapes[name] = (tuple(state[name].shape), tuple(own[name].shape))
         if fit is None:

@@ -7,11 +7,11 @@ from pathlib import Path
 from hybridvideo.errors import UserError
 from hybridvideo.models.card import CARD, WEIGHTS, ModelCard, read_card
 from hybridvideo.models.contract import VideoModel
-from hybridvideo.weights.described import described_model
-from hybridvideo.weights.foreign import load_foreign
-from hybridvideo.weights.load import load_weights
-from hybridvideo.weights.locate import read_whole
-from hybridvideo.weights.sources import is_ours
+from hybridvideo.weights.build_model import build_from_settings
+from hybridvideo.weights.find_checkpoint import read_whole
+from hybridvideo.weights.load_foreign import load_foreign
+from hybridvideo.weights.load_weights import load_weights
+from hybridvideo.weights.open_source import is_ours
 
 
 def load_model(path: str | Path, which: str | None = None) -> VideoModel:
@@ -41,7 +41,7 @@ def load_model(path: str | Path, which: str | None = None) -> VideoModel:
 def load_own(folder: Path) -> VideoModel:
     """The model of a checkpoint folder of this project."""
     card = read_card(folder)
-    model = described_model(card.name, len(card.labels), card.settings, str(folder / CARD))
+    model = build_from_settings(card.name, len(card.labels), card.settings, str(folder / CARD))
     load_weights(model, folder)
     return with_card(model, card)
 

@@ -16,7 +16,7 @@ UNMEANT = (
 )  # fmt: skip
 
 
-def described_model(name: str, num_classes: int, settings: Mapping[str, Any], where: str) -> VideoModel:
+def build_from_settings(name: str, num_classes: int, settings: Mapping[str, Any], where: str) -> VideoModel:
     """`create_model`, and UserError, which begins with `where`, for whatever goes wrong on the way."""
     try:
         return create_model(name, num_classes, **settings)

@@ -24,7 +24,7 @@ from hybridvideo.documents import read_json
 from hybridvideo.errors import UserError
 from hybridvideo.models.card import CARD, WEIGHTS, read_card
 from hybridvideo.models.state_files import KINDS, open_state_file, unwrapped
-from hybridvideo.weights.locate import read_whole
+from hybridvideo.weights.find_checkpoint import read_whole
 
 From: TypeAlias = str | Path | Mapping[str, Tensor]
 

@@ -21,11 +21,11 @@ from hybridvideo.models import MODELS
 from hybridvideo.models.card import ModelCard, Origin
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.models.variants import Published, Variant
-from hybridvideo.weights.described import described_model
+from hybridvideo.weights.build_model import build_from_settings
 from hybridvideo.weights.layouts.layout import State
-from hybridvideo.weights.load import LoadReport, load_opened
+from hybridvideo.weights.load_weights import LoadReport, load_opened
+from hybridvideo.weights.open_source import Facts, From, Source, open_source
 from hybridvideo.weights.recognise import Recognised, architecture_of, layouts_of, recognise, unknown, unprefixed
-from hybridvideo.weights.sources import Facts, From, Source, open_source
 
 KINETICS400 = 400  # classes; weights with so many and no names are taken to be of Kinetics-400, in alphabetical order
 INPUT = ("frames", "height", "width")  # settings that every model has
@@ -61,7 +61,7 @@ def load_foreign(source: From, wanted: Wanted | None = None) -> tuple[VideoModel
     """
     wanted, opened = wanted or Wanted(), open_source(source)
     name, changes, state = architecture(opened, wanted)
-    model = described_model(name, 1, changes, opened.where)
+    model = build_from_settings(name, 1, changes, opened.where)
     known = recognise(state, model, opened.where)
     model.reset_classifier(classes(model, known, opened.where))
     report = load_opened(model, opened, known)

@@ -16,7 +16,7 @@ from torchvision.models.video import swin3d_t
 from hybridvideo.config.data import Normalisation
 from hybridvideo.errors import EnvironmentFault, UserError
 from hybridvideo.weights.hub import open_torchvision, torchvision_weights
-from hybridvideo.weights.sources import Source, is_ours, open_source
+from hybridvideo.weights.open_source import Source, is_ours, open_source
 
 STATE = {"a.weight": torch.ones(2, 2), "a.bias": torch.zeros(2), "b": torch.ones(1)}
 

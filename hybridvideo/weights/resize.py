@@ -26,7 +26,7 @@ class Fitted(NamedTuple):
     how: How
 
 
-def fitted(name: str, source: Tensor, own: Tensor) -> Fitted | None:
+def fit_tensor(name: str, source: Tensor, own: Tensor) -> Fitted | None:
     """`source` in the shape of `own`, the model's tensor of that name; None where that cannot be."""
     if source.shape == own.shape:
         return Fitted(source, "as it is")
