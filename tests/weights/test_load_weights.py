@@ -156,7 +156,9 @@ def test_what_does_not_fit_is_counted_and_named_and_changes_nothing() -> None:
     lacking = {name: value for name, value in state.items() if ".norm1." not in name}
     with pytest.raises(UserError, match=r"10 missing \(stages.0.blocks.0.norm1.weight, .*, \.\.\.\)") as error:
         load_weights(model, lacking)
-    assert "these Video Swin (torchvision swin3d) weights are of create_model('video_swin_tiny', " in str(error.value)
+    assert "these Video Swin (torchvision swin3d) weights belong to create_model('video_swin_tiny', " in str(
+        error.value
+    )
     with pytest.raises(UserError, match=r"2 unexpected \(features.9.weight, neck.bias\)"):
         load_weights(model, {**state, "features.9.weight": torch.ones(1), "neck.bias": torch.ones(1)})
     with pytest.raises(UserError, match=r"1 of another shape \(norm.weight: \(9,\) -> \(64,\)\)"):
@@ -178,7 +180,7 @@ def test_weights_of_another_family_say_whose_they_are() -> None:
 
 
 def test_an_unknown_layout_says_what_it_holds() -> None:
-    with pytest.raises(UserError, match=r"has 2 tensors such as a.b and c.d, which is no layout known here \(.*Uni"):
+    with pytest.raises(UserError, match=r"has 2 tensors such as a.b and c.d, in no layout known here \(.*Uni"):
         load_weights(video_swin(), {"a.b": torch.ones(1), "c.d": torch.ones(1)})
     with pytest.raises(UserError, match="the state dict is not a state dict"):
         load_weights(video_swin(), {})

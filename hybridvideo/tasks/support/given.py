@@ -16,7 +16,8 @@ from hybridvideo.models.contract import VideoModel
 from hybridvideo.text import shown
 from hybridvideo.weights.find_checkpoint import find_checkpoint
 from hybridvideo.weights.load_model import load_model
-from hybridvideo.weights.open_source import is_ours, sha256_of
+from hybridvideo.weights.open_source import is_ours
+from hybridvideo.weights.source import sha256_of
 
 FOREIGN = Path("runs") / "foreign"
 
