@@ -41,10 +41,10 @@ from hybridvideo.tasks.support.run_guard import run_folder, with_spacing
 from hybridvideo.tasks.support.start_record import with_found_paths
 from hybridvideo.tasks.support.write_page import write_training_page
 from hybridvideo.text import shown
-from hybridvideo.weights.described import described_model
-from hybridvideo.weights.load import load_weights
-from hybridvideo.weights.locate import find_checkpoint
-from hybridvideo.weights.trained import load_model
+from hybridvideo.weights.build_model import build_from_settings
+from hybridvideo.weights.find_checkpoint import find_checkpoint
+from hybridvideo.weights.load_model import load_model
+from hybridvideo.weights.load_weights import load_weights
 
 
 def run_training(run: TrainRun, out: str | None, resume: bool, name: str) -> int:
@@ -226,7 +226,7 @@ def build_model(run: TrainRun, labels: tuple[str, ...], shown: bool = False) -> 
     """The model at the run's input size, with its starting weights; the same in every process."""
     torch.manual_seed(hash_seed(run.seed))
     size = {"frames": run.clip.frames, "height": run.frame.height, "width": run.frame.width}
-    model = described_model(run.model.name, len(labels), {**size, **run.model.changes}, "model")
+    model = build_from_settings(run.model.name, len(labels), {**size, **run.model.changes}, "model")
     if run.model.weights:
         report = load_weights(model, run.model.weights, head=run.model.head)
         say(shown, "\n".join([f"{run.model.weights}: {report}", *report.notes]))
