@@ -29,6 +29,7 @@ from multiprocessing.util import Finalize
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
+from hybridvideo.config.jobs import Reading
 from hybridvideo.data.processes import transport
 from hybridvideo.data.processes.launcher import LAUNCHER
 from hybridvideo.data.processes.worker import MOST_KEYS, NO_MEMORY, PHASES, STARTING, Failure, Lost, Mark, Work, packed
@@ -36,7 +37,7 @@ from hybridvideo.errors import EnvironmentFault, UserError
 
 __all__ = ["DEADLINE", "Lost", "Work", "Workers", "each"]
 
-DEADLINE = 120.0  # seconds an item may take, by the clock; also what is between items
+DEADLINE = Reading.deadline  # seconds an item may take, by the clock; also what is between items
 STARTING_SECONDS = 60.0  # that starting may take at least, whatever the deadline
 STRIKES = 2  # deaths of a worker at one item until the item is lost
 UNEXPLAINED = 5  # deaths outside any item, in a row or with one task, until the machine is to blame

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from hybridvideo.config.data import Preprocessing
 from hybridvideo.config.evaluation import EvalConfig
-from hybridvideo.config.jobs import Precision
-from hybridvideo.data.loader import Reading
+from hybridvideo.config.jobs import Precision, Reading
 from hybridvideo.data.manifest import Manifest, Row, read_manifest
 from hybridvideo.data.processes.workers import DEADLINE
 from hybridvideo.engine.evaluate import open_views

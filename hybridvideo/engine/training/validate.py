@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from hybridvideo.data.loader import device_batches
+from hybridvideo.data.device import device_batches
 from hybridvideo.engine.exchange import gather, gather_numbers
 from hybridvideo.engine.metrics import accuracy
 from hybridvideo.engine.training.frozen import FrozenDataset
