@@ -70,7 +70,7 @@ def train(run: TrainRun, out: str | None = None, resume: str | None = None, name
     if resume and out:
         raise UserError(f"--resume {resume} and --out {out} both name a run folder; give one of them")
     with launched():
-        from hybridvideo.tasks.train import train as task
+        from hybridvideo.tasks.train import run_training as task
 
         return task(run, resume or out, resume is not None, name or "train")
 

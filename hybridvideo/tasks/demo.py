@@ -43,7 +43,7 @@ from hybridvideo.tasks.predict import predict
 from hybridvideo.tasks.support.run_folder import CONFIG, read_run_config
 from hybridvideo.tasks.support.table_job import Job
 from hybridvideo.tasks.support.write_page import evaluation_samples
-from hybridvideo.tasks.train import train
+from hybridvideo.tasks.train import run_training
 from hybridvideo.text import shown
 
 VIDEOS = {"train": 128, "val": 8, "test": 32}  # of each motion
@@ -125,7 +125,7 @@ def train_once(folder: Path, run: Path, seed: int, changes: dict[str, Any]) -> N
     if not same:
         shutil.rmtree(run, ignore_errors=True)
     try:
-        train(settings, str(run), same, run.name)
+        run_training(settings, str(run), same, run.name)
     except Preempted:
         raise Preempted(f"stopped; what is done is kept in {folder}: the same command goes on") from None
 
