@@ -26,6 +26,7 @@ from hybridvideo.models.parts.blocks import MIXERS, make_block
 from hybridvideo.models.parts.convolution import PatchMerging
 from hybridvideo.models.parts.heads import PoolHead
 from hybridvideo.models.parts.inputs import ClipInput, widen_first_convolution
+from hybridvideo.models.parts.linear import Linear
 from hybridvideo.models.parts.positions import AbsolutePosition
 from hybridvideo.models.parts.stems import open_stem, without_network
 from hybridvideo.parsing import changed, plain
@@ -106,7 +107,7 @@ class Hybrid(VideoModel):
         self.notes = random_stem(config.stem)
 
         dim: int = config.dim or self.stem.channels
-        self.project = nn.Linear(self.stem.channels, dim) if config.dim else nn.Identity()
+        self.project = Linear(self.stem.channels, dim) if config.dim else nn.Identity()
         self.position = self._make_position(dim) if config.position == "absolute" else nn.Identity()
         self.stages = nn.ModuleList()
         for settings, drop_paths in zip(config.stages, self._drop_paths(), strict=True):

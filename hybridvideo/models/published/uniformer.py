@@ -20,7 +20,7 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from timm.layers import DropPath, Mlp
+from timm.layers import DropPath
 from torch import Tensor, nn
 
 from hybridvideo.config.data import ClipConfig
@@ -28,9 +28,12 @@ from hybridvideo.config.evaluation import EvalConfig
 from hybridvideo.errors import UserError
 from hybridvideo.models.contract import NOTHING, Grids, VideoModel
 from hybridvideo.models.parts.attention import JointAttention
+from hybridvideo.models.parts.cached import Cached
 from hybridvideo.models.parts.depthwise import depthwise_conv, on_grid
-from hybridvideo.models.parts.linear import init_linear
+from hybridvideo.models.parts.linear import Linear, autocast_dtype, init_linear
+from hybridvideo.models.parts.mlp import Mlp
 from hybridvideo.models.parts.patches import PatchEmbed
+from hybridvideo.models.parts.shortcuts import may_bypass
 from hybridvideo.models.variants import KINETICS, Published, Variant
 
 STRIDE = 32  # pixels per position of the last grid
@@ -106,18 +109,31 @@ class Downsample(nn.Module):
 class GridBatchNorm(nn.BatchNorm3d):
     """BatchNorm of a grid, channels last."""
 
+    bypassable = True  # see `shortcuts`
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.cached = Cached[tuple[Tensor, Tensor]]()
+
     def forward(self, x_BTHWC: Tensor) -> Tensor:
         return super().forward(x_BTHWC.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
 
-    def then(self, linear: nn.Linear, x_BTHWC: Tensor) -> Tensor:
-        """`linear(self(x))`, in evaluation as one matrix product: there the norm is only a scale and a shift."""
-        if self.training or self.running_mean is None or self.running_var is None:
+    def then(self, linear: Linear, x_BTHWC: Tensor) -> Tensor:
+        """`linear(self(x))`, in evaluation as one product: there the norm is only a scale and a shift."""
+        if self.training or self.running_mean is None or self.running_var is None or not may_bypass(self, linear):
             out: Tensor = linear(self(x_BTHWC))
             return out
+        sources = (self.weight, self.bias, self.running_mean, self.running_var, linear.weight, linear.bias)
+        kind = autocast_dtype(x_BTHWC)
+        return F.linear(x_BTHWC, *self.cached.get(sources, lambda: self.folded(linear, kind), kind))
+
+    def folded(self, linear: Linear, kind: torch.dtype | None) -> tuple[Tensor, Tensor]:
+        """Weight and bias of `linear` after this norm, in the precision of the product."""
+        assert self.running_mean is not None and self.running_var is not None
         scale_C = self.weight * (self.running_var + self.eps).rsqrt()
         shift_C = self.bias - self.running_mean * scale_C
-        bias = torch.addmv(linear.bias, linear.weight, shift_C)
-        return F.linear(x_BTHWC, linear.weight * scale_C, bias)
+        weight, bias = linear.weight * scale_C, torch.addmv(linear.bias, linear.weight, shift_C)
+        return (weight, bias) if kind is None else (weight.to(kind), bias.to(kind))
 
 
 class ConvBlock(nn.Module):
@@ -127,11 +143,11 @@ class ConvBlock(nn.Module):
         super().__init__()
         self.position = depthwise_conv(dim, 3)
         self.norm = GridBatchNorm(dim)
-        self.before = nn.Linear(dim, dim)
+        self.before = Linear(dim, dim)
         self.conv = depthwise_conv(dim, 5)
-        self.after = nn.Linear(dim, dim)
+        self.after = Linear(dim, dim)
         self.mlp_norm = GridBatchNorm(dim)
-        self.mlp = Mlp(dim, int(dim * config.mlp_ratio), drop=config.dropout)
+        self.mlp = Mlp(dim, int(dim * config.mlp_ratio), config.dropout)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x_BTHWC: Tensor) -> Tensor:
@@ -147,10 +163,7 @@ class ConvBlock(nn.Module):
 
     def transform(self, x_BTHWC: Tensor) -> Tensor:
         """Norm and MLP."""
-        mlp = self.mlp
-        hidden = mlp.drop1(mlp.act(self.mlp_norm.then(mlp.fc1, x_BTHWC)))
-        out: Tensor = mlp.drop2(mlp.fc2(hidden))
-        return out
+        return self.mlp.after_first(self.mlp_norm.then(self.mlp.fc1, x_BTHWC))
 
 
 class AttentionBlock(nn.Module):
@@ -163,7 +176,7 @@ class AttentionBlock(nn.Module):
         self.attention = JointAttention(dim, dim // config.head_dim)
         self.dropout = nn.Dropout(config.dropout)
         self.mlp_norm = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = Mlp(dim, int(dim * config.mlp_ratio), drop=config.dropout)
+        self.mlp = Mlp(dim, int(dim * config.mlp_ratio), config.dropout)
         self.drop_path = DropPath(drop_path)
         self.apply(init_linear)  # as the authors; convolutions keep torch's own
 
@@ -202,7 +215,7 @@ class UniFormer(VideoModel):
         self.downsamples = nn.ModuleList(Downsample(*pair) for pair in pairwise(dims))
         self.stages = nn.ModuleList(make_stages(config))
         self.norm = GridBatchNorm(dims[-1])
-        self.head = nn.Linear(dims[-1], num_classes)
+        self.head = Linear(dims[-1], num_classes)
         self.init_classifier(self.head)
 
     def forward_stem(self, x_BCTHW: Tensor) -> Tensor:

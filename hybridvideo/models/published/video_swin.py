@@ -24,7 +24,7 @@ from hybridvideo.errors import UserError
 from hybridvideo.models.contract import NOTHING, Grids, VideoModel
 from hybridvideo.models.parts.attention import WindowAttention3d, parts_are_faster
 from hybridvideo.models.parts.convolution import PatchMerging
-from hybridvideo.models.parts.linear import init_linear
+from hybridvideo.models.parts.linear import Linear, init_linear
 from hybridvideo.models.parts.mlp import PORTION, Mlp
 from hybridvideo.models.parts.patches import PatchEmbed
 from hybridvideo.models.parts.windows import Cut, Size, WindowLayout, constant, true_parts, window_layout
@@ -89,13 +89,13 @@ class SwinBlock(nn.Module):
         cut = true_parts(layout)
         x_RC = cut.gather(layout.pad(x_BTHWC))
         inside = None if layout.padded == layout.grid else inside_rows(layout, cut, B)
-        biases = dict(zip(cut.parts, self.attention.part_biases(layout, x_RC), strict=True))
+        biases = self.attention.biases(layout, cut, x_RC)
         # Half of what an MLP takes at once: a portion here holds queries, keys and values beside the hidden numbers.
-        for portion in cut.portions(B, most=PORTION // 2 // self.mlp.fc1.out_features):
+        for portion in cut.portions(B, most=PORTION // 2 // self.mlp.hidden):
             rows = slice(portion[0].start, portion[-1].stop)
             x = x_RC[rows]
             normed = self.norm1(x) if inside is None else self.norm1(x) * inside[rows]
-            x = x + self.attention.attend_portion(normed, portion, biases)
+            x = x + self.attention.attend_rows(normed, portion, biases)
             x_RC[rows] = x + self.mlp(self.norm2(x))
         return layout.crop(cut.scatter(x_RC, B))
 
@@ -138,7 +138,7 @@ class VideoSwin(VideoModel):
         self.num_features = config.dim * 2 ** (len(config.depths) - 1)
         self.norm = nn.LayerNorm(self.num_features)
         self.dropout = nn.Dropout(config.dropout)
-        self.classifier = nn.Linear(self.num_features, num_classes)
+        self.classifier = Linear(self.num_features, num_classes)
         self._init_weights()
 
     def forward_stem(self, x_BCTHW: Tensor) -> Tensor:

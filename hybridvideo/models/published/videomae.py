@@ -10,7 +10,7 @@ Pre-Training*. This file has the network that is fine-tuned; `videomae_pretraini
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +23,7 @@ from hybridvideo.config.evaluation import EvalConfig
 from hybridvideo.errors import UserError
 from hybridvideo.models.checks import check_heads
 from hybridvideo.models.contract import NOTHING, Grids, VideoModel
-from hybridvideo.models.parts.attend import attend
+from hybridvideo.models.parts.attention import JointAttention
 from hybridvideo.models.parts.linear import Linear, lowered
 from hybridvideo.models.parts.mlp import Mlp
 from hybridvideo.models.parts.patches import Patch, PatchEmbed
@@ -108,45 +108,17 @@ def sinusoids(grid: tuple[int, int, int], dim: int) -> Tensor:
     return torch.where(odd_C, angle_NC.cos(), angle_NC.sin()).float().unflatten(0, grid)
 
 
-class TokenAttention(nn.Module):
-    """Every token of a clip to every other.
-
-    The authors' keys have no bias, this fused layer has one for them, zero at first: it adds the same number to all
-    scores of a query, which softmax takes away again. Whatever training makes of it changes nothing.
-    """
-
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = Linear(dim, 3 * dim)
-        self.proj = Linear(dim, dim)
-
-    def forward(self, x_BNC: Tensor) -> Tensor:
-        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.projections(x_BNC))
-        if x_BNC.device.type == "cpu" and k.dtype == torch.float32:
-            q, k, v = q.contiguous(), k.contiguous(), v.contiguous()  # read more than once: copies pay
-        out_BhNd = attend(q, k, v)
-        out: Tensor = self.proj(out_BhNd.transpose(1, 2).flatten(2))
-        return out
-
-    def projections(self, x_BNC: Tensor) -> Iterable[Tensor]:
-        """Queries, keys and values (B, N, C). On a CPU each by itself: the kernel's reads lie closer together.
-
-        And without the keys' bias, which changes nothing.
-        """
-        if x_BNC.device.type != "cpu":
-            return self.qkv(x_BNC).chunk(3, -1)
-        weights, biases = (part.chunk(3) for part in self.qkv.parameters_for(x_BNC))
-        return (F.linear(x_BNC, *layer) for layer in zip(weights, (biases[0], None, biases[2]), strict=True))
-
-
 class TokenBlock(nn.Module):
-    """Pre-norm residual block on tokens (B, N, C): attention, MLP."""
+    """Pre-norm residual block on a grid or on tokens (B, N, C): attention of every token to every other, MLP.
+
+    The authors' keys have no bias; the fused layer here has one, zero at first. It adds the same number to all scores
+    of a query, which softmax takes away again, so whatever training makes of it changes nothing.
+    """
 
     def __init__(self, dim: int, heads: int, mlp_ratio: float, drop_path: float) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(dim, eps=EPS)
-        self.attention = TokenAttention(dim, heads)
+        self.attention = JointAttention(dim, heads)
         self.mlp_norm = nn.LayerNorm(dim, eps=EPS)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
         self.drop_path = DropPath(drop_path)
@@ -178,7 +150,7 @@ class VideoMAE(VideoModel):
         self.blocks = token_blocks(config.dim, config.heads, config.depth, config.mlp_ratio, config.drop_path)
         self.norm = nn.LayerNorm(config.dim, eps=EPS)
         self.dropout = nn.Dropout(config.dropout)
-        self.classifier = nn.Linear(config.dim, num_classes)
+        self.classifier = Linear(config.dim, num_classes)
         self._init_weights()
 
     def forward_stem(self, x_BCTHW: Tensor) -> Tensor:
