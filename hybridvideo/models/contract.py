@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -43,8 +44,21 @@ class Grids:
 NOTHING = Grids(())
 
 
+@dataclass(frozen=True)
+class Outputs:
+    """What a model may return in training, if it has more to offer than logits."""
+
+    logits: Tensor
+    """(B, K)"""
+    auxiliary: dict[str, Tensor] = field(default_factory=dict)
+    """By name: second logits, gates, features, reconstructions."""
+
+
 class VideoModel(nn.Module, ABC):
-    """Base of all models: `model(x_BCTHW) -> logits_BK`, always logits, in both modes.
+    """Base of all models: `model(x_BCTHW) -> logits_BK`, always logits, never probabilities.
+
+    In evaluation a call returns logits alone. In training a model may return `Outputs` instead, whose `logits` are
+    the same and whose `auxiliary` tensors an objective may use; every model here returns plain logits in both modes.
 
     A subclass sets `config`, `num_classes`, `num_features`, `input_shape`, `normalisation` and `classifier_name`, and
     defines the abstract methods; the rest follows from them.

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hybridvideo.models import HYBRIDS, TIMESFORMERS, UNIFORMERS, VIDEO_SWINS, VIDEOMAES, create_pretraining
+from hybridvideo.models import FAMILIES, TIMESFORMERS, UNIFORMERS, VIDEO_SWINS, VIDEOMAES, create_pretraining
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.models.parts.linear import Composition, Linear, in_parts
 from hybridvideo.models.parts.shortcuts import literally, may_bypass
 from tests.models.test_contract import small
 
-OURS = sorted({*HYBRIDS, *TIMESFORMERS, *UNIFORMERS, *VIDEO_SWINS, *VIDEOMAES} - {"hybrid"})
+OURS = sorted({*FAMILIES, *TIMESFORMERS, *UNIFORMERS, *VIDEO_SWINS, *VIDEOMAES} - {"hybrid"})
 INPUT = torch.randn(2, 3, 4, 64, 64, generator=torch.Generator().manual_seed(0))
 MODES = {"training": (True, True), "evaluation": (False, False), "evaluation with gradients": (False, True)}
 

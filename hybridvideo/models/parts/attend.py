@@ -1,10 +1,10 @@
 """Scaled dot-product attention: one function for all networks, which picks the fastest way.
 
-    way         when                                               why
-    few_keys    CPU, 16 keys or fewer                              plain products: fp32 17.6 -> 13.1 ms, bf16 24.7 -> 11.7
-    groupwise   CPU, bf16, training, up to 2048 keys               another backward pass: 47.2 -> 23.1 ms, 152 -> 112 ms
-    copied      CPU, fp32, 1024 keys or more                       the kernel reads keys many times: copies pay
-    fused       everything else                                    torch's kernel, in portions that CUDA can launch
+    way         when                                        why
+    few_keys    CPU, 16 keys or fewer                       plain products: fp32 17.6 -> 13.1 ms, bf16 24.7 -> 11.7 ms
+    groupwise   CPU, bf16, training, up to 2048 keys        another backward pass: 47.2 -> 23.1 ms, 152 -> 112 ms
+    copied      CPU, fp32, 1024 keys or more                the kernel reads keys many times: copies pay
+    fused       everything else                             torch's kernel, in portions that CUDA can launch
 
 Times: torch 2.15, one core with AMX, forward and backward of 8 frames of a ViT-B (12 heads; 196 places with 8 keys
 each, 8 frames with 197 keys each, 1568 keys).
@@ -64,13 +64,13 @@ def fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor
     if bias is not None and bias.requires_grad and torch.is_grad_enabled():
         most = min(most, max(1, BIAS_GRADIENTS // (heads * q.shape[2] * k.shape[2])))
     if batch <= most and heads <= most_heads:
-        return F.scaled_dot_product_attention(q, k, v, bias)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
     if heads > most_heads:
         biases = head_biases(bias, heads, most_heads)
         pieces = zip(*(x.split(most_heads, 1) for x in (q, k, v)), biases, strict=True)
         return torch.cat([fused(*piece) for piece in pieces], 1)
-    parts = zip(*(x.split(most) for x in (q, k, v)), strict=True)
-    return torch.cat([F.scaled_dot_product_attention(*part, bias) for part in parts])
+    pieces = zip(q.split(most), k.split(most), v.split(most), strict=True)
+    return torch.cat([F.scaled_dot_product_attention(*piece, attn_mask=bias) for piece in pieces])
 
 
 def head_biases(bias: Tensor | None, heads: int, step: int) -> list[Tensor | None]:

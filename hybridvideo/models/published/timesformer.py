@@ -36,6 +36,7 @@ from hybridvideo.models.parts.mlp import Mlp
 from hybridvideo.models.parts.patches import PatchEmbed
 from hybridvideo.models.parts.positions import AbsolutePosition
 from hybridvideo.models.parts.shortcuts import may_bypass, shortcuts_allowed
+from hybridvideo.models.staged import Stage, StagedModel, rising_rates
 from hybridvideo.models.variants import KINETICS, Published, Variant
 
 
@@ -158,45 +159,56 @@ class Block(nn.Module):
         return x + x_out.view(R, G, N, -1), class_R11C + class_out[:, None]
 
 
-class TimeSformer(VideoModel):
+class TimeSformer(StagedModel):
     """The network of a `TimeSformerConfig`.
 
     The head reads the class token: `forward_features` returns it as a grid of one position (B, 1, 1, 1, C). The grids
-    of the places come from `forward_intermediates`; the last block, where its grid is not asked for, computes the class
+    of the places come from `forward_intermediates`; the last block, unless its grid is asked for, computes the class
     token alone.
     """
 
     normalisation = KINETICS
     config: TimeSformerConfig
     classifier_name = "classifier"
+    group_names = "{stage}"
+    undecayed = ("class_token", "class_position", "space_CHW", "time_CT")
 
     def __init__(self, config: TimeSformerConfig, num_classes: int) -> None:
-        super().__init__()
+        super().__init__(config, num_classes)
         check(config)
         dim, patch = config.dim, config.patch
-        self.config, self.num_classes, self.num_features = config, num_classes, dim
-        self.input_shape = (3, config.frames, config.height, config.width)
+        self.num_features = dim
         self.embed = PatchEmbed(dim, (1, patch, patch))
         self.class_token = nn.Parameter(torch.empty(dim))
         self.class_position = nn.Parameter(torch.empty(dim))
         rows, columns = config.height // patch, config.width // patch
         self.position = AbsolutePosition(dim, config.frames, rows, columns, time=config.attention != "space")
-        rates = torch.linspace(0, config.drop_path, config.depth, device="cpu").tolist()
+        (rates,) = rising_rates(config.drop_path, [config.depth])
         self.blocks = nn.ModuleList(Block(config, rate) for rate in rates)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = Linear(dim, num_classes)
         self._init_weights()
 
+    def stem_parts(self) -> list[nn.Module | nn.Parameter]:
+        return [self.embed, self.class_token, self.class_position, self.position]
+
+    def stage_list(self) -> list[Stage]:
+        return [Stage(f"block{i + 1}", [block]) for i, block in enumerate(self.blocks)]
+
+    def head_parts(self) -> list[nn.Module]:
+        return [self.norm, self.classifier]
+
     def forward_stem(self, x_BCTHW: Tensor) -> Tensor:
         out: Tensor = self.embed(x_BCTHW)
         return out
 
     def forward_stages(self, grid_BTHWC: Tensor, keep: Grids = NOTHING) -> Tensor:
+        """The class token after all blocks; the base's loop, but for two tensors and the shorter last block."""
         keep.put("stem", grid_BTHWC)
         shape = grid_BTHWC.shape
         x = self.in_groups(self.position(grid_BTHWC))
-        del grid_BTHWC  # it is not needed beyond here
+        del grid_BTHWC  # its memory is free as soon as the first block has read it
         class_token = (self.class_token + self.class_position).expand(x.shape[0], 1, 1, -1)
         last = self.stage_names[-1]
         class_only = last not in keep.stages and shortcuts_allowed()
@@ -207,7 +219,7 @@ class TimeSformer(VideoModel):
         return out
 
     def in_groups(self, x_BTHWC: Tensor) -> Tensor:
-        """(R, G, N, C): what attends to each other at once."""
+        """(R, G, N, C): the places of a group attend to each other at once."""
         B, T, H, W, C = x_BTHWC.shape
         groups = {"divided": (B, T, H * W, C), "joint": (B, 1, T * H * W, C), "space": (B * T, 1, H * W, C)}
         return x_BTHWC.reshape(groups[self.config.attention])
@@ -216,21 +228,8 @@ class TimeSformer(VideoModel):
         features_BC = grid_BTHWC[:, 0, 0, 0]
         return features_BC if pre_logits else self.classifier(self.dropout(features_BC))
 
-    @property
-    def stage_names(self) -> list[str]:
-        return ["stem", *(f"block{i + 1}" for i in range(self.config.depth))]
-
     def init_classifier(self, layer: nn.Linear) -> None:
         init_linear(layer)
-
-    def no_weight_decay(self) -> set[str]:
-        tables = {name for name, _ in self.named_parameters() if name.startswith("position.")}
-        return tables | {"class_token", "class_position"}
-
-    def layer_groups(self) -> list[tuple[str, list[nn.Parameter]]]:
-        start = [*self.embed.parameters(), self.class_token, self.class_position, *self.position.parameters()]
-        blocks = [(f"block{i + 1}", list(block.parameters())) for i, block in enumerate(self.blocks)]
-        return [("stem", start), *blocks, ("head", [*self.norm.parameters(), *self.classifier.parameters()])]
 
     def _init_weights(self) -> None:
         """As the authors': the temporal attention of all blocks but the first adds nothing at the start."""

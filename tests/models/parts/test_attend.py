@@ -59,9 +59,9 @@ def test_no_call_of_the_kernel_exceeds_the_grid_that_cuda_launches(
     bias = None if bias_heads == 0 else torch.randn(1, bias_heads or shape[1], 5, 5)
     kernel, calls = torch.nn.functional.scaled_dot_product_attention, []
 
-    def watched(q: Tensor, *arguments: Tensor) -> Tensor:
+    def watched(q: Tensor, *others: Tensor, **options: Tensor) -> Tensor:
         calls.append(q.shape)
-        return kernel(q, *arguments)
+        return kernel(q, *others, **options)
 
     expected = kernel(q, k, v, bias)
     monkeypatch.setattr(ways, "LARGEST_GRID", 4)
@@ -75,9 +75,9 @@ def test_the_gradient_of_a_bias_is_written_for_a_bounded_number_of_scores(monkey
     bias = torch.randn(1, 2, 6, 6, requires_grad=True)
     kernel, calls = torch.nn.functional.scaled_dot_product_attention, []
 
-    def watched(q: Tensor, *arguments: Tensor) -> Tensor:
+    def watched(q: Tensor, *others: Tensor, **options: Tensor) -> Tensor:
         calls.append(q.shape[0] * bias.numel())
-        return kernel(q, *arguments)
+        return kernel(q, *others, **options)
 
     (expected,) = torch.autograd.grad(kernel(q, k, v, bias).sin().sum(), bias)
     monkeypatch.setattr(ways, "BIAS_GRADIENTS", 3 * bias.numel())
