@@ -21,8 +21,9 @@ from hybridvideo.data.decode.known import SUFFIX
 from hybridvideo.data.manifest import Manifest, read_manifest
 from hybridvideo.errors import STATUSES, TooMuchBadData, UserError, nearest
 from hybridvideo.report.environment import environment_facts
-from hybridvideo.report.page import percent
-from hybridvideo.report.pages.corpus import next_steps, scan_page
+from hybridvideo.report.numbers import percent
+from hybridvideo.report.pages.scan_page import next_steps, scan_page
+from hybridvideo.report.sections.settings import MadeWith
 from hybridvideo.tasks.support.table_job import STDOUT, Finished, Job, Work, run_job, stream_job
 from hybridvideo.tasks.support.write_page import keep_page, last_part
 from hybridvideo.text import duration, shown
@@ -58,7 +59,8 @@ def run_scan(
     finished = run_job(table, manifest, work, replace(job, max_bad=1.0))
     page = keep_page(
         table, table != Path(out),
-        lambda page, mark: scan_page(page, finished.rows, facts(finished, manifest), work.notes,
+        lambda page, mark: scan_page(page, finished.rows, facts(finished, manifest),
+                                     MadeWith(work.notes["environment"]),
                                      title=f"Scan: {last_part(source)}", mark=mark),
     )  # fmt: skip
     show(finished, table, page)
