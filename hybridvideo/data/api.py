@@ -20,11 +20,11 @@ import torch
 from torch.utils.data import Dataset
 
 from hybridvideo.config.data import AugmentConfig, ClipConfig, FrameConfig, Normalisation
+from hybridvideo.config.jobs import Reading
 from hybridvideo.data import loader as loading
 from hybridvideo.data.corpus.quarantine import quarantined
 from hybridvideo.data.dataset import ClipDataset
 from hybridvideo.data.manifest import Manifest, Names, Row, read_manifest
-from hybridvideo.data.processes.workers import DEADLINE
 from hybridvideo.data.transforms import TrainTransform
 from hybridvideo.errors import UserError
 
@@ -179,9 +179,9 @@ class ClipLoader:
 
 
 def loader(
-    dataset: ClipsOfVideos, *, batch_size: int = 8, workers: int = 2, shuffle: bool | None = None,
+    dataset: ClipsOfVideos, *, batch_size: int = 8, workers: int = Reading.workers, shuffle: bool | None = None,
     normalise: Normalisation | Normalised | None = None, device: str | torch.device = "cpu",
-    deadline: float = DEADLINE, rank: int = 0, world: int = 1,
+    deadline: float = Reading.deadline, rank: int = 0, world: int = 1,
 ) -> ClipLoader:  # fmt: skip
     """Batches of clips, decoded by worker processes that no video can hang or kill; a new epoch at each iteration.
 

@@ -24,9 +24,10 @@ import torch
 from torch.utils.data import Sampler
 
 from hybridvideo.config.data import Normalisation
+from hybridvideo.config.jobs import Reading
 from hybridvideo.data.dataset import PADDING, ClipDataset, ClipItem
 from hybridvideo.data.processes import transport
-from hybridvideo.data.processes.workers import DEADLINE, Lost, Workers
+from hybridvideo.data.processes.workers import Lost, Workers
 from hybridvideo.data.sampling import hash_seed
 from hybridvideo.data.views import ViewDataset, collate_views
 from hybridvideo.errors import UserError
@@ -185,7 +186,7 @@ class Loader:
 
 def train_loader(
     dataset: ClipDataset, order: EpochOrder | Sequence[Sequence[tuple[int, int]]], *, workers: int = 2,
-    deadline: float = DEADLINE, pin_memory: bool = False,
+    deadline: float = Reading.deadline, pin_memory: bool = False,
 ) -> Loader:  # fmt: skip
     """Batches of `collate_clips` in the order's order; call `order.set_epoch` before each iteration.
 
@@ -197,7 +198,7 @@ def train_loader(
 
 def view_loader(
     dataset: ViewDataset, *, batch_videos: int = 1, workers: int = 2, rank: int = 0, world: int = 1,
-    deadline: float = DEADLINE, pin_memory: bool = False, order: Iterable[int] | None = None,
+    deadline: float = Reading.deadline, pin_memory: bool = False, order: Iterable[int] | None = None,
 ) -> Loader:  # fmt: skip
     """Batches of `collate_views`: process `rank` gets videos rank, rank + world, ..., each exactly once.
 
@@ -213,15 +214,6 @@ def _batched(order: Iterable[int], size: int) -> Iterator[list[int]]:
     waiting = iter(order)
     while batch := list(itertools.islice(waiting, size)):
         yield batch
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How a job reads its videos: decoding processes, seconds for one video, and the table of a scan, or None."""
-
-    workers: int = 2
-    deadline: float = DEADLINE
-    quarantine: str | None = None
 
 
 # ---- device

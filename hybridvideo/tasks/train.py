@@ -15,11 +15,11 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.tracking import get_available_trackers
 
 from hybridvideo.config.data import AugmentConfig, Preprocessing
+from hybridvideo.config.jobs import Reading
 from hybridvideo.config.training import TrainRun
 from hybridvideo.data.corpus.quarantine import quarantined
 from hybridvideo.data.dataset import ClipDataset
 from hybridvideo.data.decode.known import index_beside
-from hybridvideo.data.loader import Reading
 from hybridvideo.data.manifest import Manifest, read_manifest
 from hybridvideo.data.manifest.check import check_files
 from hybridvideo.data.sampling import hash_seed
