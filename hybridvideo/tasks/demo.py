@@ -26,6 +26,7 @@ import torch
 
 from hybridvideo.config.data import AugmentConfig, ClipConfig, DataConfig, EvaluateData, FrameConfig
 from hybridvideo.config.evaluation import EvalConfig, Views
+from hybridvideo.config.jobs import Compute, Job, Reading
 from hybridvideo.config.model import ModelConfig
 from hybridvideo.config.training import OptimConfig, TrainConfig, TrainRun
 from hybridvideo.data.manifest import read_manifest
@@ -42,7 +43,6 @@ from hybridvideo.tasks.evaluate import run_evaluation
 from hybridvideo.tasks.extract import run_extraction
 from hybridvideo.tasks.predict import run_prediction
 from hybridvideo.tasks.support.run_folder import CONFIG, read_run_config
-from hybridvideo.tasks.support.table_job import Job
 from hybridvideo.tasks.support.write_page import evaluation_samples
 from hybridvideo.tasks.train import run_training
 from hybridvideo.text import shown
@@ -90,7 +90,7 @@ def render(folder: Path, seed: int) -> None:
 
 
 def run_seed(folder: Path, seed: int, timings: Timings, first: bool) -> tuple[float, float]:
-    """Train and evaluate both networks; the first seed also classifies and extracts. Gives the two accuracies."""
+    """Train and evaluate both networks; the first seed also classifies and extracts. Return the two accuracies."""
     name = "" if first else f"-seed{seed}"
     hybrid, control = folder / f"hybrid{name}", folder / f"control{name}"
     test = folder / "videos" / "test"
@@ -100,17 +100,16 @@ def run_seed(folder: Path, seed: int, timings: Timings, first: bool) -> tuple[fl
         with timings.measure(f"training the {label}"):
             train_once(folder, run, seed, changes)
         with timings.measure("evaluating"), quiet():
-            data = EvaluateData(str(test), workers=2)
+            data = EvaluateData(str(test))
             shutil.rmtree(run / "test", ignore_errors=True)  # of another version
-            run_evaluation(str(run), data, Views(), str(run / "test"), None, "auto", "fp32")
+            run_evaluation(str(run), data, Views(), str(run / "test"), None, Compute())
         accuracies.append(json.loads((run / "test" / "results.json").read_text())["top1"])
     if first:
+        how = (Reading(), Compute(), Job(overwrite=True))
         with timings.measure("classifying"):
-            run_prediction(str(hybrid), str(test), str(folder / "predictions"), 3, Views(), Job(overwrite=True))
+            run_prediction(str(hybrid), str(test), str(folder / "predictions"), 3, Views(), *how)
         with timings.measure("extracting"):
-            run_extraction(
-                str(hybrid), str(test), str(folder / "features"), "head", Views(clips=1), Job(overwrite=True)
-            )
+            run_extraction(str(hybrid), str(test), str(folder / "features"), "head", Views(clips=1), *how)
     return accuracies[0], accuracies[1]
 
 

@@ -16,7 +16,7 @@ from accelerate import Accelerator
 
 from hybridvideo.config.data import EvaluateData
 from hybridvideo.config.evaluation import EvalConfig, Views
-from hybridvideo.config.jobs import Precision
+from hybridvideo.config.jobs import Compute, Precision
 from hybridvideo.data.corpus.quarantine import quarantined
 from hybridvideo.data.manifest import Manifest, read_manifest
 from hybridvideo.documents import read_json_object
@@ -27,7 +27,6 @@ from hybridvideo.models.contract import VideoModel
 from hybridvideo.parsing import plain
 from hybridvideo.report.results import Results
 from hybridvideo.tasks.support.device import pick_device, process_state
-from hybridvideo.tasks.support.launch import follow_launcher
 from hybridvideo.tasks.support.output_table import write_table
 from hybridvideo.tasks.support.run_folder import config_text, read_run_config
 from hybridvideo.tasks.support.weights_argument import card_of, open_model, results_folder, weights_digest, weights_name
@@ -38,31 +37,42 @@ LOCK = ".lock"
 
 
 def run_evaluation(
-    run: str, data: EvaluateData, eval: Views, out: str | None, checkpoint: Literal["last", "best"] | None,
-    device: str, precision: Precision,
-) -> int:  # fmt: skip
-    """The command; several processes of `accelerate launch` share the videos."""
-    follow_launcher()
-    process_state(device)
+    run: str,
+    data: EvaluateData,
+    eval: Views,
+    out: str | None,
+    checkpoint: Literal["last", "best"] | None,
+    compute: Compute,
+) -> int:
+    """The command; several processes share the videos."""
+    process_state(compute.device)
     model = open_model(run, checkpoint)
     manifest, source = read_list(run, data, model)
-    accelerator = Accelerator(cpu=pick_device(device).type == "cpu")
+    accelerator = Accelerator(cpu=pick_device(compute.device).type == "cpu")
     card = card_of(model)
     views = eval.over(card.eval)
     with contextlib.ExitStack() as stack:
         if accelerator.is_main_process:
             made_of = {
-                "weights_sha256": weights_digest(run, model, checkpoint), "list_sha256": list_digest(manifest),
+                "weights_sha256": weights_digest(run, model, checkpoint),
+                "list_sha256": list_digest(manifest),
                 "quarantine_sha256": quarantine_digest(data, manifest),
                 "normalisation": plain(card.preprocessing.normalisation),
-                "protocol": protocol(views, card.preprocessing, precision),
-            }  # fmt: skip
-            wanted = Path(out) if out else results_folder(run) / default_name(source, views, checkpoint, precision)
+                "protocol": protocol(views, card.preprocessing, compute.precision),
+            }
+            name = default_name(source, views, checkpoint, compute.precision)
+            wanted = Path(out) if out else results_folder(run) / name
             folder = stack.enter_context(evaluation_folder(wanted, out is not None, made_of))
         evaluation = evaluate(
-            model, manifest, views, accelerator=accelerator, precision=precision, workers=data.workers,
-            deadline=data.deadline, quarantine=data.quarantine,
-        )  # fmt: skip
+            model,
+            manifest,
+            views,
+            accelerator=accelerator,
+            precision=compute.precision,
+            workers=data.workers,
+            deadline=data.deadline,
+            quarantine=data.quarantine,
+        )
         if accelerator.is_main_process:
             given = {"checkpoint": weights_name(run, checkpoint), "list": source, "quarantine": data.quarantine}
             page = report_evaluation(folder, model, evaluation, manifest, given | made_of, config_text(run))

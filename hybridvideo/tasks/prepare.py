@@ -21,6 +21,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from hybridvideo.config.jobs import Decoding
 from hybridvideo.data.corpus.copies import (
     ASIDE,
     Copy,
@@ -94,14 +95,21 @@ class Planned:
 
 
 def run_preparation(
-    source: str, out: str | None, recipe: Recipe, root: str | None, annotations: str | None, videos: str | None,
-    workers: int, deadline: float, max_bad: float, overwrite: bool,
-) -> int:  # fmt: skip
-    """Either of the two: copies of a corpus, or the list of Kinetics-400."""
+    source: str,
+    out: str | None,
+    recipe: Recipe,
+    root: str | None,
+    annotations: str | None,
+    videos: str | None,
+    decoding: Decoding,
+    max_bad: float,
+    overwrite: bool,
+) -> int:
+    """The command: copies of a corpus, or the list of Kinetics-400."""
     if annotations is None and videos is None and (source != KINETICS or os.path.exists(source)):
         if out is None:
-            raise UserError("give --out FOLDER, where the copies go")
-        return prepare_copies(source, out, recipe, root, workers, deadline, max_bad, overwrite)
+            raise UserError("give --out FOLDER for the copies")
+        return prepare_copies(source, out, recipe, root, decoding, max_bad, overwrite)
     if source != KINETICS or annotations is None or videos is None:
         call = f"prepare {KINETICS} --annotations CSV --videos FOLDER"
         raise UserError(f"give `{call}`, or another source without these two options")
@@ -109,16 +117,15 @@ def run_preparation(
 
 
 def prepare_copies(
-    source: str, out: str, recipe: Recipe, root: str | None = None, workers: int = 2, deadline: float = 600.0,
-    max_bad: float = 1.0, overwrite: bool = False,
-) -> int:  # fmt: skip
-    """Copy what `source` lists, say what became of it. Preempted where the person stops it."""
+    source: str, out: str, recipe: Recipe, root: str | None, decoding: Decoding, max_bad: float, overwrite: bool
+) -> int:
+    """Copy what `source` lists, and report what became of it. Raise Preempted if the person stops it."""
     check_encoder()
     manifest = read_source(source, root)
     folder = Path(out)
     plans = plan_copies(manifest, Path(source), folder)
     with open_folder(folder, recipe, overwrite) as ledger:
-        done = make_copies(plans, folder, recipe, ledger, workers, deadline)
+        done = make_copies(plans, folder, recipe, ledger, decoding)
         made = [Made("refused", plan.refused) if plan.refused else done[plan.source].made for plan in plans]
         kept = [index for index, result in enumerate(made) if result.status in KEPT]
         write_results(folder, manifest, plans, made, kept, recipe)
@@ -227,9 +234,7 @@ def other_recipe(file: Path, now: dict[str, Any]) -> str:
 # ---- doing it
 
 
-def make_copies(
-    plans: list[Planned], out: Path, recipe: Recipe, ledger: Path, workers: int, deadline: float
-) -> dict[str, Done]:
+def make_copies(plans: list[Planned], out: Path, recipe: Recipe, ledger: Path, decoding: Decoding) -> dict[str, Done]:
     """What became of each original, by its path. Preempted where the person stops it; what is done stays done."""
     done = read_done(ledger)
     wanted = {plan.source: plan for plan in plans if not plan.refused}
@@ -246,7 +251,7 @@ def make_copies(
             make_folder(folder, out)
         stack.callback(_remove_asides, folders)
         advance = stack.enter_context(progress("prepare", len(wanted), done=len(wanted) - len(waiting)))
-        made = stack.enter_context(contextlib.closing(_made(copies, workers, deadline)))
+        made = stack.enter_context(contextlib.closing(_made(copies, decoding)))
         for plan, result in zip(waiting.values(), made, strict=True):
             done[plan.source] = Done(plan.source, plan.size, plan.changed, plan.copy, result)
             append_line(ledger, json.dumps(asdict(done[plan.source])))
@@ -254,8 +259,8 @@ def make_copies(
     return done
 
 
-def _made(copies: list[Copy], workers: int, deadline: float) -> Generator[Made, None, None]:
-    for copy, result in zip(copies, each(transcode, copies, workers=workers, deadline=deadline), strict=True):
+def _made(copies: list[Copy], decoding: Decoding) -> Generator[Made, None, None]:
+    for copy, result in zip(copies, each(transcode, copies, **asdict(decoding)), strict=True):
         if isinstance(result, Lost):
             result = Made(result.status, result.reason, bytes_before=max(_size_and_change(copy.source)[0], 0))
         yield result

@@ -1,10 +1,8 @@
-"""The processes of one job: as many as the launcher was asked for, and none of them outlives it.
+"""Several processes of one job: starting them, and seeing to it that none outlives its launcher.
 
-`accelerate launch --num_processes N` starts a single process, without a word, where there is neither a GPU nor MPI;
-that one then starts N, hands them the signals it gets, and ends with the exit code of the one that failed first.
-
-    accelerate launch -> this, where there is no GPU -> N processes that train      one ends: the others are ended
-    accelerate launch or torchrun -> N processes that train                         the launcher ends: so do they
+hybridvideo train --processes N                  this process starts N that train, hands them the signals it gets,
+                                                 and ends with the exit code of the first that failed
+accelerate launch or torchrun -> N processes     when the launcher ends, so do they
 """
 
 from __future__ import annotations
@@ -23,61 +21,64 @@ from types import FrameType
 import psutil
 
 from hybridvideo.engine.preemption import stopping_at_once
-from hybridvideo.errors import HybridVideoError, Preempted
+from hybridvideo.errors import HybridVideoError, Preempted, UserError
+from hybridvideo.report.environment import cpu_cores
 from hybridvideo.signals import listen, restore, send_when_parent_ends
 
-OPTION = "--num_processes"
 GRACE = 60.0  # seconds to finish a step and save, once the launcher is gone
+WORLD, ACCELERATE = "WORLD_SIZE", "ACCELERATE_MIXED_PRECISION"  # set for each process by a launcher; by accelerate's
 
 
 @contextmanager
-def launched() -> Iterator[None]:
-    """A context for a whole training, imports included: it honours its launcher, and a signal ends it with code 75.
+def launched(processes: int = 1, device: str = "auto") -> Iterator[None]:
+    """A context for a complete training, imports included: it follows its launcher, and a signal ends it with code 75.
 
-    Raises Preempted where a signal comes before the first step or after the last.
+    Raises Preempted if a signal comes before the first step or after the last.
     """
     with stopping_at_once("stopped outside the steps of training; a run that has its folder goes on with --resume"):
-        follow_launcher()
+        follow_launcher(processes, device)
         yield
 
 
-def follow_launcher() -> None:
-    """To be called first by a command that several processes may run together.
+def follow_launcher(processes: int = 1, device: str = "auto") -> None:
+    """Start a job's processes, or join those that a launcher started. To be called before anything else.
 
-    What a launcher has started ends with it. Where `accelerate launch` was asked for N processes and started one,
-    the N are started here, and SystemExit is raised when they have ended.
+    Raises SystemExit in the process that started the others, once they have ended; UserError if `processes`
+    contradicts the launcher or this machine.
     """
-    launched = "ACCELERATE_MIXED_PRECISION" in os.environ
-    rank = "WORLD_SIZE" in os.environ
-    if launched or rank:
+    launched = int(os.environ.get(WORLD, "0"))
+    if launched or ACCELERATE in os.environ:
         end_with_launcher()
-    if rank or not launched or sees_gpu():
+    check_processes(processes, launched)
+    if launched:
         return
-    wanted = 1
-    with contextlib.suppress(psutil.Error):  # it is gone, or does not let itself be seen
-        wanted = asked_processes(psutil.Process(os.getppid()).cmdline())
-    if wanted > 1:
-        print(f"accelerate launch starts one process on a CPU; starting {wanted} with torchrun", file=sys.stderr)
-        raise SystemExit(run_processes(wanted, ["-m", "hybridvideo", *sys.argv[1:]]))
+    if processes > 1:
+        check_gpus(processes, device)
+        raise SystemExit(run_processes(processes, ["-m", "hybridvideo", *sys.argv[1:]]))
+    if ACCELERATE in os.environ and not count_gpus():
+        print("one process: accelerate launch starts no more on a CPU; give --processes N for N", file=sys.stderr)
 
 
-def sees_gpu() -> bool:
-    """Whether torch can use a GPU here."""
+def check_processes(processes: int, launched: int) -> None:
+    """Raise UserError for a number below 1, or one that is not the launcher's."""
+    if processes < 1:
+        raise UserError(f"processes is {processes}; give 1 or more")
+    if launched and processes not in (1, launched):
+        raise UserError(f"--processes is {processes}, but a launcher started {launched} already; leave --processes out")
+
+
+def check_gpus(processes: int, device: str) -> None:
+    """Raise UserError if some of the processes would have to share a GPU."""
+    gpus = count_gpus()
+    if device in ("auto", "cuda") and 0 < gpus < processes:
+        raise UserError(f"--processes is {processes}, but the GPUs here are {gpus}; give {gpus}, or --device cpu")
+
+
+def count_gpus() -> int:
+    """GPUs that torch can use here."""
     import torch
 
-    return torch.cuda.is_available()
-
-
-def asked_processes(launcher: list[str]) -> int:
-    """The number of processes in a launcher's command line; 1 where it names none."""
-    for i, word in enumerate(launcher):
-        option, _, value = word.partition("=")
-        if option.replace("-", "_") == OPTION.replace("-", "_"):
-            number = value or (launcher[i + 1] if i + 1 < len(launcher) else "")
-            return int(number) if number.isdecimal() else 1
-        if option == "-m" and launcher[i + 1 : i + 2] == ["hybridvideo"]:
-            break  # what follows are our own options
-    return 1
+    return torch.cuda.device_count()
 
 
 # --- ending with the launcher -----------------------------------------------------------------------------------------
@@ -91,10 +92,10 @@ def end_with_launcher() -> None:
 
 
 def outlive(launcher: int) -> None:
-    """Wait until the launcher is gone; then see to it that this process goes too."""
+    """Wait until the launcher is gone; then end this process too."""
     while os.getppid() == launcher:
         time.sleep(1.0)
-    os.kill(os.getpid(), signal.SIGTERM)  # where the kernel has not done it, or did it before we asked
+    os.kill(os.getpid(), signal.SIGTERM)  # in case the kernel did not, or it happened before we asked
     time.sleep(GRACE)
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -103,17 +104,26 @@ def outlive(launcher: int) -> None:
 
 
 def run_processes(count: int, command: Sequence[str]) -> int:
-    """Run `python COMMAND` as `count` processes that train together, until all end; gives the exit code.
+    """Run `python COMMAND` as `count` processes that work together, until all have ended; return the exit code.
 
-    Raises HybridVideoError where one was killed.
+    Raises HybridVideoError if one was killed.
     """
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     config = LaunchConfig(
-        1, 1, count, run_id=str(uuid.uuid4()), rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0,
-        monitor_interval=0.1, signals_to_handle="SIGQUIT", shutdown_timeout=round(GRACE),
-    )  # fmt: skip
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=count,
+        run_id=str(uuid.uuid4()),
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        monitor_interval=0.1,
+        signals_to_handle="SIGQUIT",
+        shutdown_timeout=round(GRACE),
+    )
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cpu_cores() // count)))
     before = listen(PassOn())
     try:
         elastic_launch(config, sys.executable)(*command)
@@ -121,12 +131,12 @@ def run_processes(count: int, command: Sequence[str]) -> int:
         rank, failure = error.get_first_failure()
         codes = {each.exitcode for each in error.failures.values()}
         if failure.exitcode == -signal.SIGTERM and Preempted.exit_code in codes:
-            return Preempted.exit_code  # asked once more while it was leaving
+            return Preempted.exit_code  # asked again while it was leaving
         if failure.exitcode < 0:
             name = signal.Signals(-failure.exitcode).name
             raise HybridVideoError(
-                f"process {rank} of {count} was ended by {name}, and so were the others; a training goes on from its "
-                "last checkpoint with --resume"
+                f"process {rank} of {count} was ended by {name}, and so were the others; training continues from "
+                "its last checkpoint with --resume"
             ) from None
         return failure.exitcode
     finally:

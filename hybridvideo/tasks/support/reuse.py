@@ -17,10 +17,10 @@ from hybridvideo.data.manifest import Manifest
 from hybridvideo.documents import read_json_object
 from hybridvideo.errors import USABLE, UserError
 from hybridvideo.files import write_json
-from hybridvideo.tasks.support.job import Work
 from hybridvideo.tasks.support.job_identity import Identity, differences, identity_of
 from hybridvideo.tasks.support.output_table import Rows, has_columns, printable, read_notes, read_rows
 from hybridvideo.tasks.support.part_files import Parts, Stamp, opened, rows_in
+from hybridvideo.tasks.support.work import Work
 from hybridvideo.text import encodable
 
 JOB, LISTING = "job.json", "digest of the list"
@@ -100,7 +100,7 @@ def write_job(parts: Parts, identity: Identity) -> None:
 
 def rows_of_inputs(table: Path, work: Work) -> Iterator[Rows]:
     """The rows of one input after another, from a finished table."""
-    return work.by_input(read_rows(table, work.schema))
+    return work.grouped(read_rows(table, work.schema))
 
 
 def is_up_to_date(table: Path, manifest: Manifest, work: Work) -> bool:
@@ -158,7 +158,7 @@ def settle(table: Path | None, parts: Parts, manifest: Manifest, work: Work) -> 
     """
     before, older = Before(), parts.of_other_lists()
     for path in older:
-        before.add(work.by_input(rows_in(opened(path)[1])))
+        before.add(work.grouped(rows_in(opened(path)[1])))
     if table is not None:
         before.add(group for group in rows_of_inputs(table, work) if group[0]["status"] not in TRY_AGAIN)
     counts = [settle_piece(piece, before, parts, manifest, work) for piece in parts.pieces]
