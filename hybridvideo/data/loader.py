@@ -24,6 +24,7 @@ import torch
 from torch.utils.data import Sampler
 
 from hybridvideo.config.data import Normalisation
+from hybridvideo.config.jobs import Reading as Reading
 from hybridvideo.data.dataset import PADDING, ClipDataset, ClipItem
 from hybridvideo.data.processes import transport
 from hybridvideo.data.processes.workers import DEADLINE, Lost, Workers
@@ -213,15 +214,6 @@ def _batched(order: Iterable[int], size: int) -> Iterator[list[int]]:
     waiting = iter(order)
     while batch := list(itertools.islice(waiting, size)):
         yield batch
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How a job reads its videos: decoding processes, seconds for one video, and the table of a scan, or None."""
-
-    workers: int = 2
-    deadline: float = DEADLINE
-    quarantine: str | None = None
 
 
 # ---- device

@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -39,6 +40,17 @@ class Grids:
 
 
 NOTHING = Grids(())
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a call in training mode may return instead of logits (B, K); in evaluation mode a call returns logits alone.
+
+    `auxiliary`: named tensors for the objective, such as second logits, gates, features, reconstructions.
+    """
+
+    logits: Tensor
+    auxiliary: dict[str, Tensor] = field(default_factory=dict)
 
 
 class VideoModel(nn.Module, ABC):

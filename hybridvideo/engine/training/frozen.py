@@ -26,8 +26,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from hybridvideo.config.data import AugmentConfig, ClipConfig
+from hybridvideo.config.jobs import Reading
 from hybridvideo.data.dataset import PADDING, ClipDataset
-from hybridvideo.data.loader import EpochOrder, Reading, device_batches, normalise, train_loader
+from hybridvideo.data.loader import EpochOrder, device_batches, normalise, train_loader
 from hybridvideo.data.transforms import TrainTransform
 from hybridvideo.engine.exchange import gather
 from hybridvideo.engine.progress import progress
