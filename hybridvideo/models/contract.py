@@ -46,12 +46,13 @@ NOTHING = Grids(())
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a model may return in training, if it has more to offer than logits."""
+    """What a call in training mode may return instead of logits (B, K); in evaluation mode a call returns logits alone.
+
+    `auxiliary`: named tensors for the objective, such as second logits, gates, features, reconstructions.
+    """
 
     logits: Tensor
-    """(B, K)"""
     auxiliary: dict[str, Tensor] = field(default_factory=dict)
-    """By name: second logits, gates, features, reconstructions."""
 
 
 class VideoModel(nn.Module, ABC):
