@@ -25,15 +25,14 @@ from multiprocessing.util import Finalize
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
-from hybridvideo.config.jobs import Reading
+from hybridvideo.config.jobs import Decoding
 from hybridvideo.data.processes.handle import Handle, Task, death
 from hybridvideo.data.processes.launcher import LAUNCHER
 from hybridvideo.data.processes.worker import MOST_KEYS, PHASES, Failure, Lost, Work
 from hybridvideo.errors import EnvironmentFault, UserError
 
-__all__ = ["DEADLINE", "Lost", "Work", "Workers", "each"]
+__all__ = ["Lost", "Work", "Workers", "each"]
 
-DEADLINE = Reading.deadline  # seconds of wall-clock time that an item may take, or the work between two items
 STRIKES = 2  # deaths of workers at an item until it is lost
 UNEXPLAINED = 5  # deaths outside any item, in a row or with one task, until the machine is blamed
 EACH_AHEAD = 64  # tasks per worker by which `each` may run ahead of a slow one
@@ -65,7 +64,13 @@ class Workers:
     """
 
     def __init__(
-        self, work: Work, workers: int, *, deadline: float = DEADLINE, depth: int = 2, window: int | None = None
+        self,
+        work: Work,
+        workers: int,
+        *,
+        deadline: float = Decoding.deadline,
+        depth: int = 2,
+        window: int | None = None,
     ) -> None:
         if not deadline > 0:
             raise UserError(f"a deadline of {deadline} seconds; give a number above 0")
@@ -271,7 +276,7 @@ class _Each:
 
 
 def each(
-    function: Callable[[Key], Result], tasks: Iterable[Key], *, workers: int = 2, deadline: float = DEADLINE
+    function: Callable[[Key], Result], tasks: Iterable[Key], *, workers: int = 2, deadline: float = Decoding.deadline
 ) -> Generator[Result | Lost]:
     """Yield `function(task)` of each task, in order, or Lost if no worker survived it.
 
