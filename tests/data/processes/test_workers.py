@@ -17,7 +17,7 @@ import psutil
 import pytest
 import torch
 
-from hybridvideo.data.processes import transport, workers
+from hybridvideo.data.processes import handle, transport
 from hybridvideo.data.processes.worker import MOST_KEYS
 from hybridvideo.data.processes.workers import Lost, Workers, each
 from hybridvideo.errors import EnvironmentFault, UserError, VideoError
@@ -328,7 +328,7 @@ def test_what_happens_outside_of_items_is_no_items_fault_and_ends_in_one_line(wh
 def test_a_fault_outside_of_items_that_passes_costs_nothing(
     where: str, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers, "STARTING_SECONDS", 3.0)
+    monkeypatch.setattr(handle, "STARTING_SECONDS", 3.0)
     with Workers(Elsewhere(bad=3, how=how, where=where, once=tmp_path / "seen"), 2, deadline=DEADLINE) as pool:
         results = list(pool.run(epoch(0)))
         assert [result["squares"] for result in results] == [[(2 * i) ** 2, (2 * i + 1) ** 2] for i in range(6)]
@@ -346,7 +346,7 @@ def test_an_item_that_ended_when_its_time_was_up_gets_no_strike(monkeypatch: pyt
     with Workers(Squares(), 1) as pool:
         next(pool.run(epoch(0)))
         (process,) = pool._state.processes
-        process.tasks.extend([workers._Task(7, [(0, 1), (0, 2)])])
+        process.tasks.extend([handle.Task(7, [(0, 1), (0, 2)])])
         place = 7 * MOST_KEYS
         process.mark.set(place + 1)
         process.end()
