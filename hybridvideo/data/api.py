@@ -23,7 +23,8 @@ from hybridvideo.config.data import AugmentConfig, ClipConfig, FrameConfig, Norm
 from hybridvideo.config.jobs import Reading
 from hybridvideo.data import loader as loading
 from hybridvideo.data.corpus.quarantine import quarantined
-from hybridvideo.data.dataset import ClipDataset
+from hybridvideo.data.dataset import ClipBatch, ClipDataset
+from hybridvideo.data.device import device_batches, normalise
 from hybridvideo.data.manifest import Manifest, Names, Row, read_manifest
 from hybridvideo.data.transforms import TrainTransform
 from hybridvideo.errors import UserError
@@ -140,7 +141,7 @@ class ClipLoader:
     """Batches of a dataset, in an order that changes from epoch to epoch; made by `hv.loader`."""
 
     def __init__(
-        self, dataset: ClipsOfVideos, loader: loading.Loader, order: loading.EpochOrder, device: torch.device,
+        self, dataset: ClipsOfVideos, loader: loading.Loader[ClipBatch], order: loading.EpochOrder, device: torch.device,
         normalisation: Normalisation | None,
     ) -> None:  # fmt: skip
         self.dataset, self.device, self.normalisation = dataset, device, normalisation
@@ -156,12 +157,12 @@ class ClipLoader:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         self._order.set_epoch(self._next_epoch)
         self._next_epoch += 1
-        return map(self._finished, loading.device_batches(self._loader, self.device))
+        return map(self._finished, device_batches(self._loader, self.device))
 
     def _finished(self, batch: dict[str, Any]) -> dict[str, Any]:
         contrast = batch.pop("contrast")
         if self.normalisation is not None:
-            batch["clip"] = loading.normalise(batch["clip"], self.normalisation, contrast)
+            batch["clip"] = normalise(batch["clip"], self.normalisation, contrast)
         rows = self.dataset.clips.manifest.rows
         return {**batch, "path": [rows[index].path if index >= 0 else "" for index in batch["index"].tolist()]}
 
@@ -179,7 +180,7 @@ class ClipLoader:
 
 
 def loader(
-    dataset: ClipsOfVideos, *, batch_size: int = 8, workers: int = Reading.workers, shuffle: bool | None = None,
+    dataset: ClipsOfVideos, *, batch_size: int = 8, workers: int = 2, shuffle: bool | None = None,
     normalise: Normalisation | Normalised | None = None, device: str | torch.device = "cpu",
     deadline: float = Reading.deadline, rank: int = 0, world: int = 1,
 ) -> ClipLoader:  # fmt: skip
@@ -210,8 +211,6 @@ def loader(
     shuffled = dataset.train if shuffle is None else shuffle
     order = loading.EpochOrder(len(dataset), seed, batch_size=batch_size, rank=rank, world=world, shuffle=shuffled)
     target = torch.device(device)
-    batches = loading.train_loader(
-        dataset.clips, order, workers=workers, deadline=deadline, pin_memory=target.type == "cuda"
-    )
+    batches = loading.train_loader(dataset.clips, order, workers=workers, deadline=deadline)
     statistics = normalise if normalise is None or isinstance(normalise, Normalisation) else normalise.normalisation
     return ClipLoader(dataset, batches, order, target, statistics)

@@ -41,10 +41,10 @@ from hybridvideo.tasks.support.run_guard import run_folder, with_spacing
 from hybridvideo.tasks.support.start_record import with_found_paths
 from hybridvideo.tasks.support.write_page import write_training_page
 from hybridvideo.text import shown
-from hybridvideo.weights.described import described_model
-from hybridvideo.weights.load import load_weights
-from hybridvideo.weights.locate import find_checkpoint
-from hybridvideo.weights.trained import load_model
+from hybridvideo.weights.build_model import build_from_settings
+from hybridvideo.weights.find_checkpoint import find_checkpoint
+from hybridvideo.weights.load_model import load_model
+from hybridvideo.weights.load_weights import load_weights
 
 
 def run_training(run: TrainRun, out: str | None, resume: bool, name: str) -> int:
@@ -54,15 +54,15 @@ def run_training(run: TrainRun, out: str | None, resume: bool, name: str) -> int
         run = with_found_paths(run, Path(out))
     check_tools(run)
     manifest, val = read_lists(run)
-    found = look_over(run, manifest, val)
+    found = check_lists(run, manifest, val)
     first = process_state(run.device).is_main_process
     model = build_model(run, manifest.labels, first)  # before there is a folder: what cannot be built leaves none
     say(first, *found)
     lists = {"train": manifest} | ({"val": val} if val is not None else {})
     with (
         run_folder(run, lists, out, f"{name}-seed{run.seed}", resume) as (folder, go_on),
-        full_disk_said(folder),
-        loss_of_a_process_said(),
+        naming_full_disk(folder),
+        naming_lost_process(),
     ):
         run_in(folder, run, model, manifest, val, go_on)
     return 0
@@ -106,7 +106,7 @@ def described(
 
 
 @contextmanager
-def full_disk_said(folder: Path) -> Iterator[None]:
+def naming_full_disk(folder: Path) -> Iterator[None]:
     """EnvironmentFault for an OSError of a disk that is full or cannot be written."""
     try:
         try:
@@ -123,7 +123,7 @@ def full_disk_said(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def loss_of_a_process_said() -> Iterator[None]:
+def naming_lost_process() -> Iterator[None]:
     """HybridVideoError where what the processes tell each other ends in the middle, for one of them has ended."""
     try:
         yield
@@ -171,7 +171,7 @@ def read_lists(run: TrainRun) -> tuple[Manifest, Manifest | None]:
     return manifest, read(run.data.val, labels=manifest.labels) if run.data.val else None
 
 
-def look_over(run: TrainRun, manifest: Manifest, val: Manifest | None) -> list[str]:
+def check_lists(run: TrainRun, manifest: Manifest, val: Manifest | None) -> list[str]:
     """Lines on missing, duplicate and unlisted files and on classes. Raises TooMuchBadData for too many unusable."""
     lists = {run.data.train: manifest} | ({run.data.val: val} if val is not None else {})
     everything = {os.path.normpath(part.file(index)) for part in lists.values() for index in range(len(part))}
@@ -226,7 +226,7 @@ def build_model(run: TrainRun, labels: tuple[str, ...], shown: bool = False) -> 
     """The model at the run's input size, with its starting weights; the same in every process."""
     torch.manual_seed(hash_seed(run.seed))
     size = {"frames": run.clip.frames, "height": run.frame.height, "width": run.frame.width}
-    model = described_model(run.model.name, len(labels), {**size, **run.model.changes}, "model")
+    model = build_from_settings(run.model.name, len(labels), {**size, **run.model.changes}, "model")
     if run.model.weights:
         report = load_weights(model, run.model.weights, head=run.model.head)
         say(shown, "\n".join([f"{run.model.weights}: {report}", *report.notes]))

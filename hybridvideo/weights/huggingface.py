@@ -1,88 +1,92 @@
-"""What a Hugging Face folder says of its weights: config.json and the processor's file.
+"""Weights in the form Hugging Face's libraries write: a folder, or a repository (`hf:OWNER/REPO[@REVISION]`).
 
-Where a field is not there nothing is assumed: the defaults of transformers' classes are not those of the weights
-(TimeSformer's processor has ImageNet's statistics, its weights those of Kinetics).
+Of a repository only the configuration and the tensors are downloaded, so there is no code to run. huggingface_hub keeps
+what it has downloaded, so a machine without network access can use the copy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from hybridvideo.config.data import Normalisation
-from hybridvideo.documents import read_json_object
+from hybridvideo.documents import read_json
 from hybridvideo.errors import UserError
-from hybridvideo.parsing import is_whole, parsed
-from hybridvideo.text import one_line, shown
-from hybridvideo.weights.sources import HF_CONFIG, Facts
+from hybridvideo.models.card import CARD, WEIGHTS
+from hybridvideo.models.state_files import open_state_file
+from hybridvideo.text import one_line
+from hybridvideo.weights.huggingface_config import CONFIG, PROCESSORS, facts_of
+from hybridvideo.weights.source import Source, cannot_download
 
-PROCESSORS = ("preprocessor_config.json", "video_preprocessor_config.json")
-AGAIN = "download it again"
-GENERIC = "LABEL_"  # the start of the names that classes have where nobody named them
-# Settings that tensors do not tell, by their names there and here.
-SETTINGS = {"num_frames": "frames", "num_attention_heads": "heads"}
+PREFIX = "hf:"
+WEIGHT_FILES = (WEIGHTS, "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+# Downloaded with the configuration, in order of preference.
+TENSORS = (["*.safetensors", "*.safetensors.index.json"], ["pytorch_model*.bin", "pytorch_model.bin.index.json"])
 
 
-def facts_of(folder: Path) -> Facts:
-    """Classes, normalisation and sizes, where the folder says them. UserError for a file that is no JSON object."""
-    config = read_json_object(folder / HF_CONFIG, AGAIN)
-    processor = next((read_json_object(folder / name, AGAIN) for name in PROCESSORS if (folder / name).exists()), {})
+# --- a folder ---------------------------------------------------------------------------------------------------------
+
+
+def is_hugging_face(folder: Path) -> bool:
+    """Return whether transformers or timm wrote a folder: it has their config.json and no card of this project."""
+    return (folder / CONFIG).is_file() and not (folder / CARD).is_file()
+
+
+def open_folder(folder: Path) -> Source:
+    """Open the weights of a folder. UserError if there are none or its configuration is unusual."""
+    files = weight_files(folder)
+    opened = [open_state_file(file) for file in files]
+    state = {name: tensor for part in opened for name, tensor in part.tensors.items()}
+    return Source(str(folder), state, opened[0].notes, files, facts_of(folder))
+
+
+def weight_files(folder: Path) -> tuple[Path, ...]:
+    """Return the file of weights, or its shards. UserError if there is none."""
+    for name in WEIGHT_FILES:
+        if (folder / name).is_file():
+            return shards(folder / name) if name.endswith(".index.json") else (folder / name,)
+    raise UserError(f"{folder} has a {CONFIG} but no weights; expected {' or '.join(WEIGHT_FILES)}")
+
+
+def shards(index: Path) -> tuple[Path, ...]:
+    """Return the files that an index names, looked for in its own folder only."""
     try:
-        return Facts(
-            labels=labels_of(config),
-            normalisation=normalisation_of(processor) or normalisation_of(timm_statistics(config)),
-            size=size_of(processor.get("crop_size")),
-            short_side=short_side_of(processor),
-            changes=changes_of(config),
-        )
-    except (TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
-        reason = shown(one_line(error))
-        raise UserError(f"{folder}: {HF_CONFIG} or {PROCESSORS[0]} is unusual ({reason}); correct it") from error
+        names = sorted(set(read_json(index, "download the folder again")["weight_map"].values()))
+    except (KeyError, AttributeError, TypeError) as error:
+        raise UserError(f"{index} is not an index of shards ({error}); download the folder again") from error
+    return tuple(index.parent / Path(str(name)).name for name in names)
 
 
-def labels_of(config: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Names of the classes; None where they are only numbered."""
-    names = {int(number): str(name) for number, name in (config.get("id2label") or {}).items()}
-    labels = tuple(names[i] for i in range(len(names)))
-    generic = all(name.startswith(GENERIC) for name in labels)
-    return None if generic or len(set(labels)) < len(labels) else labels
+# --- a repository -----------------------------------------------------------------------------------------------------
 
 
-def changes_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Frames, size and heads, under the names that models here have for them."""
-    changes = {ours: config[theirs] for theirs, ours in SETTINGS.items() if is_whole(config.get(theirs))}
-    if size := size_of(config.get("image_size")):
-        changes |= {"height": size[0], "width": size[1]}
-    return changes
+def open_repository(source: str) -> Source:
+    """Open the weights of `hf:OWNER/REPO` or `hf:OWNER/REPO@REVISION`.
+
+    Raises:
+        UserError: no such repository, or no weights in it.
+        EnvironmentFault: it cannot be downloaded.
+    """
+    repo, _, revision = source.removeprefix(PREFIX).partition("@")
+    snapshots = (download(source, repo, revision, patterns) for patterns in TENSORS)
+    folder = next((found for found in snapshots if has_weights(found)), None)
+    if folder is None:
+        raise UserError(f"{source} has no weights that can be read: no {CONFIG} with .safetensors or .bin next to it")
+    return replace(open_folder(folder), where=source)
 
 
-def normalisation_of(processor: Mapping[str, Any]) -> Normalisation | None:
-    """Its statistics, where it says them."""
-    if processor.get("do_normalize") is False:
-        return Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    if "image_mean" not in processor or "image_std" not in processor:
-        return None
-    return parsed(Normalisation, {"mean": processor["image_mean"], "std": processor["image_std"]})
+def has_weights(folder: Path) -> bool:
+    """Return whether a snapshot holds a configuration and tensors."""
+    suffixes = {path.suffix for path in folder.iterdir() if path.is_file()}
+    return (folder / CONFIG).is_file() and bool(suffixes & {".safetensors", ".bin"})
 
 
-def timm_statistics(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Those that timm writes into its config.json, under the names of a processor's."""
-    timm = config.get("pretrained_cfg") or {}
-    return {ours: timm[theirs] for ours, theirs in (("image_mean", "mean"), ("image_std", "std")) if theirs in timm}
+def download(source: str, repo: str, revision: str, patterns: list[str]) -> Path:
+    """Download the matching files of a repository, or return the copy kept from before."""
+    from huggingface_hub import errors, snapshot_download
 
-
-def size_of(value: Any) -> tuple[int, int] | None:
-    """Rows and columns of 224, [224, 224] or {"height": 224, "width": 224}."""
-    if isinstance(value, Mapping):
-        value = [value["height"], value["width"]] if "height" in value else None
-    if is_whole(value):
-        return value, value
-    return (int(value[0]), int(value[1])) if value else None
-
-
-def short_side_of(processor: Mapping[str, Any]) -> int | None:
-    """Of frames before the crop."""
-    size = processor.get("size")
-    side = size.get("shortest_edge") if isinstance(size, Mapping) else size
-    return side if is_whole(side) else None
+    try:
+        return Path(snapshot_download(repo, revision=revision or None, allow_patterns=[CONFIG, *PROCESSORS, *patterns]))
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
+        raise UserError(f"{source}: no such repository, or it is not public ({one_line(error)[:100]})") from error
+    except Exception as error:  # raised by the client and by the network library below it
+        raise cannot_download(source, f"https://huggingface.co/{repo}", error) from error

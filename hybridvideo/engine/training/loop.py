@@ -17,7 +17,8 @@ from typing import Any
 from accelerate import Accelerator
 from timm.utils import ModelEmaV3
 
-from hybridvideo.data.loader import Batch, EpochOrder, device_batches, train_loader
+from hybridvideo.data.device import device_batches
+from hybridvideo.data.loader import EpochOrder, train_loader
 from hybridvideo.engine.exchange import gather, gather_numbers
 from hybridvideo.engine.preemption import StopRequest
 from hybridvideo.engine.progress import Advance, progress
@@ -27,7 +28,7 @@ from hybridvideo.engine.training.log import RunLog, epoch_text, number
 from hybridvideo.engine.training.optim import learning_rate, make_optimizer
 from hybridvideo.engine.training.padding import PaddedClips
 from hybridvideo.engine.training.run import Buffers, Data, Parts, Plan, manifest_of
-from hybridvideo.engine.training.step import Step, Window, take_step, with_facts
+from hybridvideo.engine.training.step import Batch, Step, Window, take_step, with_facts
 from hybridvideo.engine.training.unreadable import BadVideos
 from hybridvideo.engine.training.validate import validate
 from hybridvideo.errors import HybridVideoError, Preempted, TooMuchBadData, UserError
@@ -110,8 +111,7 @@ def loader_of(data: Data, accelerator: Accelerator, plan: Plan, shuffle: bool) -
     )  # fmt: skip
     if isinstance(data, FrozenDataset):
         return order, frozen_loader(data, order)
-    cuda = accelerator.device.type == "cuda"
-    return order, train_loader(data, order, workers=plan.workers, deadline=plan.deadline, pin_memory=cuda)
+    return order, train_loader(data, order, workers=plan.workers, deadline=plan.deadline)
 
 
 def videos_per_batch(data: Data, clips: int) -> int:

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hybridvideo.data.loader import Batch, normalise
+from hybridvideo.data.device import normalise
 from hybridvideo.data.mixing import Mixing, batch_generator, soft_targets
 from hybridvideo.data.sampling import hash_seed
 from hybridvideo.engine.exchange import permuted
@@ -28,6 +28,8 @@ from hybridvideo.engine.training.optim import set_learning_rate
 from hybridvideo.engine.training.run import Parts, Plan
 from hybridvideo.engine.training.statistics import counted_statistics
 from hybridvideo.models.contract import VideoModel
+
+Batch = dict[str, Any]
 
 
 @dataclass(frozen=True)

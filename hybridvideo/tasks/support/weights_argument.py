@@ -14,9 +14,10 @@ from pathlib import Path
 from hybridvideo.models.card import WEIGHTS, ModelCard
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.text import shown
-from hybridvideo.weights.locate import find_checkpoint
-from hybridvideo.weights.sources import is_ours, sha256_of
-from hybridvideo.weights.trained import load_model
+from hybridvideo.weights.find_checkpoint import find_checkpoint
+from hybridvideo.weights.load_model import load_model
+from hybridvideo.weights.open_source import is_ours
+from hybridvideo.weights.source import sha256_of
 
 FOREIGN = Path("runs") / "foreign"
 

@@ -16,7 +16,7 @@ from hybridvideo.config.training import TrainRun
 from hybridvideo.errors import EnvironmentFault, HybridVideoError, UserError
 from hybridvideo.files import locked
 from hybridvideo.tasks.support.run_folder import new_run_folder, write_run_config
-from hybridvideo.tasks.train import full_disk_said, loss_of_a_process_said
+from hybridvideo.tasks.train import naming_full_disk, naming_lost_process
 from tests.engine.training.runs import run, settings
 from tests.engine.training.test_loop import lines
 
@@ -221,17 +221,17 @@ def test_a_state_that_cannot_be_is_one_line(motion: Path, tmp_path: Path, change
 
 def test_a_full_disk_under_a_run_says_how_it_goes_on(tmp_path: Path) -> None:
     full = OSError(28, "No space left on device", "x")
-    with pytest.raises(EnvironmentFault, match=r"then give the same command again$"), full_disk_said(tmp_path):
+    with pytest.raises(EnvironmentFault, match=r"then give the same command again$"), naming_full_disk(tmp_path):
         raise full
     write_run_config(tmp_path, TrainRun())
-    with pytest.raises(EnvironmentFault, match=rf"then go on with --resume {tmp_path}$"), full_disk_said(tmp_path):
+    with pytest.raises(EnvironmentFault, match=rf"then go on with --resume {tmp_path}$"), naming_full_disk(tmp_path):
         raise full
 
 
 def test_the_loss_of_another_process_is_one_line() -> None:
-    with pytest.raises(HybridVideoError, match="another process of this training has ended"), loss_of_a_process_said():
+    with pytest.raises(HybridVideoError, match="another process of this training has ended"), naming_lost_process():
         raise RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:8080")
-    with pytest.raises(RuntimeError, match="shape"), loss_of_a_process_said():
+    with pytest.raises(RuntimeError, match="shape"), naming_lost_process():
         raise RuntimeError("shape")
 
 

@@ -14,8 +14,8 @@ from hybridvideo.config.data import Normalisation
 from hybridvideo.errors import UserError
 from hybridvideo.models import create_model
 from hybridvideo.models.contract import VideoModel
-from hybridvideo.weights.fit import fitted, resized_bias
-from hybridvideo.weights.load import load_weights
+from hybridvideo.weights.load_weights import load_weights
+from hybridvideo.weights.resize import fit_tensor, resized_bias
 
 SIZES = {"dim": 8, "depths": (2, 1, 1, 1), "heads": (1, 2, 2, 4), "window": (2, 3, 3)}
 CLASSES = 5
@@ -110,14 +110,14 @@ def test_resizing_a_bias_table_keeps_what_does_not_change() -> None:
 
 def test_only_what_is_meant_to_is_resized() -> None:
     table = torch.randn(4, 2, 2)
-    resized = fitted("position.space_CHW", table, torch.empty(4, 5, 5))
+    resized = fit_tensor("position.space_CHW", table, torch.empty(4, 5, 5))
     assert resized is not None and resized.how == "resized" and resized.tensor.shape == (4, 5, 5)
-    assert fitted("position.space_CHW", table, torch.empty(3, 5, 5)) is None
-    assert fitted("blocks.0.weight", table, torch.empty(4, 5, 5)) is None
-    assert fitted("bias_table", torch.randn(3, 3, 3, 2), torch.empty(3, 5, 5, 4)) is None
-    assert fitted("conv.weight", torch.randn(4, 3, 3, 3), torch.empty(4, 3, 2, 5, 5)) is None
-    assert fitted("conv.weight", torch.randn(4, 3, 2, 3, 3), torch.empty(4, 3, 3, 3, 3)) is None
-    one = fitted("conv.weight", torch.ones(4, 3, 1, 3, 3), torch.empty(4, 3, 4, 3, 3))
+    assert fit_tensor("position.space_CHW", table, torch.empty(3, 5, 5)) is None
+    assert fit_tensor("blocks.0.weight", table, torch.empty(4, 5, 5)) is None
+    assert fit_tensor("bias_table", torch.randn(3, 3, 3, 2), torch.empty(3, 5, 5, 4)) is None
+    assert fit_tensor("conv.weight", torch.randn(4, 3, 3, 3), torch.empty(4, 3, 2, 5, 5)) is None
+    assert fit_tensor("conv.weight", torch.randn(4, 3, 2, 3, 3), torch.empty(4, 3, 3, 3, 3)) is None
+    one = fit_tensor("conv.weight", torch.ones(4, 3, 1, 3, 3), torch.empty(4, 3, 4, 3, 3))
     assert one is not None and one.how == "inflated" and (one.tensor == 0.25).all()
 
 
@@ -156,7 +156,9 @@ def test_what_does_not_fit_is_counted_and_named_and_changes_nothing() -> None:
     lacking = {name: value for name, value in state.items() if ".norm1." not in name}
     with pytest.raises(UserError, match=r"10 missing \(stages.0.blocks.0.norm1.weight, .*, \.\.\.\)") as error:
         load_weights(model, lacking)
-    assert "these Video Swin (torchvision swin3d) weights are of create_model('video_swin_tiny', " in str(error.value)
+    assert "these Video Swin (torchvision swin3d) weights belong to create_model('video_swin_tiny', " in str(
+        error.value
+    )
     with pytest.raises(UserError, match=r"2 unexpected \(features.9.weight, neck.bias\)"):
         load_weights(model, {**state, "features.9.weight": torch.ones(1), "neck.bias": torch.ones(1)})
     with pytest.raises(UserError, match=r"1 of another shape \(norm.weight: \(9,\) -> \(64,\)\)"):
@@ -178,7 +180,7 @@ def test_weights_of_another_family_say_whose_they_are() -> None:
 
 
 def test_an_unknown_layout_says_what_it_holds() -> None:
-    with pytest.raises(UserError, match=r"has 2 tensors such as a.b and c.d, which is no layout known here \(.*Uni"):
+    with pytest.raises(UserError, match=r"has 2 tensors such as a.b and c.d, in no layout known here \(.*Uni"):
         load_weights(video_swin(), {"a.b": torch.ones(1), "c.d": torch.ones(1)})
     with pytest.raises(UserError, match="the state dict is not a state dict"):
         load_weights(video_swin(), {})

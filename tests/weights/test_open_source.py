@@ -15,8 +15,9 @@ from torchvision.models.video import swin3d_t
 
 from hybridvideo.config.data import Normalisation
 from hybridvideo.errors import EnvironmentFault, UserError
-from hybridvideo.weights.hub import open_torchvision, torchvision_weights
-from hybridvideo.weights.sources import Source, is_ours, open_source
+from hybridvideo.weights.open_source import is_ours, open_source
+from hybridvideo.weights.source import Source
+from hybridvideo.weights.torchvision import open_torchvision, weights_named
 
 STATE = {"a.weight": torch.ones(2, 2), "a.bias": torch.zeros(2), "b": torch.ones(1)}
 
@@ -78,7 +79,7 @@ def test_an_index_reaches_no_file_outside_its_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no weights file .*hf.outside.safetensors"):
         open_source(inside)
     (inside / "model.safetensors.index.json").write_text("[]")
-    with pytest.raises(UserError, match="is no index of shards"):
+    with pytest.raises(UserError, match="is not an index of shards"):
         open_source(inside)
 
 
@@ -183,10 +184,10 @@ def test_other_models_of_torchvision_have_their_own(
 
 def test_weights_that_torchvision_does_not_have_are_answered_with_the_nearest() -> None:
     with pytest.raises(UserError, match=r"no model 'swin3d_x' \(did you mean 'swin3d_"):
-        torchvision_weights("swin3d_x")
+        weights_named("swin3d_x")
     with pytest.raises(UserError, match=r"no weights 'KINETICS' of swin3d_b \(did you mean 'KINETICS400_"):
-        torchvision_weights("swin3d_b.KINETICS")
-    assert torchvision_weights("swin3d_b.KINETICS400_IMAGENET22K_V1").name == "KINETICS400_IMAGENET22K_V1"
+        weights_named("swin3d_b.KINETICS")
+    assert weights_named("swin3d_b.KINETICS400_IMAGENET22K_V1").name == "KINETICS400_IMAGENET22K_V1"
 
 
 @pytest.mark.parametrize("error", [urllib.error.URLError("no route to host"), RuntimeError("invalid hash value")])

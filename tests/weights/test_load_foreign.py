@@ -18,7 +18,7 @@ from hybridvideo.config.data import Normalisation
 from hybridvideo.errors import UserError
 from hybridvideo.models.card import ModelCard, Origin, read_card, write_checkpoint
 from hybridvideo.models.contract import VideoModel
-from hybridvideo.weights.foreign import Wanted, load_foreign
+from hybridvideo.weights.load_foreign import Wanted, load_foreign
 
 SMALL = {
     "image_size": 32, "patch_size": 16, "num_frames": 4, "hidden_size": 16, "num_hidden_layers": 2,
@@ -81,7 +81,7 @@ def test_a_bare_file_becomes_a_model_by_its_tensors_alone(tmp_path: Path) -> Non
     assert card.labels == hv.kinetics400_labels()
     assert card.preprocessing.frame.height == 32 and card.preprocessing.clip.frames == 4
     assert report.notes[0] == "took state_dict" and card.origin is not None and card.origin.notes == tuple(report.notes)
-    assert report.notes[-1] == "classes: taken to be those of Kinetics-400, in alphabetical order"
+    assert report.notes[-1] == "classes: assumed to be those of Kinetics-400, in alphabetical order"
     assert hv.load_model(tmp_path / "w.pth").input_shape == (3, 32, 224, 224)
 
 
@@ -170,5 +170,5 @@ def test_the_weights_file_of_a_checkpoint_is_that_checkpoint(tmp_path: Path) -> 
 
 def test_foreign_weights_are_no_run_folder(tmp_path: Path) -> None:
     torch.save(swin3d(3).state_dict(), tmp_path / "w.pth")
-    with pytest.raises(UserError, match="is no run folder, so there is no 'best' checkpoint in it"):
+    with pytest.raises(UserError, match="is not a run folder, so it has no 'best' checkpoint"):
         hv.load_model(tmp_path / "w.pth", "best")

@@ -1,4 +1,4 @@
-"""Which checkpoint is meant: a run keeps two, and a writer may be swapping them while they are read."""
+"""Find and read the checkpoint that is meant: a run keeps two, and a writer may be swapping them meanwhile."""
 
 from __future__ import annotations
 
@@ -16,28 +16,47 @@ T = TypeVar("T")
 
 
 def find_checkpoint(path: str | Path, which: str | None = None) -> Path:
-    """The checkpoint folder meant by a run folder or a checkpoint folder.
+    """Return the checkpoint folder meant by a run folder or a checkpoint folder.
 
     Args:
-        path: a run folder (of `hybridvideo train`) or a checkpoint folder.
+        path: a run folder (written by `hybridvideo train`) or a checkpoint folder.
         which: "last" or "best" of a run folder; default: the one its config keeps.
 
     Raises:
         UserError: no such folder, or no complete checkpoint in it.
     """
     folder = Path(path)
-    if not folder.exists() and there(folder) is None:
+    if not folder.exists() and present(folder) is None:
         raise UserError(f"no folder {folder}; give a run folder made by `hybridvideo train`, or a checkpoint folder")
-    choices = [which] if which else [kept(folder), "last"]
+    choices = [which] if which else [kept_by(folder), "last"]
     for choice in (folder, *(folder / "checkpoints" / name for name in choices)):
-        if (found := there(choice)) is not None:
+        if (found := present(choice)) is not None:
             return found
     expected = folder / "checkpoints" / choices[0]
     raise UserError(f"no complete checkpoint in {folder}; expected {expected} with {CARD} in it")
 
 
-def there(folder: Path) -> Path | None:
-    """A checkpoint folder, or what stands for it while another process swaps it or where one died doing so."""
+def read_checkpoint(path: str | Path, which: str | None, read: Callable[[Path], T]) -> T:
+    """Return what `read` makes of the checkpoint folder that is meant, weights and card belonging together.
+
+    If a writer swaps the folder meanwhile, it is read again. Raises UserError as `find_checkpoint` does.
+    """
+    while True:
+        folder = find_checkpoint(path, which)
+        before = card_file(folder)
+        try:
+            result = read(folder)
+        except (OSError, HybridVideoError):
+            if card_file(folder) == before:
+                raise
+            continue
+        after = card_file(folder) or card_file(find_checkpoint(path, which))
+        if before is not None and after is not None and before.text == after.text:
+            return result
+
+
+def present(folder: Path) -> Path | None:
+    """Return a checkpoint folder, or the one in its place while a process swaps it, or after one died doing so."""
     if (folder / CARD).is_file():
         return folder
     if is_complete(new_of(folder)):
@@ -45,25 +64,6 @@ def there(folder: Path) -> Path | None:
     if (old_of(folder) / CARD).is_file():
         return old_of(folder)
     return folder if (folder / CARD).is_file() else None  # the swap may have ended between these looks
-
-
-def read_whole(path: str | Path, which: str | None, read: Callable[[Path], T]) -> T:
-    """What `read` makes of the checkpoint folder that is meant, weights and card of it belonging together.
-
-    Where a writer swaps the folder meanwhile, it is read again. Raises UserError as `find_checkpoint` does.
-    """
-    while True:
-        folder = find_checkpoint(path, which)
-        before = card_of(folder)
-        try:
-            result = read(folder)
-        except (OSError, HybridVideoError):
-            if card_of(folder) == before:
-                raise
-            continue
-        after = card_of(folder) or card_of(find_checkpoint(path, which))
-        if before is not None and after is not None and before.text == after.text:
-            return result
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ class CardFile:
     text: bytes
 
 
-def card_of(folder: Path) -> CardFile | None:
-    """None where it is gone."""
+def card_file(folder: Path) -> CardFile | None:
+    """Return the card of a folder; None if it is gone."""
     try:
         facts = (folder / CARD).stat()
         return CardFile(facts.st_ino, facts.st_mtime_ns, read_bytes(folder / CARD, "", LARGEST_JSON))
@@ -84,11 +84,11 @@ def card_of(folder: Path) -> CardFile | None:
         return None
 
 
-def kept(run: Path) -> str:
-    """Which checkpoint a run's config keeps: last or best."""
+def kept_by(run: Path) -> str:
+    """Return which checkpoint a run's config keeps: last or best."""
     path = run / "config.yaml"
     if not path.exists():
         return "last"  # a folder of checkpoints without its config is still usable
-    settings = read_yaml(path, "mend it, or give the checkpoint folder itself")
+    settings = read_yaml(path, "correct it, or give the checkpoint folder itself")
     section = settings.get("train") if isinstance(settings, dict) else None
     return "best" if isinstance(section, dict) and section.get("keep") == "best" else "last"

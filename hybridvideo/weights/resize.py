@@ -1,9 +1,9 @@
-"""One tensor of a checkpoint into the shape a model has: tables resized, 2-D kernels inflated, nothing else.
+"""Bring one tensor of a checkpoint into the shape a model has: resize tables, inflate 2-D kernels, nothing else.
 
     space_CHW    bicubic          time_CT   linear          bias_table (2t-1, 2h-1, 2w-1, heads)   both
     kernel (O, I, h, w)           repeated over time and divided by the frames: (O, I, t, h, w)
 
-A bias table of one frame is repeated over time. Inflated kernels give on a still clip what they gave on its frame
+A bias table of one frame is repeated over time. On a still clip an inflated kernel returns what it did on the frame
 (Carreira & Zisserman 2017, *Quo Vadis, Action Recognition?*).
 """
 
@@ -16,20 +16,20 @@ from torch.nn.functional import interpolate
 
 from hybridvideo.models.parts.positions import resized_space, resized_time
 
-How = Literal["as it is", "resized", "inflated"]
+How = Literal["unchanged", "resized", "inflated"]
 
 
 class Fitted(NamedTuple):
-    """A tensor in the model's shape, and how it came there."""
+    """A tensor in the model's shape, and how it got there."""
 
     tensor: Tensor
     how: How
 
 
-def fitted(name: str, source: Tensor, own: Tensor) -> Fitted | None:
-    """`source` in the shape of `own`, the model's tensor of that name; None where that cannot be."""
+def fit_tensor(name: str, source: Tensor, own: Tensor) -> Fitted | None:
+    """Return `source` in the shape of `own`, the model's tensor of that name; None if it cannot be."""
     if source.shape == own.shape:
-        return Fitted(source, "as it is")
+        return Fitted(source, "unchanged")
     table = name.rpartition(".")[2]
     if table.endswith("space_CHW") and source.ndim == own.ndim and source.shape[0] == own.shape[0]:
         return Fitted(resized_space(source.float(), *own.shape[1:]), "resized")
@@ -41,7 +41,7 @@ def fitted(name: str, source: Tensor, own: Tensor) -> Fitted | None:
 
 
 def resized_bias(table_THWh: Tensor, frames: int, height: int, width: int) -> Tensor:
-    """A table of relative positions (2t-1, 2h-1, 2w-1, heads) for another window: bicubic in space, linear in time."""
+    """Resize a table of relative positions (2t-1, 2h-1, 2w-1, heads): bicubic in space, linear in time."""
     t, h, w, heads = table_THWh.shape
     if (h, w) != (height, width):
         maps_ThHW = interpolate(table_THWh.permute(0, 3, 1, 2), (height, width), mode="bicubic", align_corners=False)
@@ -54,7 +54,7 @@ def resized_bias(table_THWh: Tensor, frames: int, height: int, width: int) -> Te
 
 
 def inflated(source: Tensor, own: Tensor) -> Fitted | None:
-    """A kernel of one frame over all frames of the model's; None where shapes differ otherwise."""
+    """Repeat a kernel of one frame over the frames of the model's; None if the shapes differ otherwise."""
     if own.ndim != 5 or source.ndim not in (4, 5):
         return None
     kernel = source if source.ndim == 5 else source[:, :, None]

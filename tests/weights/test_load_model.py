@@ -20,9 +20,9 @@ from hybridvideo.folders import replacing_folder, settle
 from hybridvideo.models import create_model
 from hybridvideo.models.card import ModelCard, write_checkpoint
 from hybridvideo.models.families.hybrid import Hybrid
-from hybridvideo.weights.load import load_weights
-from hybridvideo.weights.locate import find_checkpoint
-from hybridvideo.weights.trained import load_model
+from hybridvideo.weights.find_checkpoint import find_checkpoint
+from hybridvideo.weights.load_model import load_model
+from hybridvideo.weights.load_weights import load_weights
 from tests.kills import killed_after
 
 SMALL = {"frames": 4, "height": 32, "width": 32, "stem": {"widths": [4, 8]}}
