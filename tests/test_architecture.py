@@ -74,7 +74,7 @@ def imported_modules() -> dict[str, set[str]]:
 
 
 def imports_within(file: Path, modules: set[str]) -> set[str]:
-    """`from package import module` counts as importing the module, `from module import name` as importing its module."""
+    """`from package import module` imports that module; `from module import name` imports the one it names."""
     found = set[str]()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):

@@ -13,12 +13,11 @@ from accelerate import Accelerator
 
 from hybridvideo.config.data import Preprocessing
 from hybridvideo.config.evaluation import EvalConfig
-from hybridvideo.config.jobs import Precision, Reading
+from hybridvideo.config.jobs import Compute, Precision, Reading
 from hybridvideo.data.corpus.quarantine import quarantined
 from hybridvideo.data.decode.known import index_beside
 from hybridvideo.data.loader import Loader, view_loader
 from hybridvideo.data.manifest import Manifest
-from hybridvideo.data.processes.workers import DEADLINE
 from hybridvideo.data.sampling import uniform_starts
 from hybridvideo.data.transforms import ViewTransform
 from hybridvideo.data.views import ViewBatch, ViewDataset
@@ -45,10 +44,10 @@ def evaluate(
     *,
     accelerator: Accelerator | None = None,
     preprocessing: Preprocessing | None = None,
-    workers: int = 2,
-    deadline: float = DEADLINE,
+    workers: int = Reading.workers,
+    deadline: float = Reading.deadline,
     quarantine: str | None = None,
-    precision: Precision = "fp32",
+    precision: Precision = Compute.precision,
 ) -> Evaluation:
     """Score a labelled list.
 

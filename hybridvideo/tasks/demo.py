@@ -36,8 +36,9 @@ from hybridvideo.errors import Preempted
 from hybridvideo.files import write_json
 from hybridvideo.report.environment import environment_facts
 from hybridvideo.report.history import read_metrics
-from hybridvideo.report.pages.demo import Arm
-from hybridvideo.report.pages.results import demo_page
+from hybridvideo.report.pages.demo_page import Arm, Findings, demo_page
+from hybridvideo.report.results import Results
+from hybridvideo.report.sections.settings import MadeWith
 from hybridvideo.tasks.evaluate import run_evaluation
 from hybridvideo.tasks.extract import run_extraction
 from hybridvideo.tasks.predict import run_prediction
@@ -133,7 +134,7 @@ def train_once(folder: Path, run: Path, seed: int, changes: dict[str, Any]) -> N
 
 def write_page(folder: Path, seed: int, timings: Timings) -> Path:
     """The page of the first seed."""
-    arms = [Arm(title, json.loads((folder / name / "test" / "results.json").read_text()),
+    arms = [Arm(title, Results.of(json.loads((folder / name / "test" / "results.json").read_text())),
                 read_metrics(folder / name / "metrics.jsonl"))
             for name, title in (("hybrid", "The hybrid"), ("control", "The control"))]  # fmt: skip
     test = read_manifest(folder / "videos" / "test")
@@ -141,17 +142,18 @@ def write_page(folder: Path, seed: int, timings: Timings) -> Path:
     features = pq.read_table(folder / "features" / "features.parquet").to_pylist()
     read = [row for row in features if row["feature"] is not None]
     hybrid, control = arms
-    write_json(folder / "summary.json", {"hybrid": hybrid.results["top1"], "control": control.results["top1"],
+    write_json(folder / "summary.json", {"hybrid": hybrid.top1.value, "control": control.top1.value,
                                          "seed": seed, "seconds": timings.seconds})  # fmt: skip
     return demo_page(
         folder / "report.html",
         {"videos": sum(VIDEOS.values()) * 8, "held out": len(test), "seed": seed, "cores": os.cpu_count() or 1,
          "threads": torch.get_num_threads()},
-        hybrid, control, timings=timings.seconds, samples=evaluation_samples(scores, test),
-        predictions=pq.read_table(folder / "predictions" / "predictions.parquet").to_pylist(),
-        features_ND=np.array([row["feature"] for row in read], np.float32),
-        feature_labels=[Path(row["path"]).parent.name for row in read],
-        environment=environment_facts(), config=(folder / "hybrid" / "config.yaml").read_text(),
+        hybrid, control,
+        Findings(timings.seconds, evaluation_samples(scores, test),
+                 pq.read_table(folder / "predictions" / "predictions.parquet").to_pylist(),
+                 np.array([row["feature"] for row in read], np.float32),
+                 [Path(row["path"]).parent.name for row in read]),
+        MadeWith(environment_facts(), (folder / "hybrid" / "config.yaml").read_text()),
     )  # fmt: skip
 
 

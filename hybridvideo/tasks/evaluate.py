@@ -25,7 +25,7 @@ from hybridvideo.errors import TooMuchBadData, UserError
 from hybridvideo.files import acquire, holder, release, write_json
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.parsing import plain
-from hybridvideo.report.sections import MEASURES, judged, telling_measures
+from hybridvideo.report.results import Results
 from hybridvideo.tasks.support.device import pick_device, process_state
 from hybridvideo.tasks.support.output_table import write_table
 from hybridvideo.tasks.support.run_folder import config_text, read_run_config
@@ -207,9 +207,9 @@ def score_schema(num_classes: int) -> pa.Schema:
 def say(results: dict[str, Any], views: EvalConfig, page: Path) -> None:
     """The figures, for a person."""
     print(f"{results['num_videos']} videos, {results['num_failed']} unreadable, {views.clips} x {views.crops} views")
-    for name in telling_measures(results) if judged(results) else ():
-        low, high = results[f"{name}_interval"]
-        print(f"{MEASURES[name]:<20} {results[name]:.4f}   95 % {low:.4f} to {high:.4f}")
+    for accuracy in Results.of(results).accuracies:
+        low, high = accuracy.interval or (float("nan"), float("nan"))
+        print(f"{accuracy.name:<20} {accuracy.value:.4f}   95 % {low:.4f} to {high:.4f}")
     for failure in results["failures"][:10]:
         print(shown(f"unreadable: {failure['path']}: {failure['status']}: {failure['reason']}"), file=sys.stderr)
     print(f"results {shown(str(page.parent))}\nreport {shown(str(page))}")

@@ -23,8 +23,9 @@ from hybridvideo.data.decode.known import SUFFIX
 from hybridvideo.data.manifest import Manifest, read_manifest
 from hybridvideo.errors import STATUSES, TooMuchBadData, UserError, nearest
 from hybridvideo.report.environment import environment_facts
-from hybridvideo.report.page import percent
-from hybridvideo.report.pages.corpus import next_steps, scan_page
+from hybridvideo.report.numbers import percent
+from hybridvideo.report.pages.scan_page import next_steps, scan_page
+from hybridvideo.report.sections.settings import MadeWith
 from hybridvideo.tasks.support.table_job import STDOUT, Finished, Work, run_job, stream_job
 from hybridvideo.tasks.support.write_page import keep_page, last_part
 from hybridvideo.text import duration, shown
@@ -74,8 +75,10 @@ def run_scan(
     finished = run_job(table, manifest, work, replace(job, max_bad=1.0))
 
     def write(page: Path, mark: str) -> None:
-        title = f"Scan: {last_part(source)}"
-        scan_page(page, finished.rows, facts(finished, manifest), work.notes, title=title, mark=mark)
+        made_with = MadeWith(work.notes["environment"])
+        scan_page(
+            page, finished.rows, facts(finished, manifest), made_with, title=f"Scan: {last_part(source)}", mark=mark
+        )
 
     page = keep_page(table, table != Path(out), write)
     show(finished, table, page)

@@ -19,7 +19,8 @@ from torch import Tensor
 from hybridvideo.errors import UserError
 from hybridvideo.models.card import WEIGHTS, read_card
 from hybridvideo.models.state_files import KINDS, open_state_file, unwrapped
-from hybridvideo.weights import huggingface, torchvision
+from hybridvideo.weights import huggingface_weights as huggingface
+from hybridvideo.weights import torchvision_weights as torchvision
 from hybridvideo.weights.find_checkpoint import read_checkpoint
 from hybridvideo.weights.source import Facts, Source
 

@@ -19,7 +19,7 @@ from hybridvideo.errors import EnvironmentFault, UserError
 from hybridvideo.folders import replacing_folder, settle
 from hybridvideo.models import create_model
 from hybridvideo.models.card import ModelCard, write_checkpoint
-from hybridvideo.models.families.hybrid import Hybrid
+from hybridvideo.models.hybrid import Hybrid
 from hybridvideo.weights.find_checkpoint import find_checkpoint
 from hybridvideo.weights.load_model import load_model
 from hybridvideo.weights.load_weights import load_weights

@@ -17,7 +17,7 @@ from hybridvideo.config.data import Normalisation
 from hybridvideo.errors import EnvironmentFault, UserError
 from hybridvideo.weights.open_source import is_ours, open_source
 from hybridvideo.weights.source import Source
-from hybridvideo.weights.torchvision import open_torchvision, weights_named
+from hybridvideo.weights.torchvision_weights import open_torchvision, weights_named
 
 STATE = {"a.weight": torch.ones(2, 2), "a.bias": torch.zeros(2), "b": torch.ones(1)}
 

@@ -56,10 +56,10 @@ def hybrid_base(context: Context) -> Finding:
 
 def against_torchvision(context: Context) -> Finding:
     """Video Swin-T; at small size with one pair of blocks, narrow."""
-    from hybridvideo.weights.load import load_weights
     from model_peers import NAMES, make_pair, randomise
 
     from hybridvideo.models import create_model
+    from hybridvideo.weights.load_weights import load_weights
 
     if not context.small:
         pair = make_pair(NAMES[0], str(context.device))
@@ -83,10 +83,10 @@ def against_torchvision(context: Context) -> Finding:
 
 def against_hf(context: Context) -> Finding:
     """TimeSformer-B with divided attention; at small size with two blocks, narrow."""
-    from hybridvideo.weights.load import load_weights
     from model_peers import NAMES, make_pair, randomise
 
     from hybridvideo.models import create_model
+    from hybridvideo.weights.load_weights import load_weights
 
     if not context.small:
         pair = make_pair(NAMES[1], str(context.device))

@@ -1,8 +1,8 @@
 """Where the host waits for the device within a training step, without a look into the loop that takes it.
 
 A step begins with the first forward pass of a model in training and ends with the optimizer's step; torch's global
-hooks report both. In between torch itself warns of every synchronisation on a GPU, and on any device those operations are
-counted that read a tensor's value on the host, for which a GPU would have to finish its work. (On a CPU a step ends
+hooks report both. In between torch itself warns of every synchronisation on a GPU, and on any device those operations
+are counted that read a tensor's value on the host, for which a GPU would have to finish its work. (On a CPU a step ends
 before the optimizer's, which keeps its step count in a tensor there and reads it.)
 """
 

@@ -22,7 +22,8 @@ from accelerate.utils import broadcast_object_list
 
 from hybridvideo.config.training import TrainRun
 from hybridvideo.data.manifest import Manifest
-from hybridvideo.engine.training.checkpoint import LoopState, settle_run
+from hybridvideo.engine.training.checkpoint import settle_run
+from hybridvideo.engine.training.run import State
 from hybridvideo.errors import HybridVideoError, UserError
 from hybridvideo.files import locked, replacing_file, write_json
 from hybridvideo.parsing import plain
@@ -114,12 +115,12 @@ def check_same_run(folder: Path, run: TrainRun) -> None:
                 )
 
 
-def check_epochs(folder: Path, run: TrainRun, state: LoopState | None) -> None:
+def check_epochs(folder: Path, run: TrainRun, state: State | None) -> None:
     """UserError where the run has gone further than it is now asked to."""
     done = state.epoch + (state.batch > 0) if state is not None else 0
-    if run.train.epochs < done:
+    if run.epochs < done:
         raise UserError(
-            f"cannot resume {folder}: it is in epoch {done} already, and train.epochs is {run.train.epochs}; "
+            f"cannot resume {folder}: it is in epoch {done} already, and train.epochs is {run.epochs}; "
             f"give --train.epochs {done} or more"
         )
 

@@ -12,16 +12,14 @@ import pytest
 
 from hybridvideo.report.environment import environment_facts
 from hybridvideo.report.history import of_kind, read_metrics
-from hybridvideo.report.pages.demo import Arm, in_pairs, reverse_share
-from hybridvideo.report.pages.results import (
-    clip_groups,
-    demo_page,
-    evaluation_page,
-    extraction_page,
-    prediction_page,
-    training_page,
-)
-from tests.report.examples import MOTIONS, Page, metrics, prediction, results, samples, unreadable
+from hybridvideo.report.pages.demo_page import Arm, Findings, demo_page, in_pairs, reverse_share
+from hybridvideo.report.pages.evaluation_page import evaluation_page
+from hybridvideo.report.pages.features_page import clip_groups, features_page
+from hybridvideo.report.pages.predictions_page import predictions_page
+from hybridvideo.report.pages.scan_page import scan_page
+from hybridvideo.report.pages.training_page import training_page
+from hybridvideo.report.sections.settings import MadeWith
+from tests.report.examples import MOTIONS, Page, metrics, prediction, results, samples, scanned, unreadable
 
 ENVIRONMENT = {"python": "3.11", "device": "cpu"}
 PLACES = {label: place for place, label in enumerate(MOTIONS)}
@@ -38,36 +36,42 @@ def control_confusion() -> np.ndarray[Any, Any]:
 def demo(path: Path) -> Path:
     hybrid = Arm("The hybrid", results(MOTIONS, np.eye(8, dtype=int) * 10), metrics())
     control = Arm("The control", results(MOTIONS, control_confusion()), metrics())
-    features = np.random.default_rng(0).normal(size=(16, 5))
-    return demo_page(
-        path, {"training videos": 480}, hybrid, control, timings={"render": 20.0, "train": 60.0}, samples=samples(),
-        predictions=[prediction("a b.mp4"), unreadable("empty.mp4")], features_ND=features, feature_labels=MOTIONS * 2,
-        environment=ENVIRONMENT, config="model:\n  name: hybrid_micro\n",
-    )  # fmt: skip
+    findings = Findings(
+        timings={"render": 20.0, "train": 60.0},
+        samples=samples(),
+        predictions=[prediction("a b.mp4"), unreadable("empty.mp4")],
+        features_ND=np.random.default_rng(0).normal(size=(16, 5)),
+        feature_labels=MOTIONS * 2,
+    )
+    made_with = MadeWith(ENVIRONMENT, "model:\n  name: hybrid_micro\n")
+    return demo_page(path, {"training videos": 480}, hybrid, control, findings, made_with)
 
 
 def evaluation(path: Path) -> Path:
     rows = [[8, 2, 0], [1, 9, 0], [0, 0, 0]]
     given = results(["a", "b", "<i>c"], rows, num_videos=21, num_failed=1, failures=[unreadable("bad.mp4")])
-    return evaluation_page(
-        path, given, samples(), ENVIRONMENT, "x: 1", scores=[0.5, 0.9], correct=[True, False]
-    )  # fmt: skip
+    made_with = MadeWith(ENVIRONMENT, "x: 1")
+    return evaluation_page(path, given, samples(), made_with, scores=[0.5, 0.9], correct=[True, False])
 
 
 def training(path: Path) -> Path:
-    return training_page(
-        path, metrics(), results(["fight", "normal"], [[9, 1], [2, 8]]), samples(), ENVIRONMENT, "x: 1"
-    )
+    given = results(["fight", "normal"], [[9, 1], [2, 8]])
+    return training_page(path, metrics(), given, samples(), MadeWith(ENVIRONMENT, "x: 1"))
 
 
 def predictions(path: Path) -> Path:
     rows = [prediction("ä b.mp4"), unreadable("<script>.mp4", "no <video> stream")]
-    return prediction_page(path, rows, samples(), {"source": "folder"}, ENVIRONMENT)
+    return predictions_page(path, rows, samples(), {"source": "folder"}, MadeWith(ENVIRONMENT))
 
 
 def extraction(path: Path) -> Path:
     rows = [{"path": f"{i % 3}.mp4", "status": "ok", "start": 0.0, "end": 1.0} for i in range(9)]
-    return extraction_page(path, {"stage": "head"}, np.eye(9), [*rows, unreadable("bad.mp4")], ENVIRONMENT)
+    return features_page(path, {"stage": "head"}, np.eye(9), [*rows, unreadable("bad.mp4")], MadeWith(ENVIRONMENT))
+
+
+def scan(path: Path) -> Path:
+    rows = [scanned("a.mp4"), scanned("b.mp4", "partial", "cut off"), scanned("<b>.mp4", "unreadable", "file is empty")]
+    return scan_page(path, rows, {"table": "scan.parquet"}, MadeWith(ENVIRONMENT))
 
 
 PAGES = {
@@ -76,6 +80,7 @@ PAGES = {
     "training": training,
     "prediction": predictions,
     "extraction": extraction,
+    "scan": scan,
 }
 
 
@@ -111,7 +116,7 @@ def test_every_figure_has_a_caption_and_a_text_for_those_who_cannot_see_it(docum
     assert all(a.get("alt") for tag, a in Page(document).tags if tag == "img")
 
 
-def test_the_environment_stands_on_every_page(document: str) -> None:
+def test_the_environment_is_on_every_page(document: str) -> None:
     assert "3.11" in Page(document).words
 
 
@@ -121,11 +126,11 @@ def test_the_demo_tells_both_accuracies_chance_and_what_the_control_confuses(tmp
         assert told in words
 
 
-def test_in_pairs_puts_each_motion_beside_its_reverse_and_keeps_every_count() -> None:
+def test_in_pairs_puts_each_motion_next_to_its_reverse_and_keeps_every_count() -> None:
     ordered = in_pairs(results([*MOTIONS, "still"], np.arange(81).reshape(9, 9)))
-    assert ordered["labels"][:4] == ["left", "right", "up", "down"] and ordered["labels"][-1] == "still"
-    left, down = ordered["labels"].index("left"), ordered["labels"].index("down")
-    assert ordered["confusion"][left][down] == 9 * PLACES["left"] + PLACES["down"]
+    assert ordered.labels[:4] == ("left", "right", "up", "down") and ordered.labels[-1] == "still"
+    left, down = ordered.labels.index("left"), ordered.labels.index("down")
+    assert ordered.confusion[left][down] == 9 * PLACES["left"] + PLACES["down"]
 
 
 def test_the_share_of_reversals_is_of_the_mistakes_alone() -> None:
@@ -135,14 +140,10 @@ def test_the_share_of_reversals_is_of_the_mistakes_alone() -> None:
     assert reverse_share(results(MOTIONS, np.eye(8, dtype=int))) is None
 
 
-def test_a_run_folder_is_read_though_its_last_line_is_cut(tmp_path: Path) -> None:
+def test_metrics_are_read_even_if_the_last_line_is_cut_off(tmp_path: Path) -> None:
     lines = [json.dumps(row) for row in metrics()]
     (tmp_path / "metrics.jsonl").write_text("\n".join([*lines, '{"kind": "step", "st']), encoding="utf-8")
-    (tmp_path / "config.yaml").write_text("seed: 12345\n", encoding="utf-8")
-    (tmp_path / "environment.json").write_text('{"torch": "9.9"}', encoding="utf-8")
     assert read_metrics(tmp_path / "metrics.jsonl") == metrics()
-    words = Page(training_page(tmp_path / "report.html", tmp_path).read_text(encoding="utf-8")).words
-    assert "seed: 12345" in words and "9.9" in words and "3 epochs" in words
 
 
 def test_of_a_step_written_twice_by_a_resumed_run_the_later_line_counts() -> None:
@@ -156,7 +157,7 @@ def test_a_run_without_an_epoch_or_without_validation_has_a_page(tmp_path: Path)
     assert "Validation accuracy" not in training_page(tmp_path / "b.html", bare).read_text(encoding="utf-8")
 
 
-def test_top_5_is_left_out_where_it_says_nothing(tmp_path: Path) -> None:
+def test_top_5_is_left_out_when_it_says_nothing(tmp_path: Path) -> None:
     few = evaluation(tmp_path / "few.html").read_text(encoding="utf-8")
     many = evaluation_page(tmp_path / "many.html", results(MOTIONS, np.eye(8, dtype=int)))
     assert "top-5" not in few and "top-5" in many.read_text(encoding="utf-8")
@@ -178,7 +179,7 @@ def test_four_hundred_classes_fit_in_half_a_megabyte(tmp_path: Path) -> None:
 
 
 def test_a_bulk_job_of_many_files_lists_the_first_three_hundred(tmp_path: Path) -> None:
-    page = prediction_page(tmp_path / "a.html", [prediction(f"{i}.mp4") for i in range(1000)])
+    page = predictions_page(tmp_path / "a.html", [prediction(f"{i}.mp4") for i in range(1000)])
     words = Page(page.read_text(encoding="utf-8")).words
     assert "The first 300 of 1000 are listed." in words and "299.mp4" in words and "300.mp4" not in words
 
@@ -186,8 +187,8 @@ def test_a_bulk_job_of_many_files_lists_the_first_three_hundred(tmp_path: Path) 
 def test_a_job_in_which_nothing_could_be_read_has_a_page(tmp_path: Path) -> None:
     failed = [unreadable("a.mp4"), unreadable("b.mp4")]
     for page in (
-        prediction_page(tmp_path / "p.html", failed),
-        extraction_page(tmp_path / "e.html", {}, np.zeros((0, 4)), failed),
+        predictions_page(tmp_path / "p.html", failed),
+        features_page(tmp_path / "e.html", {}, np.zeros((0, 4)), failed),
     ):
         assert "2 files could not be read" in page.read_text(encoding="utf-8")
 
@@ -211,4 +212,5 @@ def test_a_page_is_made_whatever_others_wrote_into_the_metrics(tmp_path: Path) -
     odd = ["null", "{}", "[" * 100_000, '{"kind": "epoch", "step": 1}', '{"kind": "epoch", "step": [], "epoch": 0}',
            '{"kind": "epoch", "step": 9, "epoch": 0, "seconds": "x", "bad_clips": [], "val_top1": 1e200}']  # fmt: skip
     (tmp_path / "metrics.jsonl").write_text("\n".join(odd), encoding="utf-8")
-    assert "1 epoch" in Page(training_page(tmp_path / "report.html", tmp_path).read_text(encoding="utf-8")).words
+    page = training_page(tmp_path / "report.html", read_metrics(tmp_path / "metrics.jsonl"))
+    assert "1 epoch" in Page(page.read_text(encoding="utf-8")).words

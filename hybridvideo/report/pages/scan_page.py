@@ -8,28 +8,26 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from hybridvideo.errors import USABLE
-from hybridvideo.report.page import (
+from hybridvideo.report.markup import (
     Cell,
     Html,
     Markup,
-    Section,
     bar,
     box,
     card,
     cards,
     columns,
     facts,
-    page,
     paragraph,
-    percent,
-    readable,
     table,
-    write_page,
 )
-from hybridvideo.report.sections import Rows, setting_blocks, unreadable_blocks
+from hybridvideo.report.numbers import percent, readable
+from hybridvideo.report.page import Section, page, write_page
+from hybridvideo.report.results import Failure, Row, Rows
+from hybridvideo.report.sections.settings import UNSTATED, MadeWith, setting_blocks
+from hybridvideo.report.sections.videos import unreadable_blocks
 from hybridvideo.text import duration
 
 MOST_KINDS = 12
@@ -38,7 +36,7 @@ LENGTHS = (1, 2, 5, 10, 20, 30, 60, 300, 1800)
 """Seconds between the bars of the durations."""
 SLOWEST = 10
 MOST_REASONS = 3
-"""Most reasons of a kind of fault that are told in words."""
+"""Most reasons for a status that are spelled out."""
 
 MEANINGS = {
     "ok": "every promised frame decodes",
@@ -54,13 +52,34 @@ MEANINGS = {
 }
 
 
+ADVICE = {
+    "refused": "refused, not opened for safety: {reasons}. Of links, scan the folder they lead to, or a list of "
+    "absolute paths.",
+    "unreadable": "of which nothing decodes: {reasons}. Fetch them again, and see that they are videos.",
+    "missing": "listed, but not there: fetch them, or name their folder with --root (--data.root in training).",
+    "no_video": "without a video stream: take them off the list.",
+    "partial": "damaged: training uses what decodes. Fetch them again if you can.",
+    "short": "with fewer frames than --short says: they are used, and clips of them padded (`clip.pad`).",
+    "timeout": "past the deadline: if they are long, scan with a longer --deadline.",
+    "crashed": "ended their decoding process, twice: take them off the list.",
+    "unsupported": "not decoded here: {reasons}. Transcode them with another program.",
+}
+"""What to do about the files of a status."""
+IDENTICAL = "with the same bytes as another file of the list: see that none stands in both training and validation."
+
+
 def scan_page(
-    path: str | Path, rows: Rows, summary: Mapping[str, object], notes: Mapping[str, Any], *, title: str = "Scan",
+    path: str | Path,
+    rows: Rows,
+    summary: Mapping[str, object],
+    made_with: MadeWith = UNSTATED,
+    *,
+    title: str = "Scan",
     mark: str = "",
-) -> Path:  # fmt: skip
-    """rows: as in the table of a scan, with `seconds`. notes: its provenance, with `environment`."""
-    bad = [row for row in rows if row["status"] not in USABLE]
-    partial = [row for row in rows if row["status"] == "partial"]
+) -> Path:
+    """Write the page of a scan. rows: those of its table, with `seconds`."""
+    bad = [Failure.of(row) for row in rows if row["status"] not in USABLE]
+    partial = [Failure.of(row) for row in rows if row["status"] == "partial"]
     steps = next_steps(rows, str(summary["table"]))
     sections = [
         Section("Health", (scan_cards(rows), status_box(rows))),
@@ -69,7 +88,7 @@ def scan_page(
         Section("Damaged files", unreadable_blocks(partial)),
         Section("What the corpus holds", corpus_blocks(rows)),
         Section("Slow files", slow_blocks(rows)),
-        Section("Settings", (box(facts(summary), title="Scan"), *setting_blocks(notes.get("environment"), None))),
+        Section("Settings", (box(facts(summary), title="Scan"), *setting_blocks(made_with))),
     ]
     healthy = "Every file is usable" if rows else "No file"
     count = f"{readable(len(bad))} of {readable(len(rows))} files are unusable" if bad else healthy
@@ -78,56 +97,43 @@ def scan_page(
 
 
 def next_steps(rows: Rows, scanned: str) -> list[str]:
-    """A sentence for each thing there is to do; none for a healthy corpus. scanned: the table of the scan."""
+    """Return a sentence for each thing to do; none for a healthy corpus. scanned: the table of the scan."""
     counts = Counter(str(row["status"]) for row in rows)
     bad = sum(count for status, count in counts.items() if status not in USABLE)
     wanted = [
         (0 if bad == len(rows) else bad, f"unusable: {quarantine_advice(scanned)}"),
-        (counts["refused"], f"refused, not opened for safety: {reasons(rows, 'refused')}. Of links, scan the folder "
-                            "they lead to, or a list of absolute paths."),
-        (counts["unreadable"], f"of which nothing decodes: {reasons(rows, 'unreadable')}. Fetch them again, and see "
-                               "that they are videos."),
-        (counts["missing"], "listed, but not there: fetch them, or name their folder with --root (--data.root in "
-                            "training)."),
-        (counts["no_video"], "without a video stream: take them off the list."),
-        (counts["partial"], "damaged: training uses what decodes. Fetch them again if you can."),
-        (counts["short"], "with fewer frames than --short says: they are used, and clips of them padded (`clip.pad`)."),
-        (counts["timeout"], "past the deadline: if they are long, scan with a longer --deadline."),
-        (counts["crashed"], "ended their decoding process, twice: take them off the list."),
-        (counts["unsupported"], f"not decoded here: {reasons(rows, 'unsupported')}. Transcode them with another "
-                                "program."),
-        (len(identical(rows)), "with the same bytes as another file of the list: see that none stands in both training "
-                               "and validation."),
-    ]  # fmt: skip
+        *((counts[status], advice.format(reasons=reasons(rows, status))) for status, advice in ADVICE.items()),
+        (len(identical(rows)), IDENTICAL),
+    ]
     steps = [f"{readable(count)} {'file' if count == 1 else 'files'} {sentence}" for count, sentence in wanted if count]
     return ["No file can be used:", *steps] if rows and bad == len(rows) else steps
 
 
 def quarantine_advice(scanned: str) -> str:
-    """How training and the bulk jobs leave out what a scan found unusable."""
+    """Say how training and the bulk jobs leave out what a scan found unusable."""
     where = shlex.quote(scanned)
     if Path(scanned).suffix != ".parquet":
         return "scan again with --out NAME.parquet for a table that training and bulk jobs take as their quarantine."
     return (
         f"add `--data.quarantine {where}` to train and evaluate, `--quarantine {where}` to predict and extract; these "
-        "files are then not opened, and stay counted. One that is mended is tried again."
+        "files are then not opened, and stay counted. One that is repaired is tried again."
     )
 
 
 def reasons(rows: Rows, status: str) -> str:
-    """Why files have a status, most frequent first: `file is empty (7), a named pipe, not a regular file (2)`."""
+    """Return why files have a status, most frequent first: `file is empty (7); a named pipe (2)`."""
     counts = Counter(without_name(str(row["reason"])) for row in rows if row["status"] == status)
-    told = "; ".join(f"{reason} ({readable(count)})" for reason, count in counts.most_common(MOST_REASONS))
-    return told + ("; ..." if len(counts) > MOST_REASONS else "")
+    listed = "; ".join(f"{reason} ({readable(count)})" for reason, count in counts.most_common(MOST_REASONS))
+    return listed + ("; ..." if len(counts) > MOST_REASONS else "")
 
 
 def without_name(reason: str) -> str:
-    """A reason without the quoted file name that it begins with."""
+    """Return a reason without the quoted file name at its start."""
     return re.sub(r"""^(['"])(?:\\.|(?!\1).)*\1:? *""", "", reason) or "no reason known"
 
 
-def identical(rows: Rows) -> list[Mapping[str, Any]]:
-    """Files whose content another file of an earlier row has too; a file that is listed twice is one file."""
+def identical(rows: Rows) -> list[Row]:
+    """Return files with the same content as a file in an earlier row; a file that is listed twice is one file."""
     first: dict[str, str] = {}
     again = []
     for row in rows:
@@ -140,27 +146,29 @@ def identical(rows: Rows) -> list[Mapping[str, Any]]:
 
 
 def scan_cards(rows: Rows) -> Html:
-    """The corpus in a few numbers."""
+    """Show the corpus in a few numbers."""
     usable = [row for row in rows if row["status"] in USABLE]
     length = sum(row["duration"] or 0 for row in usable)
     sizes = [row["bytes"] for row in rows if row["bytes"] is not None]
     bad = len(rows) - len(usable)
     frames = sum(row["decoded"] or 0 for row in usable)
-    each = f"{_size(sum(sizes) / len(sizes))} a file" if sizes else "no file is there"
+    each = f"{size_of(sum(sizes) / len(sizes))} a file" if sizes else "no file is there"
     good = "good" if usable else None
     return cards(
-        card("usable", _share(len(usable), len(rows)), f"{readable(len(usable))} files", tone=good),
-        card("unusable", readable(bad), _share(bad, len(rows)), tone="bad" if bad else None),
+        card("usable", share_of(len(usable), len(rows)), f"{readable(len(usable))} files", tone=good),
+        card("unusable", readable(bad), share_of(bad, len(rows)), tone="bad" if bad else None),
         card("usable video", duration(length), f"{readable(frames)} frames decoded" if frames else "not decoded"),
-        card("size", _size(sum(sizes)), each),
+        card("size", size_of(sum(sizes)), each),
     )
 
 
-def _share(count: int, total: int) -> str:
+def share_of(count: int, total: int) -> str:
+    """Format a part of a total; a dash without a total."""
     return percent(count / total if total else None)
 
 
-def _size(count: float) -> str:
+def size_of(count: float) -> str:
+    """Format bytes with a decimal unit."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if count < 999.5:
             return f"{count:.3g} {unit}"
@@ -169,7 +177,7 @@ def _size(count: float) -> str:
 
 
 def status_box(rows: Rows) -> Html:
-    """How many files have which status, and what it means."""
+    """Count the files by status, with its meaning."""
     counts = Counter(str(row["status"]) for row in rows)
     lines: list[Sequence[Cell | Markup]] = [
         (status, counts[status], bar(counts[status] / len(rows)), percent(counts[status] / len(rows)), meaning)
@@ -183,7 +191,7 @@ def status_box(rows: Rows) -> Html:
 
 
 def corpus_blocks(rows: Rows) -> tuple[Html, ...]:
-    """Codecs, sizes, frame rates and durations of the files that could be opened."""
+    """Show codecs, sizes, frame rates and durations of the files that could be opened."""
     known = [row for row in rows if row["codec"]]
     if not known:
         return ()
@@ -191,22 +199,24 @@ def corpus_blocks(rows: Rows) -> tuple[Html, ...]:
         columns(
             lengths_box(known),
             counts_box("Codec and pixel format", (f"{row['codec']}, {row['pixel_format']}" for row in known)),
-            counts_box("Size", (_shape(row) for row in known)),
-            counts_box("Frames a second", (_rate(row) for row in known)),
+            counts_box("Size", (shape_of(row) for row in known)),
+            counts_box("Frames a second", (rate_of(row) for row in known)),
         ),
     )
 
 
-def _shape(row: Mapping[str, Any]) -> str:
+def shape_of(row: Row) -> str:
+    """Format width, height and rotation."""
     return f"{row['width']} x {row['height']}" + (f", turned {row['rotation']}°" if row["rotation"] else "")
 
 
-def _rate(row: Mapping[str, Any]) -> str:
+def rate_of(row: Row) -> str:
+    """Format the frame rate, and say if it is not constant."""
     return f"{row['fps']:.2f}".rstrip("0").rstrip(".") + ("" if row["regular"] else ", uneven")
 
 
 def counts_box(title: str, values: Iterable[str]) -> Html:
-    """How often each value comes, most frequent first."""
+    """Count values, most frequent first."""
     counts = Counter(values)
     total = sum(counts.values())
     lines: list[Sequence[Cell | Markup]] = [
@@ -220,35 +230,43 @@ def counts_box(title: str, values: Iterable[str]) -> Html:
 
 
 def lengths_box(rows: Rows) -> Html:
-    """How long the videos are; ranges without one between others stay."""
+    """Count videos by duration, from the first range that has one to the last."""
     edges = (0, *LENGTHS, float("inf"))
     counts = [sum(low <= row["duration"] < high for row in rows) for low, high in pairwise(edges)]
     filled = [i for i, count in enumerate(counts) if count]
     lines: list[Sequence[Cell | Markup]] = [
-        (_range(edges[i], edges[i + 1]), counts[i], bar(counts[i] / max(counts)))
+        (range_of(edges[i], edges[i + 1]), counts[i], bar(counts[i] / max(counts)))
         for i in range(filled[0], filled[-1] + 1)
     ]
     return box(table(("", "files", ""), lines, numbers=(1,)), title="Duration")
 
 
-def _range(low: float, high: float) -> str:
+def range_of(low: float, high: float) -> str:
+    """Format a range of durations."""
     if high == float("inf"):
-        return f"{_length(low)} or more"
-    return f"{_length(low)} to {_length(high)}" if low else f"under {_length(high)}"
+        return f"{length_of(low)} or more"
+    return f"{length_of(low)} to {length_of(high)}" if low else f"under {length_of(high)}"
 
 
-def _length(seconds: float) -> str:
+def length_of(seconds: float) -> str:
+    """Format the edge of a range in seconds or minutes."""
     return f"{seconds:g} s" if seconds < 60 else f"{seconds / 60:g} min"
 
 
 def slow_blocks(rows: Rows) -> tuple[Html, ...]:
-    """Files that took longest for their length, where that stands out."""
+    """List the files that took longest to decode for their length."""
     timed = [row for row in rows if row.get("seconds") and row["duration"]]
     timed.sort(key=lambda row: float(row["seconds"]) / float(row["duration"]), reverse=True)
     lines = [
-        (str(row["path"]), f"{row['seconds']:.2f} s", duration(row["duration"]),
-         f"{readable(row['duration'] / row['seconds'])}x", _shape(row), str(row["codec"]))
+        (
+            str(row["path"]),
+            f"{row['seconds']:.2f} s",
+            duration(row["duration"]),
+            f"{readable(row['duration'] / row['seconds'])}x",
+            shape_of(row),
+            str(row["codec"]),
+        )
         for row in timed[:SLOWEST]
-    ]  # fmt: skip
+    ]
     header = ("file", "took", "length", "real time", "size", "codec")
     return (box(table(header, lines, numbers=(1, 2, 3)), title="Slowest to decode, for their length"),) if lines else ()
