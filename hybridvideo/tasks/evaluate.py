@@ -26,7 +26,7 @@ from hybridvideo.files import acquire, holder, release, write_json
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.parsing import plain
 from hybridvideo.report.results import Results
-from hybridvideo.tasks.support.device import pick_device, process_state
+from hybridvideo.tasks.support.job_device import pick_device, process_state
 from hybridvideo.tasks.support.output_table import write_table
 from hybridvideo.tasks.support.run_folder import config_text, read_run_config
 from hybridvideo.tasks.support.weights_argument import card_of, open_model, results_folder, weights_digest, weights_name

@@ -363,7 +363,11 @@ class _Each:
 
 
 def each(
-    function: Callable[[Task], Result], tasks: Iterable[Task], *, workers: int = 2, deadline: float = Decoding.deadline
+    function: Callable[[Task], Result],
+    tasks: Iterable[Task],
+    *,
+    workers: int = Decoding.workers,
+    deadline: float = Decoding.deadline,
 ) -> Generator[Result | Lost]:
     """`function(task)` of each task, in their order; Lost where no worker survived it.
 
