@@ -281,7 +281,7 @@ def test_a_recipe_that_cannot_be_read_is_one_line(
     out = tmp_path / "small"
     assert call(corpus, "--out", out, "--workers", 0) == 0
     (out / ".prepare/recipe.json").write_bytes(b'{"gop": ')
-    assert "recipe.json is no JSON" in fails(capsys, corpus, "--out", out, "--workers", 0)
+    assert "recipe.json is not JSON" in fails(capsys, corpus, "--out", out, "--workers", 0)
 
 
 @pytest.mark.parametrize("name", ["done.jsonl", "prepare.parquet", "manifest.csv", "recipe.json", ".prepare"])
