@@ -54,7 +54,7 @@ def test_a_torchvision_of_another_torch_is_named_with_both_versions(monkeypatch:
     monkeypatch.setattr(broken, "ops", types.SimpleNamespace(nms=nms), raising=False)
     monkeypatch.setitem(sys.modules, "torchvision", broken)
     finding = clinic.torchvision_matches()
-    assert finding.state == "fault" and "nms does not exist" in finding.detail and "beside torch" in finding.detail
+    assert finding.state == "fault" and "nms does not exist" in finding.detail and "with torch" in finding.detail
     assert "torchvision" in finding.fix
 
 
