@@ -4,7 +4,7 @@
     model = hv.load_model("runs/demo/hybrid")
     for row in hv.classify(model, ["a.mp4", "b.mp4"]): ...
 
-Names are imported when first used: `import hybridvideo` does not import torch.
+Names are imported on first use: `import hybridvideo` does not import torch.
 """
 
 from __future__ import annotations

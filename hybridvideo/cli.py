@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     # Decoding processes share the cores with torch's threads: waiting threads that spin take them away from decoding.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        if text := answer(name, rest):
+        if text := answer(name):
             print(text)
             code = 0
         else:
@@ -45,8 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
         return leave_output(error)
 
 
-def answer(name: str, rest: list[str]) -> str | None:
-    """The text to print if help or the version was asked for. Raise UserError for an unknown command."""
+def answer(name: str) -> str | None:
+    """The text to print instead of running a command. Raise UserError for a command that does not exist."""
     if name in (*HELP, "help"):
         return overview()
     if name in ("--version", "-V"):
@@ -55,11 +55,7 @@ def answer(name: str, rest: list[str]) -> str | None:
         return f"{PROGRAM} {version(PROGRAM)}"
     if name not in COMMANDS:
         raise UserError(f"no command {name!r}{nearest(name, COMMANDS)}; `{PROGRAM} --help` lists them")
-    asked = next((place for place, word in enumerate(rest) if word in HELP), None)
-    if asked is None:
-        return None
-    section = next((word for word in rest[asked + 1 :] if not word.startswith("-")), None)
-    return help_text(f"{PROGRAM} {name}", COMMANDS[name], section)
+    return None
 
 
 def overview() -> str:
@@ -76,8 +72,17 @@ def short_about(function: object) -> str:
 
 
 def parse(name: str, arguments: list[str]) -> dict[str, Any]:
-    """Options of a command as arguments of its function. Raise UserError for what it does not have."""
-    return parse_options(f"{PROGRAM} {name}", COMMANDS[name], arguments)
+    """Options of a command as arguments of its function. Raise UserError for what it does not have.
+
+    Raises SystemExit after `--help` or `--help SECTION`, with the text printed.
+    """
+    program, command = f"{PROGRAM} {name}", COMMANDS[name]
+    asked = next((place for place, word in enumerate(arguments) if word in HELP), None)
+    if asked is None:
+        return parse_options(program, command, arguments)
+    section = next((word for word in arguments[asked + 1 :] if not word.startswith("-")), None)
+    print(help_text(program, command, section))
+    raise SystemExit(0)
 
 
 if __name__ == "__main__":

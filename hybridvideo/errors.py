@@ -1,4 +1,4 @@
-"""What can go wrong, by who must act on it. Each kind carries the exit code of the command that meets it.
+"""What can go wrong, by who has to act on it. Each kind carries the exit code of a command that ends with it.
 
 0 done   1 unexpected   2 usage or config   3 more bad data than allowed   4 environment   75 preempted and saved
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-# What a video's row says about it: "ok", "partial" (a readable part was used), or why nothing could be read.
+# Status of a video in a table: "ok", "partial" (a readable part was used), or why nothing could be read.
 STATUSES = (
     "ok",
     "partial",
@@ -21,7 +21,7 @@ STATUSES = (
     "timeout",
     "crashed",
 )
-USABLE = ("ok", "partial", "short")  # of these, what videos are used with; short ones are padded
+USABLE = ("ok", "partial", "short")  # videos of these statuses are used; short ones are padded
 
 
 class HybridVideoError(Exception):
@@ -31,7 +31,7 @@ class HybridVideoError(Exception):
 
 
 class UserError(HybridVideoError, ValueError):
-    """A wrong argument, config or input: the text says what, where, what is allowed and what to do next."""
+    """A wrong argument, config or input. The text says what, where, what is allowed and what to do next."""
 
     exit_code = 2
 
@@ -55,7 +55,7 @@ class Preempted(HybridVideoError):
 
 
 class VideoError(HybridVideoError):
-    """A video could not be read. `status` is one of STATUSES, `reason` one line for a person."""
+    """A video could not be read. `status` is one of STATUSES, `reason` one line for the user."""
 
     def __init__(self, status: str, reason: str) -> None:
         assert status in STATUSES, status
@@ -64,7 +64,7 @@ class VideoError(HybridVideoError):
         super().__init__(f"{status}: {self.reason}")
 
     def __reduce__(self) -> tuple[type[VideoError], tuple[str, str]]:
-        return type(self), (self.status, self.reason)  # crosses a worker's queue whole
+        return type(self), (self.status, self.reason)  # survives pickling, on its way out of a worker
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

@@ -1,9 +1,9 @@
-"""What jobs write: files that are whole or absent, and locks that death releases.
+"""Files that are complete or absent, and locks that are released when their process dies.
 
-    with replacing_file(path) as aside: ...    aside is filled, flushed to disk, renamed; or path stays as it was
-    with locked(path, "predict"): ...          one process at a time; the second is told who holds it
+    with replacing_file(path) as aside: ...    write to `aside`; it is flushed and renamed, or `path` stays as it was
+    with locked(path, "predict"): ...          one process at a time; an error names the one that holds the lock
 
-A full disk or a folder that cannot be written is one line (EnvironmentFault, exit code 4), never a traceback.
+A full disk or a read-only folder is a one-line EnvironmentFault (exit code 4), never a traceback.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from hybridvideo.errors import EnvironmentFault, UserError
 from hybridvideo.text import shown
 
 AGAIN = "give the same command again"
-# What the system says, and what a person does about it.
+# What to do about an error of the system.
 ADVICE = {
     errno.ENOSPC: f"free some space, then {AGAIN}",
     errno.EDQUOT: f"your quota is used up: free some space, then {AGAIN}",
@@ -37,14 +37,14 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # file systems withou
 SECONDS_BETWEEN_LOOKS = 0.1  # at a lock that another process holds
 
 
-# --- whole or absent --------------------------------------------------------------------------------------------------
+# --- complete or absent -----------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def replacing_file(path: Path) -> Iterator[Path]:
-    """Yields a path beside `path` to write; when the block ends well it takes its place, complete on disk.
+    """Yield a path next to `path` to write to. When the block succeeds, that file replaces `path`, complete on disk.
 
-    Raises EnvironmentFault where the system lets nothing be written; `path` is then as it was.
+    Raises EnvironmentFault if it cannot be written; `path` is then as it was.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.new")
     with writing(path):
@@ -59,40 +59,40 @@ def replacing_file(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """A UTF-8 text file, whole or as it was before."""
+    """Write a UTF-8 text file, or leave it as it was."""
     with replacing_file(path) as aside:
         aside.write_text(text, encoding="utf-8")
 
 
 def append_line(path: Path, line: str) -> None:
-    """A line of UTF-8 at the end of a file; what a crash leaves of it is for the reader to drop."""
+    """Append a line of UTF-8 to a file. Readers drop a line that a crash cut short."""
     with writing(path), path.open("a", encoding="utf-8") as file:
         file.write(line + "\n")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """A JSON file, whole or as it was before; ValueError for what JSON cannot hold, NaN included."""
+    """Write a JSON file, or leave it as it was. Raise ValueError for what JSON cannot hold, such as NaN."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
 
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """EnvironmentFault, with what to do about it, for an OSError of the block, which does nothing but write."""
+    """Turn an OSError of the block, which only writes, into an EnvironmentFault that says what to do."""
     try:
         yield
     except OSError as error:
-        advice = ADVICE.get(error.errno or 0, f"see that it can be written, then {AGAIN}")
+        advice = ADVICE.get(error.errno or 0, f"make it writable, then {AGAIN}")
         raise EnvironmentFault(f"cannot write {path}: {error.strerror or error}; {advice}") from error
 
 
 def leave_output(error: OSError) -> int:
-    """The exit code where standard output takes no more, since nobody reads on or the disk is full; that is said.
+    """Return the exit code after standard output failed: its reader has gone, or the disk is full, which is reported.
 
-    Raises the error again where it is another.
+    Any other error is raised again.
     """
     if error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EDQUOT):
         raise error
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more is complained of at the end
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at exit
     if error.errno == errno.EPIPE:
         return 0
     print(f"error: cannot write the output: {error.strerror}; {ADVICE[error.errno]}", file=sys.stderr)
@@ -113,9 +113,9 @@ def flush(path: Path) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path, work: str, *, wait: bool = False) -> Iterator[None]:
-    """Hold `path`, a file of no other use, until the block ends or the process dies; then it is gone.
+    """Hold the lock file `path` until the block ends or the process dies; then remove it.
 
-    Raises UserError where another process holds it, and says which; with `wait` it waits until that one lets go.
+    Raises UserError, naming the other process, if another one holds it; with `wait`, waits for that one instead.
     """
     while (descriptor := acquire(path, work)) is None:
         if not wait:
@@ -128,7 +128,7 @@ def locked(path: Path, work: str, *, wait: bool = False) -> Iterator[None]:
 
 
 def acquire(path: Path, work: str) -> int | None:
-    """The descriptor of the lock, now held; None where another process holds it."""
+    """Take a lock and return its descriptor; None if another process holds it."""
     with writing(path):
         while True:
             descriptor = open_lock(path)
@@ -141,15 +141,15 @@ def acquire(path: Path, work: str) -> int | None:
             except OSError:
                 os.close(descriptor)
                 raise
-            os.close(descriptor)  # the one before removed it between our opening and locking it
-        with contextlib.suppress(OSError):  # a full disk: it is held all the same
+            os.close(descriptor)  # its last holder removed it between our opening and locking it
+        with contextlib.suppress(OSError):  # the disk may be full; the lock is held all the same
             os.truncate(descriptor, 0)
             os.write(descriptor, f"{work}, process {os.getpid()} on {socket.gethostname()}".encode())
     return descriptor
 
 
 def try_lock(descriptor: int, folder: Path) -> bool:
-    """Whether the file is now locked, or lies on a file system without locks; False where another process holds it."""
+    """Whether the file is now locked, or its file system has no locks; False if another process holds it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -162,7 +162,7 @@ def try_lock(descriptor: int, folder: Path) -> bool:
 
 
 def open_lock(path: Path) -> int:
-    """The file of a lock, opened; its folder may be removed by another process meanwhile."""
+    """Open the file of a lock, whose folder another process may remove meanwhile."""
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
@@ -171,19 +171,19 @@ def open_lock(path: Path) -> int:
 
 @cache
 def warn_of_no_locks(folder: Path) -> None:
-    """Say once for each folder that its file system has no locks."""
+    """Warn, once per folder, that its file system has no locks."""
     print(shown(f"{folder}: its file system has no locks; nothing keeps two jobs apart"), file=sys.stderr)
 
 
 def release(path: Path, descriptor: int) -> None:
-    """Give the lock back and remove its file."""
+    """Release a lock and remove its file."""
     with contextlib.suppress(OSError):
         path.unlink(missing_ok=True)
     os.close(descriptor)
 
 
 def is_file_of(descriptor: int, path: Path) -> bool:
-    """Whether the path still leads to the file that is open."""
+    """Whether the path still names the open file."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
     except FileNotFoundError:
@@ -191,7 +191,7 @@ def is_file_of(descriptor: int, path: Path) -> bool:
 
 
 def holder(path: Path) -> str:
-    """Who wrote itself into a lock: `predict, process 4711 on host`."""
+    """The holder of a lock: `predict, process 4711 on host`."""
     try:
         return path.read_text(encoding="utf-8", errors="replace") or "another job"
     except OSError:

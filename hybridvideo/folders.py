@@ -1,8 +1,8 @@
-"""Folders that are whole or absent: written aside, flushed to disk, renamed.
+"""Folders that are complete or absent: written aside, flushed to disk, renamed.
 
     last.new   being written      last   the newest complete one      last.old   the one before it, for a moment
 
-One process writes, and settles what an interrupted writer left behind; readers change nothing.
+One process writes, and first tidies up what an interrupted writer left behind; readers change nothing.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ COMPLETE = ".complete"
 
 @contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
-    """Yields an empty folder to fill; when the block ends well it takes the place of `folder`.
+    """Yield an empty folder to fill. When the block succeeds, it replaces `folder`.
 
-    Raises EnvironmentFault where the system lets nothing be written; `folder` is then as it was.
+    Raises EnvironmentFault if it cannot be written; `folder` is then as it was.
     """
     settle(folder)
     with filling(folder) as new:
@@ -31,9 +31,9 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def filling(folder: Path, mark: str = "") -> Iterator[Path]:
-    """Yields an empty folder to fill; when the block ends well it is complete beside `folder`, which stays as it is.
+    """Yield an empty folder to fill. When the block succeeds, it is complete next to `folder`, which stays as it is.
 
-    `put_in_place` gives it its place; so does `settle`, asked for `mark`.
+    `put_in_place` then replaces `folder` with it; so does `settle`, given the same `mark`.
     """
     new = new_of(folder)
     with writing(folder):
@@ -42,7 +42,7 @@ def filling(folder: Path, mark: str = "") -> Iterator[Path]:
         try:
             yield new
         except BaseException:
-            discard(new)  # a full disk has room again
+            discard(new)  # to free the space on a full disk
             raise
         for path in sorted(new.rglob("*")):
             flush(path)
@@ -53,7 +53,7 @@ def filling(folder: Path, mark: str = "") -> Iterator[Path]:
 
 
 def put_in_place(folder: Path) -> None:
-    """What `filling` made takes the place of `folder`."""
+    """Replace `folder` with what `filling` made."""
     old = old_of(folder)
     with writing(folder):
         if folder.exists():
@@ -65,9 +65,9 @@ def put_in_place(folder: Path) -> None:
 
 
 def settle(folder: Path, mark: str | None = None) -> None:
-    """Finish or undo what an interrupted writer left behind; for the one process that writes there.
+    """Finish or undo what an interrupted writer left behind. Only the process that writes there may call this.
 
-    mark: only a new folder of this mark is finished, any other undone; None: whatever is complete.
+    mark: finish only a new folder of this mark and undo any other; None: finish any that is complete.
     """
     new, old = new_of(folder), old_of(folder)
     with writing(folder):
@@ -80,26 +80,26 @@ def settle(folder: Path, mark: str | None = None) -> None:
 
 
 def new_of(folder: Path) -> Path:
-    return beside(folder, ".new")
+    return with_ending(folder, ".new")
 
 
 def old_of(folder: Path) -> Path:
-    return beside(folder, ".old")
+    return with_ending(folder, ".old")
 
 
-def beside(folder: Path, ending: str) -> Path:
+def with_ending(folder: Path, ending: str) -> Path:
     """The folder's name with an ending."""
     named = folder if folder.name not in ("", "..") else folder.resolve()  # `.` has no name to add to
     return named.with_name(named.name + ending)
 
 
 def is_complete(new: Path) -> bool:
-    """Whether all of a new folder is on disk."""
+    """Whether a new folder is on disk in full."""
     return (new / COMPLETE).is_file()
 
 
 def discard(folder: Path) -> None:
-    """Remove a folder; what a crash leaves of it does not count as complete."""
+    """Remove a folder. If a crash leaves part of it, that part does not count as complete."""
     if folder.exists():
         (folder / COMPLETE).unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)

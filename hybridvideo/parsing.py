@@ -1,10 +1,10 @@
-"""Plain data into the dataclasses of `config`, strictly: what a file or an option says is data and stays data.
+"""Strict conversion of plain data into the dataclasses of `config`: settings are data and stay data.
 
-Plain is what JSON holds: text, numbers, true, false, null, lists, and mappings with text for keys. Each value is
-checked against the type of its field, and nothing that a value names is imported, called or opened.
+Plain data is what JSON can hold: text, numbers, true, false, null, lists, and mappings with text for keys. Each value
+is checked against the type of its field, and nothing that a value names is imported, called or opened.
 
-    parsed(TrainRun, {"clip": {"frames": 8}})      a key left out: the default; an unknown one: the nearest is named
-    changed(config, {"stem": {"stride": 8}})       what is not named stays, at any depth; lists are replaced whole
+    parsed(TrainRun, {"clip": {"frames": 8}})      missing keys get defaults, unknown ones an error
+    changed(config, {"stem": {"stride": 8}})       the rest stays, at any depth; a list replaces a list
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from hybridvideo.text import one_line, shown
 
 T = TypeVar("T")
 
-NOT_DATA = ("class_path", "init_args")  # how other programs ask for a class to be made from a file
-EXPONENT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]{1,5}")  # 1e-4, which YAML takes for text
-DEEPEST = 32  # mappings and lists inside one another
-LARGEST = 2**63  # integers beyond it fit no tensor and no file
+NOT_DATA = ("class_path", "init_args")  # how other programs instantiate classes from a file
+EXPONENT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]{1,5}")  # 1e-4, which YAML reads as text
+DEEPEST = 32  # levels of nested mappings and lists
+LARGEST = 2**63  # no tensor and no file holds larger integers
 MOST = 1e300  # of a number
 LONGEST_SAID = 60  # characters of a value in a message
 WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", NoneType: "null"}
 
 
 def parsed(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:
-    """A dataclass from nested plain data. UserError, which begins with `where`, for the first thing that is wrong."""
+    """Build a dataclass from nested plain data. Raise UserError, beginning with `where`, for the first mistake."""
     try:
         result: T = converted(kind, plain(values))
     except UserError as error:
@@ -41,7 +41,7 @@ def parsed(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:
 
 
 def changed(config: T, changes: Mapping[str, Any]) -> T:
-    """A copy of a dataclass with some fields changed; a mapping changes only what it names, at any depth."""
+    """Return a copy of a dataclass with some fields changed; a mapping changes only what it names, at any depth."""
     return parsed(type(config), merged(asdict(config), plain(changes)))  # type: ignore[call-overload]
 
 
@@ -57,7 +57,7 @@ def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
 def plain(value: Any, depth: int = 0) -> Any:
     """Dataclasses as dicts and tuples as lists, all the way down: what YAML and JSON can hold."""
     if depth > 2 * DEEPEST:
-        raise UserError(f"the settings nest too deeply; at most {DEEPEST} levels are read")
+        raise UserError(f"the settings are nested too deeply; at most {DEEPEST} levels are read")
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
     if isinstance(value, Mapping):
@@ -69,7 +69,7 @@ def plain(value: Any, depth: int = 0) -> Any:
 
 
 def converted(hint: Any, value: Any, path: str = "") -> Any:
-    """A plain value as the type of a field, `path` being its place. UserError says place, value and what is wanted."""
+    """Convert a plain value to the type of a field at `path`. UserError says where, what and what is allowed."""
     origin, inner = get_origin(hint), get_args(hint)
     if hint is Any:
         check_plain(value, path)
@@ -95,7 +95,7 @@ def converted(hint: Any, value: Any, path: str = "") -> Any:
 
 
 def filled(kind: Any, values: Mapping[str, Any], path: str) -> Any:
-    """An instance of a dataclass; its own checks speak as they do, or in one line with the place."""
+    """Build a dataclass. Its own UserErrors pass through; other errors get the place."""
     hints = field_types(kind)
     check_keys(values, path)
     for key in values:
@@ -115,7 +115,7 @@ def filled(kind: Any, values: Mapping[str, Any], path: str) -> Any:
 
 
 def has_shape(hint: Any, value: Any) -> bool:
-    """Whether a value can be of a type, its items not looked at; an integer will do for a number, true will not."""
+    """Whether a value can have a type, ignoring its items. An integer may serve as a number; true may not."""
     origin = get_origin(hint)
     if hint is Any:
         return True
@@ -135,17 +135,17 @@ def has_shape(hint: Any, value: Any) -> bool:
 
 
 def is_mapping(hint: Any) -> bool:
-    """Whether the values of a type are written as mappings: a dataclass or a dict."""
+    """Whether values of a type are written as mappings: it is a dataclass or a dict."""
     return is_dataclass(hint) or get_origin(hint) is dict
 
 
 def alternatives(hint: Any) -> tuple[Any, ...]:
-    """The types of which a value may be any one."""
+    """The members of a union, or the type itself."""
     return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
 
 
 def is_whole(value: Any) -> bool:
-    """Whether a value is an integer; true and false are none."""
+    """Whether a value is an integer; true and false are not."""
     return has_shape(int, value)
 
 
@@ -165,9 +165,9 @@ def required(kind: Any) -> Iterable[str]:
 
 
 def check_plain(value: Any, path: str = "", depth: int = 0) -> None:
-    """UserError for the first thing, at any depth, that is no plain data or asks for something to be made of it."""
+    """Raise UserError for the first value, at any depth, that is not plain data or names a class to instantiate."""
     if depth > DEEPEST:
-        raise UserError(f"{path[:LONGEST_SAID]}... nests too deeply; at most {DEEPEST} levels are read")
+        raise UserError(f"{path[:LONGEST_SAID]}... is nested too deeply; at most {DEEPEST} levels are read")
     if isinstance(value, Mapping):
         check_keys(value, path)
         for key, item in value.items():
@@ -177,7 +177,7 @@ def check_plain(value: Any, path: str = "", depth: int = 0) -> None:
             check_plain(item, f"{path}[{i}]", depth + 1)
     elif isinstance(value, str):
         if "\0" in value:
-            raise UserError(f"{path or 'a text'} has a NUL character in it; remove it")
+            raise UserError(f"{path or 'a text'} contains a NUL character; remove it")
     elif isinstance(value, int):
         if abs(value) >= LARGEST:
             raise UserError(f"{path or 'a number'} is too large; give an integer of at most 64 bits")
@@ -189,26 +189,26 @@ def check_plain(value: Any, path: str = "", depth: int = 0) -> None:
 
 
 def check_keys(values: Mapping[Any, Any], path: str) -> None:
-    """UserError for a key that is no text, or that asks for a class to be made."""
+    """Raise UserError for a key that is not text, or that would name a class to instantiate."""
     for key in values:
         if not isinstance(key, str) or "\0" in key:
-            raise UserError(f"{joined(path, short_repr(key))} is no name of a setting; give text for a key")
+            raise UserError(f"{joined(path, short_repr(key))} is not the name of a setting; keys must be text")
         if key in NOT_DATA:
-            raise UserError(f"{joined(path, key)}: a file or option is data, no class is made from it; remove {key}")
+            raise UserError(f"{joined(path, key)}: settings are data and never name a class; remove {key}")
 
 
 # --- words ------------------------------------------------------------------------------------------------------------
 
 
 def refuse(hint: Any, value: Any, path: str) -> None:
-    """Raise UserError: where, what, and what is wanted."""
+    """Raise UserError with the place, the value and what is allowed."""
     choices = [choice for choice in get_args(hint) if isinstance(choice, str)] if get_origin(hint) is Literal else []
     near = nearest(value, choices) if isinstance(value, str) else ""
     raise UserError(f"{path or 'the value'} is {short_repr(value)}{near}; give {wanted(hint)}")
 
 
 def wanted(hint: Any) -> str:
-    """A type as a person would say it."""
+    """A type in words."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return " or ".join(wanted(kind) for kind in inner)
@@ -222,7 +222,7 @@ def wanted(hint: Any) -> str:
 
 
 def short_repr(value: Any) -> str:
-    """A value as it may stand in a message."""
+    """A value for a message, shortened."""
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= LARGEST:
         return "an integer of more than 64 bits"
     names = {None: "null", True: "true", False: "false"}

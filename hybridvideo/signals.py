@@ -1,6 +1,6 @@
-"""Signals: which of them ask a process to stop, who listens to them, and the one that comes when a parent ends.
+"""Signals: which of them ask a process to stop, handling them, and asking for one when the parent ends.
 
-SIGINT    Ctrl-C                          SIGHUP               the terminal went (not under nohup, which ignores it)
+SIGINT    Ctrl-C                          SIGHUP               the terminal closed (nohup ignores it)
 SIGTERM   schedulers, `kill`, launchers   SIGUSR1, SIGUSR2     schedulers' warning before a time limit
 """
 
@@ -16,7 +16,7 @@ PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def listen(handler: Any) -> dict[signal.Signals, Any]:
-    """Have `handler` called for the signals; gives what was there. One that is ignored (nohup) stays ignored."""
+    """Call `handler` for the stopping signals; return those it replaces. Ignored ones (nohup) stay ignored."""
     heard = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
     return {number: signal.signal(number, handler) for number in heard}
 
@@ -28,9 +28,9 @@ def restore(before: dict[signal.Signals, Any]) -> None:
 
 
 def send_when_parent_ends(number: signal.Signals) -> None:
-    """Have the kernel send this process a signal when its parent ends, whatever it is doing then; on Linux only.
+    """Have the kernel send this process a signal when its parent ends, whatever it is doing. Linux only.
 
-    A parent that has ended before is not noticed: compare `os.getppid()` afterwards.
+    A parent that has already ended goes unnoticed: compare `os.getppid()` afterwards.
     """
     if platform.system() == "Linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(number))

@@ -1,4 +1,4 @@
-"""Text for a person: that of others (file names, class names, messages of libraries) made safe to show, and times."""
+"""Text for people: untrusted text (file names, class names, messages of libraries) made safe to show, and durations."""
 
 from __future__ import annotations
 

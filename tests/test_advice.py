@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hybridvideo import cli
-from hybridvideo.commands.options import Spelling, make_parser
+from hybridvideo.commands.options import CONFIG, PRINT, names_of, types_of
 
 PACKAGE = Path(cli.__file__).parent
 OPTION = re.compile(r"(?<![\w-])(?<!var\()--([a-z][\w-]*+(?:\.\w[\w-]*+)*+)(?!:\S)")  # no variables of a style sheet
@@ -22,8 +22,8 @@ OTHERS = {"force-reinstall", "upgrade", "num_processes", "standalone", "nproc_pe
 @cache
 def options(command: str) -> set[str]:
     """Long options of a command, without the dashes."""
-    parser = make_parser("", cli.COMMANDS[command], cli.SPELLINGS.get(command, Spelling()))
-    return {option[2:] for action in parser._actions for option in action.option_strings if option.startswith("--")}
+    names = {*names_of(types_of(cli.COMMANDS[command])), *((CONFIG, PRINT) if cli.COMMANDS[command].config else ())}
+    return {name.removeprefix("--") for name in names}
 
 
 def is_option(name: str, command: str) -> bool:

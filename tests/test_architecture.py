@@ -101,6 +101,24 @@ def test_every_room_is_known() -> None:
     assert {room(file) for file in FILES} == set(ALLOWED)
 
 
+# Rooms in which files of one name correspond: a network and the layout of its weights, a command and what it calls.
+CORRESPONDING = [
+    {"models/published", "weights/layouts"},
+    {"models/baselines", "weights/layouts"},
+    {"tasks", "report/pages"},
+    {"tasks", "engine"},
+]
+SAME_NAME = {"__init__", "convert", "hybrid", "rows"}  # the others of one name
+
+
+def test_the_name_of_a_file_says_which_one_it_is() -> None:
+    rooms: dict[str, set[str]] = {}
+    for file in FILES:
+        rooms.setdefault(file.stem, set()).add(str(file.relative_to(PACKAGE).parent))
+    twice = {name: found for name, found in rooms.items() if len(found) > 1 and found not in CORRESPONDING}
+    assert set(twice) <= SAME_NAME, twice
+
+
 def test_no_file_is_a_drawer_or_too_long() -> None:
     for file in FILES:
         assert file.stem not in ("utils", "util", "misc", "common", "helpers"), file

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hybridvideo import cli
+from hybridvideo.commands.options import Command
 from hybridvideo.config.training import TrainRun
 from hybridvideo.errors import Preempted
 
@@ -100,7 +101,7 @@ def test_an_unexpected_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch
     def broken() -> int:
         raise RuntimeError("a fault of ours")
 
-    monkeypatch.setitem(cli.COMMANDS, "doctor", broken)
+    monkeypatch.setitem(cli.COMMANDS, "doctor", Command(broken))
     with pytest.raises(RuntimeError, match="a fault of ours"):
         cli.main(["doctor"])
 
@@ -109,7 +110,7 @@ def test_ctrl_c_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     def interrupted() -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(cli.COMMANDS, "doctor", interrupted)
+    monkeypatch.setitem(cli.COMMANDS, "doctor", Command(interrupted))
     assert cli.main(["doctor"]) == 130
     assert capsys.readouterr().err == "\nstopped\n"
 
@@ -120,6 +121,6 @@ def test_a_job_that_was_stopped_and_saved_is_no_error(
     def stopped() -> int:
         raise Preempted("stopped at epoch 3; saved, --resume goes on")
 
-    monkeypatch.setitem(cli.COMMANDS, "doctor", stopped)
+    monkeypatch.setitem(cli.COMMANDS, "doctor", Command(stopped))
     assert cli.main(["doctor"]) == 75
     assert capsys.readouterr().err == "stopped at epoch 3; saved, --resume goes on\n"

@@ -23,7 +23,7 @@ UNREADABLE = {
     "not UTF-8": b'{"a": "\xff"}',
     "a NUL byte": b'{"a": "\0"}',
     "a NUL character": b'{"a": "\\u0000"}',
-    "half a character": b'{"a": "\\ud800"}',
+    "lone surrogate": b'{"a": "\\ud800"}',
     "deep mappings": b'{"a":' * 10_000,
     "deep, and closed": b'{"a":' * 500 + b"1" + b"}" * 500,
     "a key twice": b'{"a": 1, "a": 1}',

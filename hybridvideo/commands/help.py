@@ -58,7 +58,7 @@ def help_text(program: str, command: Command, section: str | None = None) -> str
     parts += [block(part, width) for part in (arguments_section(command), common_section(command, sections)) if part]
     parts += [block(part, width) for part in sections.values()]
     if len(sections) > 1:
-        parts.append(wrapped(f"sections: {', '.join(sections)}. `{program} --help SECTION` shows one of them.", width))
+        parts.append(wrapped(f"sections: {', '.join(sections)}", width) + f"\none of them: {program} --help SECTION")
     return "\n\n".join(parts)
 
 

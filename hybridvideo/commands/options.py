@@ -33,8 +33,8 @@ CONFIG, PRINT, RESUME = "--config", "--print_config", "--resume"
 class Command:
     """A function of this package, and how its arguments are written.
 
-    positional: arguments given by place. flat: arguments whose fields are options of their own (--workers, not
-    --reading.workers). config: the flat argument that `--config FILE` fills. common: options that help lists first.
+    positional: arguments given by place. flat: arguments whose fields are options of their own (`workers`, not
+    `reading.workers`). config: the flat argument that `--config FILE` fills. common: options that help lists first.
     """
 
     function: Callable[..., int]

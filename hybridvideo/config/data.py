@@ -37,14 +37,14 @@ class ClipConfig:
 
 @dataclass(frozen=True)
 class FrameConfig:
-    """The size of a model's frames, and how a video's frame is brought to it."""
+    """The size of a model's frames, and how a video's frames are brought to it."""
 
     height: int = 224
     """Rows of a model's frame ..."""
     width: int = 224
     """... and columns."""
     fit: Literal["crop", "stretch"] = "crop"
-    """crop: scale the short side, cut (height, width) out. stretch: scale the whole frame to (height, width)."""
+    """crop: scale the short side, then crop (height, width). stretch: scale the complete frame to (height, width)."""
     short_side: int | None = None
     """Short side before the crop in evaluation; default: the smaller of height and width."""
     scaling: Literal["decoder", "rgb"] = "decoder"
@@ -72,9 +72,9 @@ class AugmentConfig:
     jitter: tuple[float, float] = (1.143, 1.428)
     """jitter: short side as a multiple of the crop's (256 to 320 for 224)."""
     repeats: int = 1
-    """Clips from each video of a batch, from one pass over the file (repeated augmentation); each counts as a clip."""
+    """Clips per video of a batch, from one pass over the file (repeated augmentation); each counts as a clip."""
     flip: float = 0.5
-    """Probability of a horizontal flip; 0 where a class has a direction."""
+    """Probability of a horizontal flip; use 0 if a class has a direction."""
     contrast: tuple[float, ...] = (1.0,)
     """The normalised clip is multiplied by one of these; for differences that is their gain."""
     mixup: float = 0.0
@@ -95,13 +95,13 @@ class Normalisation:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
     def __post_init__(self) -> None:
-        if not all(spread > 0 for spread in self.std):
+        if not all(each > 0 for each in self.std):
             raise UserError(f"the std of a normalisation is {self.std}; give numbers above 0")
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What must be done to a video before a model sees it; saved beside the weights."""
+    """What must be done to a video before a model sees it; saved with the weights."""
 
     clip: ClipConfig = field(default_factory=ClipConfig)
     frame: FrameConfig = field(default_factory=FrameConfig)

@@ -23,14 +23,14 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         if self.clips < 1 or self.batch_size < 1:
-            raise UserError(f"eval.clips {self.clips} and eval.batch_size {self.batch_size} must be 1 or more")
+            raise UserError(f"eval.clips is {self.clips} and eval.batch_size {self.batch_size}; give 1 or more")
         if self.crops not in (1, 3):
             raise UserError(f"eval.crops is {self.crops}; give 1 or 3")
 
 
 @dataclass(frozen=True)
 class Views:
-    """Views of a video, where they differ from those the model came with."""
+    """Views of a video; the default of each setting is the one the model came with."""
 
     clips: int | None = None
     """Clips of a video, evenly spread in time."""
@@ -42,5 +42,5 @@ class Views:
     """What is averaged over the views of a video."""
 
     def over(self, default: EvalConfig) -> EvalConfig:
-        """The default with what is set here on top."""
+        """Return the default with these settings on top."""
         return replace(default, **{name: value for name, value in asdict(self).items() if value is not None})

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from hybridvideo.config.data import Normalisation
-from hybridvideo.config.jobs import Precision
+from hybridvideo.config.jobs import Compute, Precision
 from hybridvideo.data.device import device_batches, normalise
 from hybridvideo.data.views import views_of
 
@@ -48,7 +48,7 @@ def run_views(
     normalisation: Normalisation,
     device: torch.device,
     batch_size: int,
-    precision: Precision = "fp32",
+    precision: Precision = Compute.precision,
 ) -> Iterator[VideoResult]:
     """One result per video of `view_loader`, in its order.
 

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hybridvideo.config.data import AugmentConfig, ClipConfig, FrameConfig, Normalisation
+from hybridvideo.config.jobs import Compute, Decoding
 from hybridvideo.data.dataset import ClipBatch, ClipDataset, collate_clips
 from hybridvideo.data.decode.known import index_beside
 from hybridvideo.data.device import device_batches, normalise
@@ -30,7 +31,7 @@ from hybridvideo.errors import TooMuchBadData, UserError
 from hybridvideo.files import write_json
 from hybridvideo.models import create_model
 from hybridvideo.report.environment import cpu_cores, cpu_name
-from hybridvideo.tasks.support.device import pick_device
+from hybridvideo.tasks.support.job_device import pick_device
 from hybridvideo.tasks.support.table_job import read_inputs
 from hybridvideo.text import shown
 
@@ -50,7 +51,7 @@ WARM_UP = 2  # batches
 class LoaderBench:
     """Settings of `bench loader`."""
 
-    workers: int = 2
+    workers: int = Decoding.workers
     batch_size: int = 8
     clips: int = 128
     """Clips per measurement."""
@@ -58,7 +59,7 @@ class LoaderBench:
     """Clips per second that a model takes; default: as many as the loader delivers."""
     model: str | None = None
     """A model to train on the batches, on the device; `rate` is then measured."""
-    device: str = "auto"
+    device: str = Compute.device
 
     def __post_init__(self) -> None:
         for name in ("workers", "batch_size", "clips"):

@@ -42,7 +42,7 @@ def run_conversion(source: str, out: str, wanted: Wanted, overwrite: bool) -> in
 def wanted(
     model: str | None, changes: dict[str, Any] | None, labels: str | None, frames: int | None, size: int | None
 ) -> Wanted:
-    """What the options say. UserError for a list of labels that cannot be read."""
+    """What the options say. Raise UserError for a list of labels that cannot be read."""
     return Wanted(model, changes or {}, None if labels is None else label_names(labels), frames, size)
 
 

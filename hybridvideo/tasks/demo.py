@@ -1,4 +1,4 @@
-"""`hybridvideo demo`: the whole path on videos made on the spot, and a control that cannot see motion.
+"""`hybridvideo demo`: everything from videos rendered on the spot to a report, with a control that cannot see motion.
 
 OUT/videos     rendered: {train,val,test}/<motion>/*
 OUT/hybrid     hybrid_micro trained on them; OUT/control  the same network without any path between frames

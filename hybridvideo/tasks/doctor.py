@@ -1,6 +1,6 @@
-"""`hybridvideo doctor`: what this installation can do, and for each fault the command that mends it.
+"""`hybridvideo doctor`: what this installation can do, and for each fault the command that fixes it.
 
-Every check is one small function that gives a `Finding` and raises nothing: a broken torch is a finding, not a crash.
+Every check is one small function that returns a `Finding` and never raises: a broken torch is a finding, not a crash.
 Decoders are native code that may take the process down with them, so each is tried in a process of its own.
 """
 
@@ -32,19 +32,19 @@ REINSTALL_TORCH = "pip install --force-reinstall torch torchvision"
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check saw. `optional`: absent, and only some users miss it. `mend`: a command or advice on one line."""
+    """What a check saw. `optional`: absent, and only some users miss it. `fix`: a command or advice on one line."""
 
     name: str
     state: State
     detail: str
-    mend: str = ""
+    fix: str = ""
 
 
 def first_line(fault: BaseException | str, longest: int = 160) -> str:
     """The first line that says something, cut to `longest`."""
     lines = [line.strip() for line in str(fault).splitlines() if line.strip()]
-    said = lines[0] if lines else type(fault).__name__
-    return said if len(said) <= longest else said[: longest - 1] + "…"
+    message = lines[0] if lines else type(fault).__name__
+    return message if len(message) <= longest else message[: longest - 1] + "…"
 
 
 # ---- Python and packages ---------------------------------------------------------------------------------------------
@@ -65,19 +65,19 @@ def torch_works() -> Finding:
 
 
 def torchvision_matches() -> Finding:
-    """Whether torchvision's compiled operators load beside this torch; they do only in builds made for each other."""
+    """Whether torchvision's compiled operators load with this torch, as they do only if one was built for the other."""
     try:
         import torch
         import torchvision
 
         torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
     except Exception as fault:
-        mismatch = f"torchvision {package_version('torchvision')} beside torch {package_version('torch')}"
+        mismatch = f"torchvision {package_version('torchvision')} with torch {package_version('torch')}"
         return Finding("torchvision", "fault", f"{first_line(fault)} ({mismatch})", REINSTALL_TORCH)
     wanted, found = made_for("torchvision"), torch.__version__.partition("+")[0]
     if wanted and wanted != found:
-        said = f"{torchvision.__version__} was built for torch {wanted}, but torch is {found}"
-        return Finding("torchvision", "fault", said, REINSTALL_TORCH)
+        message = f"{torchvision.__version__} was built for torch {wanted}, but torch is {found}"
+        return Finding("torchvision", "fault", message, REINSTALL_TORCH)
     return Finding("torchvision", "ok", f"{torchvision.__version__}, matches torch")
 
 
@@ -143,27 +143,27 @@ def attempt(code: str, video: Path, longest: float = LONGEST_PROBE) -> tuple[boo
 
 
 def decode(name: str) -> tuple[bool, str]:
-    """Whether a decoder gives back the eight frames of a small video, and what it said."""
+    """Whether a decoder returns the eight frames of a small video, and what it printed."""
     with tempfile.TemporaryDirectory() as folder:
         video = Path(folder) / "eight.mp4"
-        made, said = attempt(MAKE_VIDEO, video)
+        made, message = attempt(MAKE_VIDEO, video)
         if not made:
-            return False, "no video to try it on, because PyAV cannot write one" if name != "av" else said
-        worked, said = attempt(DECODERS[name], video)
-    if worked and said != str(FRAMES):
-        return False, f"read {said} of {FRAMES} frames"
-    return worked, said
+            return False, "no video to try it on, because PyAV cannot write one" if name != "av" else message
+        worked, message = attempt(DECODERS[name], video)
+    if worked and message != str(FRAMES):
+        return False, f"read {message} of {FRAMES} frames"
+    return worked, message
 
 
-def last_line(said: str) -> str:
+def last_line(message: str) -> str:
     """What a traceback ends with."""
-    return first_line(said.splitlines()[-1] if said else "ended without a word")
+    return first_line(message.splitlines()[-1] if message else "ended without a word")
 
 
 def pyav() -> Finding:
-    worked, said = decode("av")
+    worked, message = decode("av")
     if not worked:
-        return Finding("PyAV", "fault", last_line(said), "pip install --force-reinstall av")
+        return Finding("PyAV", "fault", last_line(message), "pip install --force-reinstall av")
     import av
 
     return Finding("PyAV", "ok", f"{av.__version__} with FFmpeg {av.ffmpeg_version_info}; read {FRAMES} frames")
@@ -172,9 +172,9 @@ def pyav() -> Finding:
 def decord() -> Finding:
     if util.find_spec("decord") is None:
         return Finding("decord", "optional", "not installed", "pip install 'hybridvideo[decord]'")
-    worked, said = decode("decord")
+    worked, message = decode("decord")
     if not worked:
-        return Finding("decord", "optional", last_line(said), "pip install --force-reinstall decord")
+        return Finding("decord", "optional", last_line(message), "pip install --force-reinstall decord")
     return Finding("decord", "ok", f"{package_version('decord')}; read {FRAMES} frames")
 
 
@@ -182,20 +182,20 @@ def torchcodec() -> Finding:
     """torchcodec imports without FFmpeg's shared libraries in some releases and fails at its first decoder."""
     if util.find_spec("torchcodec") is None:
         return Finding("torchcodec", "optional", "not installed", "pip install 'hybridvideo[torchcodec]'")
-    worked, said = decode("torchcodec")
+    worked, message = decode("torchcodec")
     version = package_version("torchcodec")
     if worked:
         return Finding("torchcodec", "ok", f"{version}, matches torch; read {FRAMES} frames")
-    if "libtorchcodec" not in said and "libav" not in said:
-        return Finding("torchcodec", "optional", last_line(said), "pip install --force-reinstall torchcodec")
+    if "libtorchcodec" not in message and "libav" not in message:
+        return Finding("torchcodec", "optional", last_line(message), "pip install --force-reinstall torchcodec")
     if not ffmpeg_libraries():
         return Finding("torchcodec", "optional", f"{version}: FFmpeg's shared libraries are missing", install_ffmpeg())
-    detail = f"{version} does not load beside torch {package_version('torch')} or this FFmpeg"
+    detail = f"{version} does not load with torch {package_version('torch')} or this FFmpeg"
     return Finding("torchcodec", "optional", detail, "pip install --force-reinstall torch torchvision torchcodec")
 
 
 def ffmpeg_libraries() -> bool:
-    """Whether the system has FFmpeg's shared libraries where a loader finds them."""
+    """Whether the system has FFmpeg's shared libraries in a place that the loader searches."""
     from ctypes.util import find_library
 
     return find_library("avcodec") is not None or any(Path(sys.prefix, "lib").glob("libavcodec.*"))
@@ -297,7 +297,7 @@ def writing() -> Finding:
         return Finding("current folder", "optional", detail, "give jobs --out FOLDER, or go to a folder of your own")
 
 
-# ---- the whole -------------------------------------------------------------------------------------------------------
+# ---- all checks ------------------------------------------------------------------------------------------------------
 
 CHECKS: tuple[Callable[[], Finding], ...] = (
     python,
@@ -319,14 +319,14 @@ SIGNS = {"ok": ("ok", "green"), "optional": ("optional", "yellow"), "fault": ("F
 
 
 def run_doctor() -> int:
-    """Print what each check found and how to mend it; 0 where videos can be read and models run, else 4."""
+    """Print what each check found and how to fix it. Return 0 if videos can be read and models run, otherwise 4."""
     findings = [check() for check in CHECKS]
     show(findings)
     return EnvironmentFault.exit_code if any(finding.state == "fault" for finding in findings) else 0
 
 
 def show(findings: list[Finding]) -> None:
-    """A table, then the commands on lines of their own, so that they can be copied whole."""
+    """A table, then the commands on lines of their own, so that they can be copied."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -341,9 +341,9 @@ def show(findings: list[Finding]) -> None:
         rows.add_row(Text(words, style=style), Text(finding.name), Text(shown(finding.detail)))
     console.print(rows)
     faults = [finding for finding in findings if finding.state == "fault"]
-    for title, state in (("To mend:", "fault"), ("If you want it:", "optional")):
-        commands = [finding for finding in findings if finding.state == state and finding.mend]
-        for line in [title, *(f"  {finding.name}: {finding.mend}" for finding in commands)] if commands else []:
+    for title, state in (("To fix:", "fault"), ("If you want it:", "optional")):
+        commands = [finding for finding in findings if finding.state == state and finding.fix]
+        for line in [title, *(f"  {finding.name}: {finding.fix}" for finding in commands)] if commands else []:
             console.print(Text(shown(line)), soft_wrap=True)
     console.print(
         f"{len(faults)} {'fault' if len(faults) == 1 else 'faults'}."

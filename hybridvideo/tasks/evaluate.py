@@ -26,7 +26,7 @@ from hybridvideo.files import acquire, holder, release, write_json
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.parsing import plain
 from hybridvideo.report.results import Results
-from hybridvideo.tasks.support.device import pick_device, process_state
+from hybridvideo.tasks.support.job_device import pick_device, process_state
 from hybridvideo.tasks.support.output_table import write_table
 from hybridvideo.tasks.support.run_folder import config_text, read_run_config
 from hybridvideo.tasks.support.weights_argument import card_of, open_model, results_folder, weights_digest, weights_name
@@ -82,7 +82,7 @@ def run_evaluation(
 
 
 def check_bad(results: dict[str, Any], max_bad: float) -> None:
-    """TooMuchBadData where more videos than allowed could not be read; the results are written by then."""
+    """Raise TooMuchBadData if more videos than allowed could not be read; the results have been written by then."""
     if results["num_failed"] > max_bad * results["num_videos"]:
         raise TooMuchBadData(
             f"{results['num_failed']} of {results['num_videos']} videos cannot be read, more than --data.max_bad "
@@ -91,7 +91,7 @@ def check_bad(results: dict[str, Any], max_bad: float) -> None:
 
 
 def read_list(run: str, data: EvaluateData, model: VideoModel) -> tuple[Manifest, str]:
-    """The list with the labels of the model, and where it is from."""
+    """The list under the model's labels, and its source."""
     source, root, order = data.manifest, data.root, data.order
     if source is None:
         config = read_run_config(Path(run))
@@ -105,7 +105,7 @@ def read_list(run: str, data: EvaluateData, model: VideoModel) -> tuple[Manifest
 
 
 def default_name(source: str, views: EvalConfig, checkpoint: str | None, precision: Precision) -> str:
-    """`evaluation-LIST-4x3`, with checkpoint and precision where they were asked for."""
+    """`evaluation-LIST-4x3`, with checkpoint and precision if they were given."""
     stem = re.sub(r"[^\w.]+", "-", Path(source).resolve().stem).strip("-.")[:80] or "list"
     said = [checkpoint] * (checkpoint is not None) + [precision] * (precision != "fp32")
     return "-".join(["evaluation", stem, f"{views.clips}x{views.crops}", *map(str, said)])
@@ -129,7 +129,8 @@ def quarantine_digest(data: EvaluateData, manifest: Manifest) -> str | None:
 def evaluation_folder(folder: Path, chosen: bool, made_of: Mapping[str, Any]) -> Iterator[Path]:
     """The folder for an evaluation, held until the block ends; the same evaluation may be made there again.
 
-    chosen: by the person: UserError where it holds another evaluation, or one is at work there. Else FOLDER-2, ...
+    chosen: the user named the folder: raise UserError if it holds another evaluation or one is running there. Otherwise
+    try FOLDER-2, ...
     """
     place, lock = first_free(folder, chosen, made_of)
     try:
@@ -137,11 +138,11 @@ def evaluation_folder(folder: Path, chosen: bool, made_of: Mapping[str, Any]) ->
     finally:
         release(place / LOCK, lock)
         with contextlib.suppress(OSError):
-            place.rmdir()  # where nothing came of it
+            place.rmdir()  # unless something was written
 
 
 def first_free(folder: Path, chosen: bool, made_of: Mapping[str, Any]) -> tuple[Path, int]:
-    """The folder, or the first of its numbered kin that this evaluation may have, and its lock, now held."""
+    """The folder, or the first numbered one that this evaluation may use, and its lock, now held."""
     place, number = folder, 1
     while True:
         lock, taken = claim(place, made_of)
@@ -154,7 +155,7 @@ def first_free(folder: Path, chosen: bool, made_of: Mapping[str, Any]) -> tuple[
 
 
 def claim(place: Path, made_of: Mapping[str, Any]) -> tuple[int | None, str]:
-    """The lock of a folder, now held; or None and why this evaluation may not have it."""
+    """The lock of a folder, now held; or None and why this evaluation may not use it."""
     lock = acquire(place / LOCK, "evaluate")
     if lock is None:
         return None, f"{holder(place / LOCK)} is at work there"
@@ -165,7 +166,7 @@ def claim(place: Path, made_of: Mapping[str, Any]) -> tuple[int | None, str]:
 
 
 def other_evaluation(folder: Path, made_of: Mapping[str, Any]) -> str:
-    """What is in a folder that this evaluation must not replace; "" where nothing is, or the same evaluation."""
+    """Why this evaluation must not replace what is in a folder; "" if it may."""
     file = folder / "results.json"
     if not file.exists():
         return ""
@@ -185,7 +186,7 @@ def report_evaluation(
     folder: Path, model: VideoModel, evaluation: Evaluation, manifest: Manifest, facts: dict[str, Any],
     config: str | None,
 ) -> Path:  # fmt: skip
-    """results.json, scores.parquet and report.html in `folder`; gives the page."""
+    """results.json, scores.parquet and report.html in `folder`; return the page."""
     results = {**evaluation.results, "model": card_of(model).name, **facts}
     write_json(folder / "results.json", results)
     provenance = {name: results[name] for name in ("model", "checkpoint", "protocol", "labels")}

@@ -1,7 +1,7 @@
 """`hybridvideo models`: what can be built, how large it is, what it costs, what was published of it.
 
-A pattern of one model gives its card, any other a table. All stands in models.json beside, which tools/model_table.py
-writes from the models themselves: to build each of them would take a quarter of a minute.
+A pattern that matches one model prints its card, any other a table. Everything is read from models.json, which
+tools/model_table.py writes from the models themselves: building each of them would take 15 seconds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from hybridvideo.errors import UserError, nearest
 
 Facts = Mapping[str, Any]  # of one model; the keys are those of tools/model_table.py
 
-WIDTH = 120  # where the output is no terminal
+WIDTH = 120  # if the output is not a terminal
 
 LEGEND = """\
 
@@ -34,7 +34,7 @@ A single name shows stages, settings and sources. hybrid: any stem, stages and h
 
 
 def run_models(pattern: str) -> int:
-    """The command. UserError where no model matches."""
+    """The command. Raise UserError if no model matches."""
     known = all_facts()
     chosen = {name: facts for name, facts in known.items() if fnmatch(name, pattern)}
     if not chosen:

@@ -17,7 +17,7 @@ from hybridvideo.config.evaluation import Views
 from hybridvideo.config.jobs import Compute, Job, Reading
 from hybridvideo.engine.inference.rows import classify
 from hybridvideo.parsing import plain
-from hybridvideo.tasks.support.device import pick_device
+from hybridvideo.tasks.support.job_device import pick_device
 from hybridvideo.tasks.support.run_folder import config_text
 from hybridvideo.tasks.support.table_job import (
     STDOUT,

@@ -3,8 +3,8 @@
 DST/.../NAME.mp4        the copies, each complete or absent, in the folders of the list
 DST/manifest.csv        the list of the copies, with the labels and groups of the originals
 DST/prepare.parquet     one row per original: what became of it and why, sizes, frames
-DST/.prepare/           recipe.json (how copies are made) and done.jsonl (what was done, from what): a second call goes
-                        on there; an original that has changed since is copied anew
+DST/.prepare/           recipe.json (how copies are made) and done.jsonl (what was done, from what): a second call
+                        continues there, and copies again what has changed since
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from hybridvideo.tasks.support.output_table import write_table
 from hybridvideo.text import encodable, shown
 
 MANIFEST = "manifest.csv"
-KINETICS = "kinetics400"  # the source that stands for making its list
+KINETICS = "kinetics400"  # as the source: make its list
 KEPT = ("ok", "partial")
 TRY_AGAIN = ("timeout", "crashed", "missing")  # may be otherwise the next time
 MEASURED_VIDEOS, MEASURED_SECONDS = 8, 60.0
@@ -119,7 +119,7 @@ def run_preparation(
 def prepare_copies(
     source: str, out: str, recipe: Recipe, root: str | None, decoding: Decoding, max_bad: float, overwrite: bool
 ) -> int:
-    """Copy what `source` lists, and report what became of it. Raise Preempted if the person stops it."""
+    """Copy what `source` lists, and report what became of it. Raise Preempted if the user stops it."""
     check_encoder()
     manifest = read_source(source, root)
     folder = Path(out)
@@ -143,18 +143,18 @@ def prepare_copies(
 
 
 def read_source(source: str, root: str | None) -> Manifest:
-    """The videos of any list or folder, with their labels where it has some for each."""
+    """The videos of any list or folder, with labels if each has one."""
     try:
         return read_manifest(source, root=root)
     except UserError as error:
-        manifest = read_manifest(source, root=root, labelled=False)  # where it is no list at all, this says so
+        manifest = read_manifest(source, root=root, labelled=False)  # fails if it is not a list at all
         if not (Path(source).is_dir() or len(manifest) == 1):
             print(shown(f"the labels are left out: {error}"), file=sys.stderr)
         return manifest
 
 
 def plan_copies(manifest: Manifest, source: Path, out: Path) -> list[Planned]:
-    """One per row. UserError where a copy could touch an original."""
+    """Plan one copy per row. Raise UserError if one could touch an original."""
     inside = os.path.realpath(out)
     if source.is_dir() and is_under(inside, os.path.realpath(source)):
         raise UserError(f"--out {out} lies in {source}, which is only read; give a folder outside it")
@@ -162,7 +162,7 @@ def plan_copies(manifest: Manifest, source: Path, out: Path) -> list[Planned]:
     for index, name in enumerate(target_names(short_paths(manifest))):
         file = os.path.abspath(manifest.file(index))
         if is_under(os.path.realpath(file), inside):
-            raise UserError(f"{file} lies in --out {out}, where copies are written; give another folder")
+            raise UserError(f"{file} lies in --out {out}, to which copies are written; give another folder")
         refused = why_refused(manifest, index)
         now = (-1, -1) if refused else _size_and_change(file)
         plans.append(Planned(file, *now, copies.setdefault(file, name), refused))
@@ -170,7 +170,7 @@ def plan_copies(manifest: Manifest, source: Path, out: Path) -> list[Planned]:
 
 
 def why_refused(manifest: Manifest, index: int) -> str:
-    """Why a row's path may not be followed, "" where it may."""
+    """Why a row's path must not be followed, "" where it may."""
     try:
         listed_file(manifest, index)
     except VideoError as error:
@@ -179,7 +179,7 @@ def why_refused(manifest: Manifest, index: int) -> str:
 
 
 def short_paths(manifest: Manifest) -> list[str]:
-    """The rows' paths for naming copies: as listed; where all are absolute, from the folder they share."""
+    """The rows' paths for naming copies: as listed, or relative to their common folder if all are absolute."""
     paths = [row.path for row in manifest.rows]
     if not all(map(os.path.isabs, paths)) and manifest.root != Path():
         return paths
@@ -235,7 +235,7 @@ def other_recipe(file: Path, now: dict[str, Any]) -> str:
 
 
 def make_copies(plans: list[Planned], out: Path, recipe: Recipe, ledger: Path, decoding: Decoding) -> dict[str, Done]:
-    """What became of each original, by its path. Preempted where the person stops it; what is done stays done."""
+    """What became of each original, by its path. Raise Preempted if the user stops it; what is done stays done."""
     done = read_done(ledger)
     wanted = {plan.source: plan for plan in plans if not plan.refused}
     waiting = {name: plan for name, plan in wanted.items() if not (name in done and done[name].holds(plan, out))}
@@ -267,7 +267,7 @@ def _made(copies: list[Copy], decoding: Decoding) -> Generator[Made, None, None]
 
 
 def make_folder(folder: Path, out: Path) -> None:
-    """A folder below `out`. UserError where a link would lead elsewhere."""
+    """Make a folder below `out`. Raise UserError if a link leads elsewhere."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     if not is_under(os.path.realpath(folder), os.path.realpath(out)):
@@ -283,7 +283,7 @@ def _remove_asides(folders: set[Path]) -> None:
 
 
 def read_done(ledger: Path) -> dict[str, Done]:
-    """What was done, by original, the last word of each; lines that a crash has spoilt are dropped from the file."""
+    """What was done, by original, the latest entry of each; lines damaged by a crash are dropped from the file."""
     if not ledger.exists():
         return {}
     lines = read_bytes(ledger, AGAIN, LARGEST_LEDGER).split(b"\n")
@@ -323,7 +323,7 @@ def write_results(
 
 
 def measure(plans: list[Planned], made: list[Made], out: Path) -> tuple[list[float], list[float]] | None:
-    """Seconds per training clip before and after, on some of the copies; None where there is nothing to measure."""
+    """Seconds per training clip before and after, on some of the copies; None if there is nothing to measure."""
     whole = {plan.source: str(out / plan.copy) for plan, done in zip(plans, made, strict=True) if done.status == "ok"}
     pairs = list(whole.items())[:: max(1, len(whole) // MEASURED_VIDEOS)][:MEASURED_VIDEOS]
     if not pairs:

@@ -48,7 +48,7 @@ def output_list(annotations: str, out: str | None) -> Path:
 
 
 def match(source: Path, folder: Path) -> Matched:
-    """The rows of the CSV with the files below the folder. UserError where either is not what it should be."""
+    """The rows of the CSV with the files below the folder. Raise UserError if either is not what it should be."""
     if not source.is_file():
         raise UserError(f"no file {source}; give the CSV of Kinetics-400 with --annotations")
     if not folder.is_dir():
@@ -103,7 +103,7 @@ def classes(kept: Manifest) -> list[str]:
 
 
 def write_lists(table: Path, kept: Manifest, matched: Matched) -> None:
-    """The list of what is there, and beside it the names of what is missing."""
+    """Write the list of what is there and, next to it, the names of what is missing."""
     write_manifest(kept, table)
     missing = [clip.named.file_name for clip, path in zip(matched.clips, matched.paths, strict=True) if not path]
     beside = table.with_suffix(".missing.txt")

@@ -137,7 +137,7 @@ def show(finished: Finished, table: Path, page: Path) -> None:
 
 
 def show_bad(console: Console, bad: Sequence[dict[str, Any]]) -> None:
-    """The first files that are not whole, with their reason."""
+    """The first files that are not ok, with the reason."""
     if not bad:
         return
     listed = Table("file", "status", "reason")

@@ -41,7 +41,7 @@ from hybridvideo.models.card import ModelCard
 from hybridvideo.models.contract import VideoModel, count_parameters
 from hybridvideo.parsing import plain
 from hybridvideo.tasks.evaluate import report_evaluation
-from hybridvideo.tasks.support.device import pick_device, process_state
+from hybridvideo.tasks.support.job_device import pick_device, process_state
 from hybridvideo.tasks.support.run_folder import CONFIG, config_text
 from hybridvideo.tasks.support.run_guard import run_folder, with_spacing
 from hybridvideo.tasks.support.start_record import with_found_paths

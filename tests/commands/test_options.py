@@ -10,8 +10,11 @@ import pytest
 import yaml
 
 from hybridvideo import cli
+from hybridvideo.commands.options import Command, names_of, types_of
+from hybridvideo.commands.table import COMMANDS
 from hybridvideo.config.data import ClipConfig
 from hybridvideo.config.evaluation import Views
+from hybridvideo.config.jobs import Compute, Decoding, Job, Reading
 from hybridvideo.config.training import TrainRun
 from hybridvideo.errors import UserError
 from hybridvideo.parsing import plain
@@ -125,9 +128,9 @@ def test_other_commands_take_options_alike() -> None:
         (["train", "--model.changes.", "3"], "unknown option --model.changes."),
         (["train", "-resume"], "unknown option -resume"),
         (["train", "--train.trackers", "[nosuch]"], r"train.trackers\[0\] is 'nosuch'; give one of all, aim"),
-        (["train", "here"], "nothing takes the argument 'here'"),
+        (["train", "here"], "unexpected argument 'here'"),
         (["predict", "run"], "SOURCE is missing"),
-        (["predict", "a", "b", "c"], "nothing takes the argument 'c'"),
+        (["predict", "a", "b", "c"], "unexpected argument 'c'"),
         (["predict", "a", "b", "--config", "x"], "unknown option --config"),
         (["convert", "a", "b", "--changes", "[1]"], "changes is a list of 1; give a mapping of settings or null"),
     ],
@@ -146,16 +149,37 @@ def test_all_settings_can_be_printed_and_given_again(tmp_path: Path, capsys: pyt
     assert left.value.code == 0 and plain(run("--config", str(tmp_path / "all.yaml"))) == plain(run(*options))
 
 
-def test_help_names_every_setting_and_promises_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        cli.main(["train", "--help"])
-    text = " ".join(capsys.readouterr().out.split())
-    settings = (
-        "--clip.frames FRAMES Frames in a clip. (type: int, default: 16)",
-        "--clip.pad {last,loop}",
-        "--model.changes CHANGES Changed settings of the variant",
-        "--config FILE YAML file with the settings of a run; of several, a later one on top",
-    )
-    for setting in settings:
-        assert setting in text
-    assert "configuration file" not in text and "--data.labels+" not in text
+def test_shared_settings_are_options_without_a_section() -> None:
+    options = cli.parse("predict", ["r", "v", "--workers", "4", "--precision=bf16", "--max-bad", "0.1", "--join"])
+    assert options["reading"] == Reading(workers=4) and options["compute"] == Compute(precision="bf16")
+    assert options["job"] == Job(max_bad=0.1, join=True)
+    assert cli.parse("scan", ["v", "--workers", "0"])["decoding"] == Decoding(0, deadline=600.0)  # the command's own
+    assert cli.parse("scan", ["v", "--overwrite"])["job"] == Job(max_bad=0.5, overwrite=True)
+    assert cli.parse("train", ["--data.deadline", "9"])["run"].data.deadline == 9.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predict", "r", "v", "--workers", "-1"], "workers is -1; give 0 or more"),
+        (["train", "--data.workers", "-1"], "data.workers is -1; give 0 or more"),
+        (["evaluate", "r", "--data.deadline", "0"], "data.deadline is 0.0; give seconds above 0"),
+        (["predict", "r", "v", "--max-bad", "2"], "max_bad is 2.0; give a share from 0 to 1"),
+        (["train", "--data.max_bad", "2"], "data.max_bad is 2.0; give a share from 0 to 1"),
+        (["predict", "r", "v", "--reading.workers", "1"], "unknown option --reading.workers"),
+        (["predict", "r", "v", "--precision", "fp8"], "precision is 'fp8' (did you mean 'fp32'?)"),
+    ],
+)
+def test_a_message_names_a_shared_setting_as_it_was_given(arguments: list[str], message: str) -> None:
+    with pytest.raises(UserError) as refused:
+        cli.parse(arguments[0], arguments[1:])
+    assert str(refused.value).startswith(message)
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=list(COMMANDS))
+def test_the_table_names_arguments_that_exist(command: Command) -> None:
+    assert {*command.positional, *command.flat} <= set(command.parameters)
+    assert command.config is None or command.config in command.flat
+    options = [name.removeprefix("--") for name in names_of(types_of(command))]
+    assert len(options) == len(set(options))  # no flat setting hides another
+    assert set(command.common) <= {*options, "config"}

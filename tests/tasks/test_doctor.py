@@ -16,7 +16,7 @@ from hybridvideo.tasks.doctor import Finding
 def test_a_healthy_installation_is_ready(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     # torchcodec is optional, and its process imports torch once more: seconds.
     monkeypatch.setattr(clinic, "CHECKS", [check for check in clinic.CHECKS if check is not clinic.torchcodec])
-    assert clinic.doctor() == 0
+    assert clinic.run_doctor() == 0
     said = capsys.readouterr().out
     for name in ("Python", "torch", "torchvision", "PyAV", "decord", "ffmpeg", "cpu", "cuda", "disk"):
         assert name in said
@@ -28,20 +28,20 @@ def test_a_fault_ends_with_4_and_shows_its_remedy_whole(
 ) -> None:
     remedy = "pip install " + " ".join(f"'package{i}[extra]'" for i in range(12))
     monkeypatch.setattr(clinic, "CHECKS", (lambda: Finding("thing", "fault", "broken [red]", remedy),))
-    assert clinic.doctor() == 4
+    assert clinic.run_doctor() == 4
     said = capsys.readouterr().out
     assert f"thing: {remedy}\n" in said and "broken [red]" in said and "1 fault." in said
 
 
 def test_what_is_only_optional_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clinic, "CHECKS", (lambda: Finding("decord", "optional", "not installed", "pip install x"),))
-    assert clinic.doctor() == 0
+    assert clinic.run_doctor() == 0
 
 
 def test_a_broken_torch_is_a_finding_in_every_check_that_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     assert clinic.torch_works().state == clinic.torchvision_matches().state == "fault"
-    assert clinic.torch_works().mend == clinic.REINSTALL_TORCH
+    assert clinic.torch_works().fix == clinic.REINSTALL_TORCH
     assert clinic.cuda().state == "optional" and clinic.cpu().state == "ok"
     assert clinic.mps().state == "optional"
 
@@ -54,8 +54,8 @@ def test_a_torchvision_of_another_torch_is_named_with_both_versions(monkeypatch:
     monkeypatch.setattr(broken, "ops", types.SimpleNamespace(nms=nms), raising=False)
     monkeypatch.setitem(sys.modules, "torchvision", broken)
     finding = clinic.torchvision_matches()
-    assert finding.state == "fault" and "nms does not exist" in finding.detail and "beside torch" in finding.detail
-    assert "torchvision" in finding.mend
+    assert finding.state == "fault" and "nms does not exist" in finding.detail and "with torch" in finding.detail
+    assert "torchvision" in finding.fix
 
 
 def test_a_torchvision_pinned_to_another_torch_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +78,7 @@ def test_a_decoder_that_loses_frames_is_not_trusted(monkeypatch: pytest.MonkeyPa
 def test_absent_decoders_are_optional_and_name_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clinic.util, "find_spec", lambda _: None)
     for finding, extra in ((clinic.decord(), "decord"), (clinic.torchcodec(), "torchcodec")):
-        assert finding.state == "optional" and finding.mend == f"pip install 'hybridvideo[{extra}]'"
+        assert finding.state == "optional" and finding.fix == f"pip install 'hybridvideo[{extra}]'"
 
 
 def test_torchcodec_without_ffmpeg_asks_for_ffmpeg_and_with_it_for_a_matching_build(
@@ -87,9 +87,9 @@ def test_torchcodec_without_ffmpeg_asks_for_ffmpeg_and_with_it_for_a_matching_bu
     monkeypatch.setattr(clinic.util, "find_spec", lambda _: object())
     monkeypatch.setattr(clinic, "decode", lambda _: (False, "RuntimeError: Could not load libtorchcodec. Likely"))
     monkeypatch.setattr(clinic, "ffmpeg_libraries", lambda: False)
-    assert "ffmpeg" in clinic.torchcodec().mend
+    assert "ffmpeg" in clinic.torchcodec().fix
     monkeypatch.setattr(clinic, "ffmpeg_libraries", lambda: True)
-    assert clinic.torchcodec().mend.endswith("torchcodec")
+    assert clinic.torchcodec().fix.endswith("torchcodec")
 
 
 def test_bf16_support_is_the_best_the_processor_has() -> None:
@@ -105,4 +105,4 @@ def test_a_folder_that_cannot_be_written_is_told(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(clinic.tempfile, "TemporaryFile", refuse)
     finding = clinic.writing()
-    assert finding.state == "optional" and "Permission denied" in finding.detail and "--out" in finding.mend
+    assert finding.state == "optional" and "Permission denied" in finding.detail and "--out" in finding.fix

@@ -25,14 +25,15 @@ from tests.tasks.support.test_launch import ENVIRONMENT, write_config
 class Started:
     """A training that has saved once; what it started is killed at the end of the test."""
 
-    def __init__(self, motion: Path, folder: Path, launch: list[str]) -> None:
+    def __init__(self, motion: Path, folder: Path, launch: list[str], processes: int) -> None:
         self.folder = folder
         config = write_config(
             folder.with_suffix(".yaml"), motion, train={"epochs": 500, "checkpoint_every": 1, "batch_size": 10}
         )
         self.log = folder.with_suffix(".log").open("w+")
         self.main = subprocess.Popen(
-            [sys.executable, *launch, "-m", "hybridvideo", "train", "--config", str(config), "--out", str(folder)],
+            [sys.executable, *launch, "-m", "hybridvideo", "train", "--config", str(config), "--out", str(folder),
+             "--processes", str(processes)],
             env=ENVIRONMENT, stderr=self.log, stdout=self.log, start_new_session=True,
         )  # fmt: skip
         self.all = [psutil.Process(self.main.pid)]
@@ -72,8 +73,8 @@ def alive(process: psutil.Process) -> bool:
 def start(motion: Path, tmp_path: Path) -> Iterator[Callable[..., Started]]:
     started: list[Started] = []
 
-    def begin(*launch: str) -> Started:
-        started.append(Started(motion, tmp_path / f"run{len(started)}", list(launch)))
+    def begin(*launch: str, processes: int = 1) -> Started:
+        started.append(Started(motion, tmp_path / f"run{len(started)}", list(launch), processes))
         started[-1].under_way()
         return started[-1]
 
@@ -86,7 +87,7 @@ def start(motion: Path, tmp_path: Path) -> Iterator[Callable[..., Started]]:
         one.log.close()
 
 
-LAUNCH = ("-m", "accelerate.commands.launch", "--num_processes", "2")
+ACCELERATE = ("-m", "accelerate.commands.launch", "--num_processes", "1")  # on a CPU it starts no more
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 
 
@@ -98,18 +99,22 @@ def test_a_signal_saves_and_is_exit_code_75(start: Callable[..., Started], numbe
     assert "--resume goes on" in run.said() and "Traceback" not in run.said()
 
 
-def test_the_processes_started_for_accelerate_save_and_give_75(start: Callable[..., Started]) -> None:
-    run = start(*LAUNCH)
-    ours = next(process for process in run.all if process.ppid() == run.main.pid)
-    ours.send_signal(signal.SIGTERM)
-    assert run.ended() and "returned non-zero exit status 75" in run.said(), run.said()
-    assert run.said().count("stopping as soon as") == 1
+def test_processes_that_were_asked_for_save_and_the_exit_code_is_75(start: Callable[..., Started]) -> None:
+    run = start(processes=2)
+    assert len(run.ranks) == 2
+    run.main.send_signal(signal.SIGTERM)
+    assert run.main.wait(60) == 75 and run.ended(), run.said()
+    assert run.said().count("stopping as soon as") == 1 and "Traceback" not in run.said()
     run.resumed()
 
 
-@pytest.mark.parametrize("launch", [LAUNCH, TORCHRUN], ids=["accelerate", "torchrun"])
-def test_the_processes_end_with_their_launcher_and_save(start: Callable[..., Started], launch: tuple[str, ...]) -> None:
-    run = start(*launch)
+@pytest.mark.parametrize(
+    ("launch", "processes"), [((), 2), (ACCELERATE, 2), (TORCHRUN, 1)], ids=["ours", "accelerate", "torchrun"]
+)
+def test_the_processes_end_with_their_launcher_and_save(
+    start: Callable[..., Started], launch: tuple[str, ...], processes: int
+) -> None:
+    run = start(*launch, processes=processes)
     assert len(run.ranks) == 2
     run.main.kill()
     assert run.ended(), run.said()
@@ -140,7 +145,7 @@ def listens_to(pid: int, number: signal.Signals) -> bool:
 
 
 def test_one_process_that_dies_ends_the_others(start: Callable[..., Started]) -> None:
-    run = start(*LAUNCH)
+    run = start(processes=2)
     run.ranks[1].kill()
     assert run.ended() and "of 2 was ended by SIGKILL, and so were the others" in run.said(), run.said()
     assert "gloo" not in run.said()

@@ -19,7 +19,7 @@ from hybridvideo.files import locked
 from hybridvideo.tasks.evaluate import say
 from hybridvideo.weights.load_model import load_model
 from tests.engine.training.runs import run, settings
-from tests.report.examples import results
+from tests.report.examples import results_json
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def test_two_at_once_have_two_folders_or_the_second_is_told(
 def test_top_5_is_said_of_more_than_five_classes_only(
     classes: int, told: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    say(results(list("abcdef")[:classes], np.eye(classes, dtype=int)), EvalConfig(), Path("x/report.html"))
+    say(results_json(list("abcdef")[:classes], np.eye(classes, dtype=int)), EvalConfig(), Path("x/report.html"))
     said = capsys.readouterr().out
     assert ("top-5" in said) == told and "top-1" in said
 

@@ -204,7 +204,7 @@ def test_nothing_is_written_outside_and_nothing_that_is_read(
     assert len(quick) == 2
     for wrong in (corpus, corpus / "copies", corpus / "run"):
         assert "only read" in fails(capsys, corpus, "--out", wrong)
-    assert "where copies are written" in fails(capsys, listed, "--out", corpus)
+    assert "to which copies are written" in fails(capsys, listed, "--out", corpus)
     assert "did not make" in fails(capsys, corpus, "--out", tmp_path / "lists")
     assert "is a file" in fails(capsys, corpus, "--out", listed)
     assert {name: s for name, s in tree(tmp_path).items() if not name.startswith("small/")} == before
@@ -281,7 +281,7 @@ def test_a_recipe_that_cannot_be_read_is_one_line(
     out = tmp_path / "small"
     assert call(corpus, "--out", out, "--workers", 0) == 0
     (out / ".prepare/recipe.json").write_bytes(b'{"gop": ')
-    assert "recipe.json is no JSON" in fails(capsys, corpus, "--out", out, "--workers", 0)
+    assert "recipe.json is not JSON" in fails(capsys, corpus, "--out", out, "--workers", 0)
 
 
 @pytest.mark.parametrize("name", ["done.jsonl", "prepare.parquet", "manifest.csv", "recipe.json", ".prepare"])

@@ -124,7 +124,7 @@ def test_a_folder_without_weights_says_what_was_expected(tmp_path: Path) -> None
         open_source(folder(tmp_path, {}))
     (tmp_path / "config.json").write_text("{")
     save_file(STATE, tmp_path / "model.safetensors")
-    with pytest.raises(UserError, match="is no JSON"):
+    with pytest.raises(UserError, match="is not JSON"):
         open_source(tmp_path)
 
 

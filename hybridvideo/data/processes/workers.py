@@ -276,7 +276,11 @@ class _Each:
 
 
 def each(
-    function: Callable[[Key], Result], tasks: Iterable[Key], *, workers: int = 2, deadline: float = Decoding.deadline
+    function: Callable[[Key], Result],
+    tasks: Iterable[Key],
+    *,
+    workers: int = Decoding.workers,
+    deadline: float = Decoding.deadline,
 ) -> Generator[Result | Lost]:
     """Yield `function(task)` of each task, in order, or Lost if no worker survived it.
 

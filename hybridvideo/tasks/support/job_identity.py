@@ -1,7 +1,7 @@
 """What makes two calls the same bulk job: model, settings, source; not the list, which may grow.
 
-Whatever changes no row is left out: where the weights lie, the versions, the batch size, the deadline. So a job that
-ran out of memory goes on with smaller batches.
+Whatever does not change rows is left out: the path of the weights, versions, the batch size, the deadline. So a job
+that ran out of memory can continue with smaller batches.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 import pyarrow as pa
 
 FREE = ("environment", "checkpoint", "deadline", "quarantine", "views.batch_size")  # notes that make no other job
-SHORT = 60  # letters of a value that is said
-MOST_SAID = 4  # differences
+SHORT = 60  # characters of a value in a message
+MOST_SAID = 4  # differences in a message
 
 Identity = dict[str, Any]
 
@@ -28,7 +28,7 @@ def identity_of(notes: dict[str, Any], schema: pa.Schema, free: tuple[str, ...] 
 
 
 def flat(notes: dict[str, Any], before: str = "") -> dict[str, Any]:
-    """{"views": {"clips": 2}} -> {"views.clips": 2}, but for what is left out whole."""
+    """{"views": {"clips": 2}} -> {"views.clips": 2}, except for what is left out altogether."""
     flattened: dict[str, Any] = {}
     for name, value in notes.items():
         nested = isinstance(value, dict) and name not in FREE

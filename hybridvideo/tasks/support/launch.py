@@ -20,6 +20,7 @@ from types import FrameType
 
 import psutil
 
+from hybridvideo.config.jobs import Compute
 from hybridvideo.engine.preemption import stopping_at_once
 from hybridvideo.errors import HybridVideoError, Preempted, UserError
 from hybridvideo.report.environment import cpu_cores
@@ -30,7 +31,7 @@ WORLD, ACCELERATE = "WORLD_SIZE", "ACCELERATE_MIXED_PRECISION"  # set for each p
 
 
 @contextmanager
-def launched(processes: int = 1, device: str = "auto") -> Iterator[None]:
+def launched(processes: int = 1, device: str = Compute.device) -> Iterator[None]:
     """A context for a complete training, imports included: it follows its launcher, and a signal ends it with code 75.
 
     Raises Preempted if a signal comes before the first step or after the last.
@@ -40,7 +41,7 @@ def launched(processes: int = 1, device: str = "auto") -> Iterator[None]:
         yield
 
 
-def follow_launcher(processes: int = 1, device: str = "auto") -> None:
+def follow_launcher(processes: int = 1, device: str = Compute.device) -> None:
     """Start a job's processes, or join those that a launcher started. To be called before anything else.
 
     Raises SystemExit in the process that started the others, once they have ended; UserError if `processes`

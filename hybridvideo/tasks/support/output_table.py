@@ -2,7 +2,7 @@
 
 TABLE.parquet                                provenance is JSON under the key `hybridvideo` of the schema's metadata
 TABLE.csv, .jsonl   TABLE.provenance.json    with the table's size and checksum, so that each is known to be the other's
-                                             (TABLE.csv.provenance.json where that is a TABLE.jsonl's)
+                                             (TABLE.csv.provenance.json if that belongs to TABLE.jsonl)
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LONGEST_CELL = 1 << 30  # of a CSV: a long feature is one cell
 
 
 def printable(row: dict[str, Any]) -> dict[str, Any]:
-    r"""The row with what is no Unicode in its texts, such as a file name in another encoding, as \udcXX."""
+    r"""Return the row with whatever is not Unicode, such as a file name in another encoding, escaped as \udcXX."""
     return {name: encodable(cell) if isinstance(cell, str) else cell for name, cell in row.items()}
 
 
@@ -47,7 +47,7 @@ def write_table(path: Path, rows: Rows, schema: pa.Schema, provenance: dict[str,
 def write_batches(path: Path, batches: Iterable[Rows], schema: pa.Schema, provenance: dict[str, Any]) -> None:
     """A table from batches of rows, the format by the path's extension.
 
-    Raises EnvironmentFault where the disk takes no more; the table that was there is then whole.
+    Raises EnvironmentFault if the disk is full; an earlier table is then left as it was.
     """
     if check_format(path) == ".parquet":
         with replacing_file(path) as aside:
@@ -136,7 +136,7 @@ FORMATS = (".parquet", *TEXT_WRITERS)
 
 
 def read_notes(path: Path) -> dict[str, Any] | None:
-    """The provenance of a table of ours; None where it has none, or is not whole."""
+    """The provenance of a table of ours; None if it has none, or is incomplete."""
     parquet = check_format(path) == ".parquet"
     if not path.is_file():
         return None  # a pipe that nobody writes to would be waited for
@@ -152,7 +152,7 @@ def read_notes(path: Path) -> dict[str, Any] | None:
 
 
 def notes_within(path: Path) -> Any:
-    """What a Parquet table's metadata say; an error of Arrow's or the system's where any of its pages is damaged."""
+    """The notes in a Parquet table's metadata. Raises Arrow's or the system's error if any page is damaged."""
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
         for _ in file.iter_batches(ROWS_PER_BATCH):
             pass
@@ -160,7 +160,7 @@ def notes_within(path: Path) -> Any:
 
 
 def sealed_notes(file: Path, seal: dict[str, int]) -> dict[str, Any] | None:
-    """The notes in a file; None where they are not of the table of that seal."""
+    """The notes in a file; None if they belong to a table with another seal."""
     try:
         notes = read_json(file, "", any_name=True)
         there = notes.pop("table")
@@ -180,7 +180,7 @@ def has_columns(path: Path, schema: pa.Schema) -> bool:
 def read_rows(path: Path, schema: pa.Schema) -> Iterator[dict[str, Any]]:
     """The rows of a table of ours, one after another, with the schema's columns and perhaps others.
 
-    Raises UserError where the table holds what no writer here has put into one.
+    Raises UserError if the table holds something that no writer here puts into one.
     """
     waiting = read_cells(path, schema)
     try:

@@ -1,4 +1,4 @@
-"""The rows of a bulk job that is not finished: one file for each piece of the list, whole or made again.
+"""The rows of a bulk job that is not finished: one file per piece of the list; a damaged one is computed again.
 
 OUT.parts/job.json                      what the job is, for a person and for the line that refuses another job
 OUT.parts/part-JOB-LIST-000012.jsonl    rows of piece 12: a line of what it covers, then a line for each row
@@ -24,10 +24,10 @@ from hybridvideo.tasks.support.output_table import Rows
 
 MOST_INPUTS = 128  # of a piece
 LARGEST = 2**31  # bytes of a part
-ADVICE = "give --overwrite to do it all anew"
+ADVICE = "give --overwrite to start over"
 PIECES = 32  # of a short list, so that several processes find some
 
-Stamp = tuple[int | None, int | None]  # bytes and mtime_ns of a file; None where there is none
+Stamp = tuple[int | None, int | None]  # bytes and mtime_ns of a file; None if there is none
 
 
 class Parts:
@@ -52,7 +52,7 @@ class Parts:
         return self.folder / f"part-{self.job}-{self.listing}-{piece:06d}.jsonl"
 
     def write(self, piece: int, rows: Rows, stamps: Mapping[int, Stamp]) -> None:
-        """Keep rows, whole inputs each, in place of those that were kept. stamps: of the files as they were read."""
+        """Replace the rows of a piece. Each input's rows are complete. stamps: of the files as they were read."""
         covered = {row["index"]: stamps[row["index"]] for row in rows}
         body = b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
         inputs = [[index, *stamp] for index, stamp in covered.items()]
@@ -70,7 +70,7 @@ class Parts:
         return [index for index in self.members(piece) if index not in covered]
 
     def read(self, piece: int) -> Rows:
-        """The rows of a piece, each with the `index` of its input; none where they are not kept, or not whole."""
+        """The rows of a piece, each with the `index` of its input; none if they were not kept or are damaged."""
         return rows_in(opened(self.path(piece))[1])
 
     def of_other_lists(self) -> list[Path]:
@@ -105,7 +105,7 @@ class Parts:
         return status.st_dev, status.st_ino
 
     def remove(self) -> None:
-        """Remove the folder, at one stroke for whoever looks."""
+        """Remove the folder, atomically, as seen by other processes."""
         gone = self.folder.with_name(f".{self.folder.name}.gone")
         shutil.rmtree(gone, ignore_errors=True)  # of a call that was killed in here
         if self.folder.exists():
@@ -115,7 +115,7 @@ class Parts:
 
 
 def opened(path: Path) -> tuple[dict[int, Stamp], bytes]:
-    """What a part covers, and its rows as they stand in the file; nothing where it is absent or not whole."""
+    """What a part covers, and its rows as bytes; nothing if it is absent or incomplete."""
     with contextlib.suppress(ValueError, LookupError, TypeError):
         head, end, body = read_bytes(path, "", LARGEST).partition(b"\n")
         facts = load_json(head, str(path), "")
@@ -125,7 +125,7 @@ def opened(path: Path) -> tuple[dict[int, Stamp], bytes]:
 
 
 def rows_in(body: bytes) -> Rows:
-    """The rows of a part; a name may hold any other line end. UserError for what is no row."""
+    """The rows of a part; a name may contain other line ends. Raise UserError for anything else."""
     try:
         rows = [json.loads(line) for line in body.split(b"\n") if line]  # a feature may hold NaN
     except (ValueError, RecursionError) as error:

@@ -47,7 +47,7 @@ def listed_path(manifest: Manifest, index: int) -> str:
 
 
 def check_owner(table: Path, parts: Parts, identity: Identity, work: Work) -> None:
-    """UserError where rows or a table of another job would be lost."""
+    """Raise UserError if rows or a table of another job would be lost."""
     if parts.of_this_job():
         return  # it was let in before
     if parts.of_other_jobs():
@@ -58,12 +58,12 @@ def check_owner(table: Path, parts: Parts, identity: Identity, work: Work) -> No
             "another --out, or --overwrite to remove it"
         )
     if table.exists() and (there := table_identity(table, work)) != identity:
-        why = differences(there, identity) if there else "it does not say of which job it is, or is not whole"
+        why = differences(there, identity) if there else "it does not record its job, or is damaged"
         raise UserError(f"{table} is not a table of this job ({why}); give another --out, or --overwrite")
 
 
 def is_same(parts: Parts, identity: Identity, others: str) -> bool:
-    """Whether those at work do this job; False where they have just finished. UserError where it is another."""
+    """Whether the others at work do this job; False if they have just finished. Raise UserError if they do another."""
     there = read_job(parts)
     if there is None:
         return False
@@ -75,7 +75,7 @@ def is_same(parts: Parts, identity: Identity, others: str) -> bool:
 
 
 def table_identity(table: Path, work: Work) -> Identity | None:
-    """What makes the job of a finished table; None where it cannot be told."""
+    """The identity of a finished table's job; None if it is unknown."""
     notes = read_notes(table)
     if notes is None or not has_columns(table, work.schema):
         return None
@@ -83,7 +83,7 @@ def table_identity(table: Path, work: Work) -> Identity | None:
 
 
 def read_job(parts: Parts) -> Identity | None:
-    """What job.json says; None where it is absent or not whole."""
+    """The content of job.json; None if it is absent or damaged."""
     try:
         return read_json_object(parts.folder / JOB, "")
     except UserError:

@@ -18,7 +18,7 @@ CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
 
 
 def new_run_folder(out: str | None, name: str) -> Path:
-    """`out`, which must not hold a run, or runs/NAME, made here, numbered where that is taken."""
+    """`out`, which must not hold a run, or runs/NAME, created here, numbered if that is taken."""
     if out is not None:
         if (Path(out) / CONFIG).exists():
             raise UserError(f"{out} already holds a run; add --resume to go on with it, or give another --out")
@@ -58,7 +58,7 @@ def read_run_config(folder: Path) -> TrainRun | None:
 def config_text(folder: str | Path) -> str | None:
     """The settings of a run as they stand in its folder, for a page."""
     path = Path(folder) / CONFIG
-    return read_text(path, "mend it, or remove it", LARGEST_YAML) if path.exists() else None
+    return read_text(path, "fix it, or remove it", LARGEST_YAML) if path.exists() else None
 
 
 def write_run_config(folder: Path, run: TrainRun) -> None:

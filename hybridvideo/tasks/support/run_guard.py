@@ -1,4 +1,4 @@
-"""A run's folder is one run's: held while it trains, and gone on with only as the run that it is.
+"""A run folder belongs to one run: it is locked during training, and resumed only with the same settings and lists.
 
 .lock            held by the first process, released by its death
 config.yaml      the settings, as they were and will be run
@@ -59,7 +59,7 @@ def run_folder(
     """The run's folder, held until the block ends, and whether there is a checkpoint in it to go on from.
 
     The first process chooses, holds and writes it; an error there is an error everywhere. Raises UserError where
-    another process is at work in it, or where it is to be resumed and was made from other settings or lists.
+    another process is at work in it, or if it is to be resumed and was made from other settings or lists.
     """
     with ExitStack() as held:
         choice: list[Any] = [None]
@@ -77,7 +77,7 @@ def run_folder(
 
 
 def open_run(folder: Path, run: TrainRun, lists: dict[str, Manifest], resume: bool) -> bool:
-    """Check what is resumed, write what describes the run; gives whether there is a checkpoint to go on from."""
+    """Check what is resumed, write what describes the run; return whether there is a checkpoint to go on from."""
     state = settle_run(folder / "checkpoints") if resume else None
     if resume:
         check_same_run(folder, run)
@@ -94,7 +94,7 @@ def open_run(folder: Path, run: TrainRun, lists: dict[str, Manifest], resume: bo
 
 
 def with_spacing(run: TrainRun) -> TrainRun:
-    """The settings with the spacing of frames that is used where none is set: every frame."""
+    """The settings with a spacing of frames: every frame, unless another is set."""
     if run.clip.interval is None and run.clip.stride is None:
         return replace(run, clip=replace(run.clip, stride=1))
     return run
@@ -116,7 +116,7 @@ def check_same_run(folder: Path, run: TrainRun) -> None:
 
 
 def check_epochs(folder: Path, run: TrainRun, state: State | None) -> None:
-    """UserError where the run has gone further than it is now asked to."""
+    """Raise UserError if the run has gone further than it is now asked to."""
     done = state.epoch + (state.batch > 0) if state is not None else 0
     if run.epochs < done:
         raise UserError(
@@ -142,7 +142,7 @@ def table_of(manifest: Manifest) -> pa.Table:
 
 
 def check_same_lists(folder: Path, run: TrainRun, lists: dict[str, Manifest]) -> None:
-    """UserError where a list's content or order is not the one that the run was made from."""
+    """Raise UserError if a list's content or order is not the one that the run was made from."""
     for name, manifest in lists.items():
         path = folder / LISTS / f"{name}.parquet"
         if not path.exists():
@@ -157,7 +157,7 @@ def check_same_lists(folder: Path, run: TrainRun, lists: dict[str, Manifest]) ->
 
 
 def read_table(path: Path) -> tuple[tuple[str, ...], pa.Table]:
-    """Labels and rows that `write_lists` wrote. UserError where the file is damaged."""
+    """Labels and rows that `write_lists` wrote. Raise UserError if the file is damaged."""
     try:
         table = pq.read_table(path)
         return tuple(json.loads(table.schema.metadata[b"labels"])), table

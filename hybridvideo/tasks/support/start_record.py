@@ -1,6 +1,6 @@
-"""What a run was started with, beside the config that a person may edit: its settings, and the folder paths start from.
+"""What a run was started with, apart from the config that people may edit: its settings, and the working folder.
 
-`--resume RUN` works from any folder: a relative path that leads nowhere here is looked for where the run was started.
+`--resume RUN` works from any folder: a relative path that does not exist here is looked up where the run was started.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def write_started(folder: Path, run: TrainRun) -> None:
 
 
 def read_started(folder: Path) -> Started:
-    """Of a run's folder; what its config says where that is all there is. UserError where it is damaged."""
+    """Read the record of a run folder, or its config if there is no record. Raise UserError if it is damaged."""
     path = folder / STARTED
     if not path.is_file():  # stopped before it was written, or made by a version that did not
         return Started(os.getcwd(), read_run_config(folder) or TrainRun())
@@ -45,7 +45,7 @@ def read_started(folder: Path) -> Started:
 
 
 def with_found_paths(run: TrainRun, folder: Path) -> TrainRun:
-    """The settings, with the relative paths that lead nowhere from here as they were where the run was started."""
+    """The settings, with relative paths that do not exist here resolved where the run was started."""
     started = read_started(folder)
     sections = {}
     for name, keys in PATHS.items():

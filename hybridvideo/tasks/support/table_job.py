@@ -1,9 +1,9 @@
-"""What the bulk jobs share: rows are kept as inputs are done, so that a stopped job goes on and several share one.
+"""What the bulk jobs share: rows are kept as inputs are done, so a stopped job can continue and several can share it.
 
-OUT.parts/     rows of what is done (parts.py)        .OUT.locks/    who is at work, and on what (claims.py)
+OUT.parts/     rows of what is done (part_files.py)   .OUT.locks/    who is at work, and on what (work_sharing.py)
 OUT            the table, written when every input has its rows; then the parts go
 
-A call that finds parts or the table of its own job goes on with them (before.py); those of another job stay as they
+A call that finds parts or the table of its own job continues from them (reuse.py); those of another job stay as they
 are unless --overwrite is given. `--out -` keeps nothing: rows are JSON lines on standard output.
 """
 
@@ -54,7 +54,7 @@ SECONDS_BETWEEN_LOOKS = 0.5  # at the pieces of others, when nothing else is lef
 class Finished:
     """What a bulk job left: the table, one row in memory per input or clip, and how fast it was.
 
-    inputs: those done by this call; 0 where nothing was left to do.
+    inputs: those done by this call; 0 if nothing was left to do.
     """
 
     table: Path
@@ -66,11 +66,11 @@ class Finished:
 
     @property
     def videos_per_second(self) -> float:
-        """Of those read in this call; 0 where all were done before."""
+        """Of those read in this call; 0 if all were done before."""
         return self.inputs / self.seconds if self.seconds else 0.0
 
     def pace(self, unit: str) -> str:
-        """`, 5.1 videos/s` for the end of a line; nothing where nothing was left to do."""
+        """`, 5.1 videos/s` for the end of a line; nothing if nothing was left to do."""
         return f", {self.videos_per_second:.1f} {unit}/s" if self.inputs else ""
 
 
@@ -78,7 +78,7 @@ class Finished:
 
 
 def output_table(out: str | None, run: str, name: str) -> Path:
-    """The table's path: `out`, or NAME.parquet in a folder (`out` without extension, or NAME beside the weights)."""
+    """The table's path: `out`, or NAME.parquet in a folder (`out` without extension, or NAME next to the weights)."""
     path = Path(out) if out else results_folder(run) / name
     if path.suffix and not path.is_dir():
         check_format(path)
@@ -87,7 +87,7 @@ def output_table(out: str | None, run: str, name: str) -> Path:
 
 
 def read_inputs(source: str) -> Manifest:
-    """The videos of a bulk job; UserError where there is none."""
+    """The videos of a bulk job. Raise UserError if there is none."""
     manifest = read_manifest(source, labelled=False)
     if not len(manifest):
         raise UserError(f"{source} holds no video; give a folder of videos, a list of paths, or a video")
@@ -124,14 +124,14 @@ def held_by(reading: Reading, manifest: Manifest) -> dict[int, tuple[str, str]] 
     return None if reading.quarantine is None else quarantined(reading.quarantine, manifest)
 
 
-# --- the whole --------------------------------------------------------------------------------------------------------
+# --- the job ----------------------------------------------------------------------------------------------------------
 
 
 def run_job(table: Path, manifest: Manifest, work: Work, job: Job) -> Finished:
     """Rows of all inputs into `table`; what was done before and still holds is not done again.
 
-    Raises Preempted where the person stops it: the same call goes on. UserError where another process is at work on
-    the table, unless `job.join`, and where the table is another job's, unless `job.overwrite`.
+    Raises Preempted if the user stops it: the same call continues. Raises UserError if another process is at work on
+    the table, unless `job.join`, or if the table is another job's, unless `job.overwrite`.
     """
     check_format(table)
     identity = identity_of(work.notes, work.schema, work.free)
@@ -160,7 +160,7 @@ def run_job(table: Path, manifest: Manifest, work: Work, job: Job) -> Finished:
 
 
 def parts_of(table: Path, manifest: Manifest, identity: Identity, work: Work) -> Parts:
-    """Where the rows of this job and list are kept."""
+    """The files that keep the rows of this job and list."""
     listed = ((row.path, *work.listed(index).values()) for index, row in enumerate(manifest.rows))
     folder = table.with_name(table.name + ".parts")
     return Parts(folder, digest(identity), digest_of_list(listed), len(manifest))
@@ -169,7 +169,7 @@ def parts_of(table: Path, manifest: Manifest, identity: Identity, work: Work) ->
 def begin(
     table: Path, parts: Parts, manifest: Manifest, identity: Identity, work: Work, job: Job, crew: Crew
 ) -> bool:  # fmt: skip
-    """Join those at work, or bring the parts up to date; False where nothing is left to do."""
+    """Join those at work, or bring the parts up to date; False if nothing is left to do."""
     while others := ", ".join(crew.others()):
         if not job.join:
             raise UserError(f"{others} is at work on {table}; wait until it ends, give --join to share its work, "
@@ -208,7 +208,7 @@ def do_all(parts: Parts, crew: Crew, manifest: Manifest, work: Work) -> int:
 
 
 def do_pieces(claims: Claims, work: Work, stop: StopRequest) -> bool:
-    """All pieces that are free, one after another; False where none is. Preempted where it is stopped."""
+    """All pieces that are free, one after another; False if none is. Raise Preempted if it is stopped."""
     order = claims.take()
     if (first := next(order, None)) is None:
         return False
@@ -230,7 +230,7 @@ def wait_for_others(claims: Claims, crew: Crew, stop: StopRequest) -> None:
 
 
 def stop_where_asked(claims: Claims, stop: StopRequest) -> None:
-    """Preempted where the person has asked for it."""
+    """Raise Preempted if the user asked for it."""
     if stop.requested:
         raise Preempted(f"stopped; what is done is kept in {claims.parts.folder}: the same command goes on")
 
@@ -239,7 +239,7 @@ def stop_where_asked(claims: Claims, stop: StopRequest) -> None:
 
 
 def write_once(table: Path, parts: Parts, crew: Crew, work: Work) -> Rows | None:
-    """Write the table from the parts, and remove them; None where another process has done so."""
+    """Write the table from the parts, and remove them; None if another process has done so."""
     with crew.table():
         if parts.are_gone():
             return None
@@ -251,7 +251,7 @@ def write_once(table: Path, parts: Parts, crew: Crew, work: Work) -> Rows | None
 
 
 def all_rows(parts: Parts, work: Work) -> Rows:
-    """All rows in the order of the list. EnvironmentFault where an input has none."""
+    """All rows in the order of the list. Raise EnvironmentFault if an input has none."""
     rows: Rows = []
     for piece in parts.pieces:
         kept = sorted(parts.read(piece), key=lambda row: row["index"])
@@ -262,7 +262,7 @@ def all_rows(parts: Parts, work: Work) -> Rows:
 
 
 def rows_of_table(table: Path, manifest: Manifest, identity: Identity, work: Work) -> Rows:
-    """The rows of a finished table, each with the `index` of its input. EnvironmentFault where it lacks some."""
+    """The rows of a finished table, each with the `index` of its input. Raise EnvironmentFault if it lacks some."""
     groups = list(reuse.rows_of_inputs(table, work)) if reuse.table_identity(table, work) == identity else []
     listed = [reuse.listed_path(manifest, index) for index in range(len(manifest))]
     if [rows[0]["path"] for rows in groups] != listed:
@@ -271,7 +271,7 @@ def rows_of_table(table: Path, manifest: Manifest, identity: Identity, work: Wor
 
 
 def check_share(failed: int, inputs: int, max_bad: float, where: str) -> None:
-    """TooMuchBadData where more inputs cannot be read than allowed."""
+    """Raise TooMuchBadData if more inputs cannot be read than allowed."""
     if failed > max_bad * inputs:
         share = f"{failed} of {inputs} inputs"
         raise TooMuchBadData(f"{share} cannot be read, more than --max-bad {max_bad} allows; {where}")

@@ -1,4 +1,4 @@
-"""The weights a command is given as RUN: the model they make, and where its results go unless --out says.
+"""The weights a command is given as RUN: the model they make, and the folder of its results unless --out names one.
 
 runs/x, runs/x/checkpoints/best      results go into that folder
 anything else                        runs/foreign/NAME: model.pth -> model, hf:OWNER/REPO -> hf-OWNER-REPO
@@ -23,7 +23,7 @@ FOREIGN = Path("runs") / "foreign"
 
 
 def open_model(run: str, which: str | None = None) -> VideoModel:
-    """The model of a run, a checkpoint or foreign weights; what had to be assumed of foreign ones is said."""
+    """The model of a run, a checkpoint or foreign weights; assumptions about foreign ones are printed."""
     model = load_model(run, which)
     origin = card_of(model).origin
     if not is_ours(run) and origin and os.environ.get("LOCAL_RANK", "0") == "0":

@@ -1,6 +1,6 @@
-"""Who works on what, where one or several processes, on one or several machines, make one table.
+"""Who works on what when several processes, perhaps on several machines, make one table.
 
-.OUT.locks/door              held by whoever comes, while it looks at what is there
+.OUT.locks/door              held by a newcomer while it looks at what is there
 .OUT.locks/member-NAME       held by each process at work
 .OUT.locks/piece-000012      held by the process that has taken piece 12 of the list
 .OUT.locks/table             held by the one that writes the table
@@ -38,7 +38,7 @@ class Crew:
         self.name = f"member-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
     def door(self, wait: bool) -> contextlib.AbstractContextManager[None]:
-        """Held by one at a time while it finds out what there is to do. UserError without `wait` where another is."""
+        """Held by one process at a time while it finds out what to do. Without `wait`, UserError if one does."""
         return locked(self.folder / "door", self.work, wait=wait)
 
     def table(self) -> contextlib.AbstractContextManager[None]:
@@ -50,7 +50,7 @@ class Crew:
         return locked(self.folder / self.name, self.work)
 
     def others(self) -> list[str]:
-        """The processes at work beside this one, as `predict, process 4711 on host`."""
+        """The other processes at work, as `predict, process 4711 on host`."""
         members = (path for path in sorted(self.folder.glob("member-*")) if path.name != self.name)
         return [holder(path) for path in members if self._is_held(path)]
 
@@ -97,7 +97,7 @@ class Claims:
         self.done = 0
 
     def take(self) -> Iterator[int]:
-        """The inputs to do, a piece taken when it is reached; ends where no piece is free."""
+        """The inputs to do, a piece taken when it is reached; ends when no piece is free."""
         for piece in list(self.open):
             if piece in self.open and piece not in self.held and self._claim(piece):
                 held = self.held[piece]
@@ -125,7 +125,7 @@ class Claims:
         if not held.waiting or time.monotonic() - held.written > SECONDS_BETWEEN_WRITES:
             self._write(piece)
         if not held.waiting:
-            self.open.pop(piece, None)  # of all that are open nothing is left where the parts are gone
+            self.open.pop(piece, None)  # `open` is empty already if the parts are gone
             self._release(piece)
 
     def write_all(self) -> None:
@@ -140,7 +140,7 @@ class Claims:
             self._release(piece)
 
     def check_all_came(self) -> None:
-        """EnvironmentFault where the work has ended without a row for each input that was taken."""
+        """Raise EnvironmentFault if the work ended without a row for an input that was taken."""
         if self.held:
             left = sum(len(held.waiting) for held in self.held.values())
             raise EnvironmentFault(f"no row came for {left} inputs; the same command goes on with them")
@@ -181,6 +181,6 @@ class Claims:
 
 
 def stamped(row: dict[str, Any], stamp: Stamp) -> dict[str, Any]:
-    """The row with the size and time of change of its file, where it does not tell them itself."""
+    """The row with the size and modification time of its file, unless it has its own."""
     said = {"bytes": stamp[0], "mtime_ns": stamp[1]}
     return row | {name: value for name, value in said.items() if row.get(name) is None}

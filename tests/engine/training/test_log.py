@@ -151,5 +151,5 @@ def test_lines_that_no_run_wrote_are_dropped_and_end_no_run(tmp_path: Path) -> N
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
     (tmp_path / "metrics.jsonl").unlink()
     os.mkfifo(tmp_path / "metrics.jsonl")
-    with pytest.raises(UserError, match="no ordinary file"):
+    with pytest.raises(UserError, match="not a regular file"):
         RunLog(tmp_path, Accelerator(cpu=True)).begin(1, 1)

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from hybridvideo.tasks.support.launch import asked_processes
+from hybridvideo.errors import UserError
+from hybridvideo.tasks.support import launch
+from hybridvideo.tasks.support.launch import follow_launcher
 from tests.engine.training.runs import lines, settings, weights
 
 
@@ -29,9 +31,9 @@ def write_config(path: Path, motion: Path, **changes: object) -> Path:
 
 
 def command(*arguments: object, processes: int = 1) -> list[str]:
-    """As in the README; where there is no GPU, Accelerate's launcher alone would start a single process."""
-    launch = ["-m", "accelerate.commands.launch", "--num_processes", str(processes)]
-    return [sys.executable, *(launch if processes > 1 else []), "-m", "hybridvideo", *map(str, arguments)]
+    """As a user gives it."""
+    several = ["--processes", str(processes)] if processes > 1 else []
+    return [sys.executable, "-m", "hybridvideo", *map(str, arguments), *several]
 
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -101,15 +103,61 @@ def test_ctrl_c_leaves_a_run_that_can_be_resumed(motion: Path, tmp_path: Path) -
     assert after["epoch"] == before["epoch"] + 2 and after["clips_seen"] == 24 * after["epoch"]
 
 
-def test_the_number_of_processes_is_read_from_the_launcher() -> None:
-    for words, number in [
-        ("accelerate launch --num_processes 4 -m hybridvideo train", 4),
-        ("accelerate launch --num-processes=2 --mixed_precision no -m hybridvideo train", 2),
-        ("accelerate launch -m hybridvideo train --num_processes 3", 1),
-        ("bash", 1),
-        ("accelerate launch --num_processes", 1),
-    ]:
-        assert asked_processes(words.split()) == number, words
+@pytest.mark.parametrize(
+    ("processes", "launched", "gpus", "device", "message"),
+    [
+        (0, None, 0, "auto", "processes is 0; give 1 or more"),
+        (3, "2", 0, "auto", "--processes is 3, but a launcher started 2 already; leave --processes out"),
+        (3, None, 2, "auto", "--processes is 3, but the GPUs here are 2; give 2, or --device cpu"),
+    ],
+)
+def test_a_number_of_processes_that_cannot_be_is_refused(
+    processes: int, launched: str | None, gpus: int, device: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = stub_launching(monkeypatch, launched, gpus)
+    with pytest.raises(UserError, match=message):
+        follow_launcher(processes, device)
+    assert not started
+
+
+@pytest.mark.parametrize(
+    ("processes", "launched", "gpus", "device"),
+    [(2, None, 0, "auto"), (2, None, 2, "auto"), (2, None, 1, "cpu"), (2, None, 4, "cuda")],
+)
+def test_processes_are_started_once(
+    processes: int, launched: str | None, gpus: int, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = stub_launching(monkeypatch, launched, gpus)
+    with pytest.raises(SystemExit) as left:
+        follow_launcher(processes, device)
+    assert left.value.code == 75 and started == [processes]
+    monkeypatch.setenv("WORLD_SIZE", str(processes))  # as in each of them
+    follow_launcher(processes, device)
+    assert started == [processes]
+
+
+def stub_launching(monkeypatch: pytest.MonkeyPatch, world: str | None, gpus: int) -> list[int]:
+    """No process is started and none watched; the list gets the numbers asked for."""
+    started: list[int] = []
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+    if world is None:
+        monkeypatch.delenv("WORLD_SIZE", raising=False)
+    else:
+        monkeypatch.setenv("WORLD_SIZE", world)
+    monkeypatch.setattr(launch, "end_with_launcher", lambda: None)
+    monkeypatch.setattr(launch, "count_gpus", lambda: gpus)
+    monkeypatch.setattr(launch, "run_processes", lambda count, command: started.append(count) or 75)
+    return started
+
+
+def test_accelerates_launcher_on_a_cpu_is_answered_with_the_way_to_more_processes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stub_launching(monkeypatch, None, gpus=0)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    follow_launcher()
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "give --processes N" in said
 
 
 def wait_for(path: Path, seconds: float = 90) -> None:

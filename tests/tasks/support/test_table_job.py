@@ -163,7 +163,7 @@ def test_a_table_of_another_job_stays(name: str, texts: Path, log: Path, tmp_pat
 def test_a_file_of_unknown_make_is_not_overwritten(name: str, content: bytes, log: Path, tmp_path: Path) -> None:
     texts = write_texts(tmp_path / "texts", 2)
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match="does not say of which job"):
+    with pytest.raises(UserError, match="does not record its job"):
         run(texts, tmp_path / name, log)
     assert (tmp_path / name).read_bytes() == content
     run(texts, tmp_path / name, log, overwrite=True)
@@ -174,7 +174,7 @@ def test_a_table_changed_by_hand_is_not_taken_for_the_jobs(texts: Path, log: Pat
     run(texts, tmp_path / "out.csv", log)
     with (tmp_path / "out.csv").open("a") as file:
         file.write("mine\n")
-    with pytest.raises(UserError, match="does not say of which job"):
+    with pytest.raises(UserError, match="does not record its job"):
         run(texts, tmp_path / "out.csv", log)
 
 

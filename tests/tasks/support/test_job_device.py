@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 
 from hybridvideo.errors import EnvironmentFault, UserError
-from hybridvideo.tasks.support.device import pick_device, process_state
+from hybridvideo.tasks.support.job_device import pick_device, process_state
 
 
 @pytest.fixture

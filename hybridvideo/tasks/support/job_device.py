@@ -14,7 +14,7 @@ FOR_ACCELERATE = "ACCELERATE_TORCH_DEVICE"  # read by PartialState, which else t
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of that name; `auto` is the first GPU where there is one. Errors say what there is."""
+    """The device of that name; `auto` is the first GPU, if there is one. Errors say what is available."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     found = re.fullmatch(r"(cpu|mps|cuda)(?::(\d+))?", name)
@@ -35,7 +35,7 @@ def pick_device(name: str) -> torch.device:
 def process_state(name: str) -> PartialState:
     """Which process of how many this one is, on the device of that name.
 
-    Raises UserError for a device with a number where a launcher has started several processes, each with its own.
+    Raises UserError for a numbered device if a launcher has started several processes, each with its own.
     """
     device = pick_device(name)
     if device.index is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:

@@ -1,0 +1,71 @@
+"""Help: complete, by section, common options first, readable in a terminal of 100 columns."""
+
+from __future__ import annotations
+
+from dataclasses import is_dataclass
+
+import pytest
+
+from hybridvideo import cli
+from hybridvideo.commands.help import help_text, sections_of
+from hybridvideo.commands.options import names_of, type_at, types_of
+from hybridvideo.commands.table import COMMANDS
+from hybridvideo.errors import UserError
+
+
+def shown(*arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """What a call prints."""
+    with pytest.raises(SystemExit) as left:
+        cli.main(list(arguments))
+    assert left.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_help_lists_every_option_with_a_description_and_nothing_else(name: str) -> None:
+    command = COMMANDS[name]
+    types = types_of(command)
+    offered = {option for option in names_of(types) if not is_dataclass(type_at(types, option))}
+    described = {
+        option.name.replace("-", "_").replace("__", "--", 1): option.about
+        for section in sections_of(command)
+        for option in section.options
+    }
+    fixed = {"--config", "--print_config", "_h, --help"}
+    assert set(described) - fixed == offered
+    assert all(described.values()), [option for option, about in described.items() if not about]
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_help_fits_a_terminal_of_100_columns(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert max(map(len, shown(name, "--help", capsys=capsys).splitlines())) <= 100
+
+
+def test_help_of_train_begins_with_the_common_options_and_ends_with_the_sections(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = shown("train", "--help", capsys=capsys)
+    sections = ("data", "clip", "frame", "augment", "model", "optim", "train", "eval")
+    places = [text.index(f"\n{title}") for title in ("common:", "options:", *(f"{name}: " for name in sections))]
+    assert places == sorted(places)
+    assert "--data.train TEXT" in text[places[0] : places[1]] and "--optim.betas" not in text[places[0] : places[1]]
+    assert text[places[-1] :].strip().endswith("eval\none of them: hybridvideo train --help SECTION")
+
+
+def test_a_section_can_be_asked_for_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    text = shown("train", "--help", "clip", capsys=capsys)
+    assert text.startswith("clip: Which frames make a clip")
+    assert " --clip.frames N             Frames in a clip. (default: 16)" in text
+    assert " --clip.pad last|loop " in text and "--optim" not in text
+    assert "--workers N" in shown("predict", "run", "--help", "reading", capsys=capsys)
+
+
+def test_an_unknown_section_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"no section 'optm' \(did you mean 'optim'\?\); give one of options, data"):
+        help_text("hybridvideo train", COMMANDS["train"], "optm")
+
+
+def test_defaults_are_those_of_the_command() -> None:
+    assert "(default: 600.0)" in help_text("", COMMANDS["scan"], "decoding")
+    assert "(default: 120.0)" in help_text("", COMMANDS["predict"], "reading")
+    assert "(default: 32)" in help_text("", COMMANDS["bench"], "clip")
