@@ -105,10 +105,14 @@ def bench_pair(name: str, arguments: argparse.Namespace) -> list[str]:
             memory = [in_fresh_process(who, name, mode, device)[0] for who in ("peer", "ours")]
             shares = [[work / times[i] / times[2] for times in rounds] for i in (0, 1)]
             table.add_row(
-                mode, str(batch), *(f"{statistics.median(times[i] for times in rounds):.3f} s" for i in (0, 1)),
-                spread(ratios), " to ".join(f"{statistics.median(share):.2f}" for share in shares),
-                *(f"{mb:.0f} MB" for mb in memory), f"{memory[1] / memory[0]:.2f}",
-            )  # fmt: skip
+                mode,
+                str(batch),
+                *(f"{statistics.median(times[i] for times in rounds):.3f} s" for i in (0, 1)),
+                spread(ratios),
+                " to ".join(f"{statistics.median(share):.2f}" for share in shares),
+                *(f"{mb:.0f} MB" for mb in memory),
+                f"{memory[1] / memory[0]:.2f}",
+            )
             if bar is not None and statistics.median(ratios) < bar:
                 missed.append(f"{name} {mode} {statistics.median(ratios):.2f} < {bar}")
             if mode == "training" and bars.memory and memory[1] / memory[0] > bars.memory:

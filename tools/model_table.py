@@ -44,10 +44,17 @@ def published(name: str) -> dict[str, Any] | None:
         return None
     clip, views = known.clip, known.views
     return {
-        "top1": known.top1, "views": [views.clips, views.crops], "average": views.average, "stride": clip.stride,
-        "interval": clip.interval, "short_side": known.short_side, "paper": known.paper,
-        "pretrained": known.pretrained, "weights": known.weights, "protocol": known.protocol(),
-    }  # fmt: skip
+        "top1": known.top1,
+        "views": [views.clips, views.crops],
+        "average": views.average,
+        "stride": clip.stride,
+        "interval": clip.interval,
+        "short_side": known.short_side,
+        "paper": known.paper,
+        "pretrained": known.pretrained,
+        "weights": known.weights,
+        "protocol": known.protocol(),
+    }
 
 
 def table_text(facts: dict[str, dict[str, Any]]) -> str:

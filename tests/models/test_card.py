@@ -65,7 +65,7 @@ def test_saving_replaces_a_checkpoint_and_nothing_else(tmp_path: Path, monkeypat
     with pytest.raises(UserError, match="no checkpoint; give another folder"):
         micro().save(tmp_path)
     (folder / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match=r"notes.txt beside its checkpoint"):
+    with pytest.raises(UserError, match=r"notes.txt besides its checkpoint"):
         micro().save(folder)
     (folder / "notes.txt").unlink()
 

@@ -19,12 +19,12 @@ from hybridvideo.models.parts.depthwise import mirrored
 
 
 class PaddedConv3d(nn.Conv3d):
-    """A convolution that on CPU lays the zeros around a short clip itself, and trains depthwise kernels quickly.
+    """A convolution that on a CPU pads short clips itself and trains depthwise kernels quickly.
 
-    torch 2.15 on CPU, where T < kernel depth + stride: weight gradients are garbage (bf16 at T = 2) or infinite, or the
-    process ends (fp32, depth 7, stride 2, T = 5 to 7), and so is the output in bf16 at T = 1 with depth 5. Padded
-    beforehand all of these are right. The backward pass of depthwise kernels is slow (`depthwise`); of those with a
-    stride, which that does not cover, it takes 5 times as long in bf16 as in fp32.
+    torch 2.15 on CPU, if T < kernel depth + stride: weight gradients are garbage (bf16 at T = 2) or infinite, or the
+    process crashes (fp32, depth 7, stride 2, T = 5 to 7); the output is wrong too in bf16 at T = 1 with depth 5. With
+    padding applied beforehand all of these are right. The backward pass of depthwise kernels is slow (`depthwise`);
+    with a stride, which `depthwise` does not cover, it takes 5 times as long in bf16 as in fp32.
     """
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
@@ -39,17 +39,17 @@ class PaddedConv3d(nn.Conv3d):
             return self.padded(x_BCTHW.to(self.weight.dtype))
 
     def keeps_size(self) -> bool:
-        """Whether the grid after it is that before it."""
+        """Whether the output has the size of the input."""
         same = tuple(side // 2 for side in self.kernel_size)
         plain = set(self.stride) == set(self.dilation) == {1} and self.out_channels == self.in_channels
         return plain and tuple(self.padding) == same and all(side % 2 for side in self.kernel_size)
 
     def is_short(self, x_BCTHW: Tensor) -> bool:
-        """Whether torch may go wrong."""
+        """Whether torch may compute this clip wrongly."""
         return x_BCTHW.shape[2] < self.kernel_size[0] + self.stride[0]
 
     def padded(self, x_BCTHW: Tensor) -> Tensor:
-        """The convolution, with a short clip padded before it."""
+        """The convolution, with a short clip padded beforehand."""
         if not self.is_short(x_BCTHW):
             return super().forward(x_BCTHW)
         time, height, width = (int(side) for side in self.padding)
@@ -58,7 +58,7 @@ class PaddedConv3d(nn.Conv3d):
 
 
 class ClippedMaxPool3d(nn.MaxPool3d):
-    """A pool whose window is cut to the grid where that is smaller, in place of an error."""
+    """A pool whose window is clipped to a smaller grid, instead of an error."""
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
         sides, padding = triple(self.kernel_size), triple(self.padding)
@@ -68,9 +68,9 @@ class ClippedMaxPool3d(nn.MaxPool3d):
 
 
 class WindowPool(nn.Module):
-    """The mean of each window of a fixed size, as the libraries' heads have it; a smaller grid is one window.
+    """The mean of each window of a fixed size, as in the libraries' heads; a smaller grid is one window.
 
-    Of a larger grid the head averages over all places of the window, which weighs the middle more than the border.
+    On a larger grid the head averages over all places of the window, so the middle weighs more than the border.
     """
 
     def __init__(self, window: Iterable[int]) -> None:
@@ -94,7 +94,7 @@ def adapted(net: nn.Module) -> nn.Module:
 
 
 def picklable(net: nn.Module) -> nn.Module:
-    """Blocks of pytorchvideo add by a lambda, which a process cannot hand to another; by `torch.add` they can."""
+    """Replace the lambda by which pytorchvideo's blocks add with `torch.add`, which can be pickled."""
     blocks: list[Any] = [part for part in net.modules() if hasattr(part, "branch_fusion")]
     for block in blocks:
         block.branch_fusion = torch.add
@@ -102,15 +102,15 @@ def picklable(net: nn.Module) -> nn.Module:
 
 
 def triple(value: Any) -> tuple[int, int, int]:
-    """A side for all three, or one for each."""
+    """Expand a single side to three."""
     sides = (value,) * 3 if isinstance(value, int) else tuple(value)
     return int(sides[0]), int(sides[1]), int(sides[2])
 
 
 def channels_last(x_BCTHW: Tensor) -> Tensor:
-    """The same clip, channels last in memory, as the loader leaves it; every layer after it keeps the order.
+    """Lay a clip out channels last in memory, as the loader does; every layer after it keeps the order.
 
-    On CPU 1.4 to 3 times as fast in bf16 and as fast in fp32. Kernels stay as they are: laid so too, fp32 is slower.
+    On CPU 1.4 to 3 times as fast in bf16, and as fast in fp32. Kernels keep their layout: changed too, fp32 is slower.
     """
     return x_BCTHW.contiguous(memory_format=torch.channels_last_3d)
 

@@ -22,7 +22,7 @@ MVIT_KEYS = (1, 8, 8)  # stride of keys and values in the first stage
 
 
 class MViTTokens(nn.Module):
-    """A grid of patches -> tokens with their positions, behind a class token with its own."""
+    """A grid of patches -> a class token and the patches' tokens, with their positions."""
 
     def __init__(self, dim: int, frames: int, height: int, width: int, position: bool = True) -> None:
         super().__init__()

@@ -162,10 +162,14 @@ class X3D(PytorchvideoNet):
 
     def __init__(self, config: X3DConfig, num_classes: int) -> None:
         net = models_of("x3d").create_x3d(
-            input_clip_length=config.window[0], input_crop_size=32 * config.window[1], model_num_class=num_classes,
-            width_factor=config.width_factor, depth_factor=config.depth_factor, head_activation=None,
+            input_clip_length=config.window[0],
+            input_crop_size=32 * config.window[1],
+            model_num_class=num_classes,
+            width_factor=config.width_factor,
+            depth_factor=config.depth_factor,
+            head_activation=None,
             inner_act=nn.SiLU,  # pytorchvideo's own is the same, slower, and nothing can compile or export it
-        )  # fmt: skip
+        )
         net.blocks[-1].pool.pool = WindowPool(config.window)
         super().__init__(net, config, num_classes)
 
@@ -205,10 +209,13 @@ class SlowFast(Baseline):
         if config.channels % 8:
             raise UserError(f"channels is {config.channels}; give a multiple of 8: the fast pathway has one eighth")
         net = models_of("slowfast").create_slowfast(
-            model_depth=config.depth, model_num_class=num_classes, head_activation=None,
+            model_depth=config.depth,
+            model_num_class=num_classes,
+            head_activation=None,
             stem_dim_outs=(config.channels, config.channels // 8),
-            slowfast_fusion_conv_kernel_size=(config.fusion, 1, 1), slowfast_fusion_conv_stride=(config.alpha, 1, 1),
-        )  # fmt: skip
+            slowfast_fusion_conv_kernel_size=(config.fusion, 1, 1),
+            slowfast_fusion_conv_stride=(config.alpha, 1, 1),
+        )
         frames, height, width = config.window
         net.blocks[-2].pool = nn.ModuleList([WindowPool([n, height, width]) for n in (frames, config.alpha * frames)])
         super().__init__(picklable(net), config, num_classes, f"blocks.{len(net.blocks) - 1}.proj")
@@ -306,12 +313,20 @@ class PytorchvideoMViT(MViT):
         twice = [[block, 2.0] for block in stage_starts(config.depths)]
         with NumbersOnCpu(torch.ones):  # of which it makes its factors
             net = models_of("vision_transformers").create_multiscale_vision_transformers(
-                spatial_size=(config.height, config.width), temporal_size=config.frames, depth=sum(config.depths),
-                patch_embed_dim=config.channels, num_heads=config.heads, embed_dim_mul=twice, atten_head_mul=twice,
+                spatial_size=(config.height, config.width),
+                temporal_size=config.frames,
+                depth=sum(config.depths),
+                patch_embed_dim=config.channels,
+                num_heads=config.heads,
+                embed_dim_mul=twice,
+                atten_head_mul=twice,
                 pool_q_stride_size=[[block, 1, 2, 2] for block in stage_starts(config.depths)],
-                pool_kv_stride_adaptive=list(MVIT_KEYS), pool_kvq_kernel=[3, 3, 3],
-                droppath_rate_block=config.drop_path, head_dropout_rate=config.dropout, head_num_classes=num_classes,
-            )  # fmt: skip
+                pool_kv_stride_adaptive=list(MVIT_KEYS),
+                pool_kvq_kernel=[3, 3, 3],
+                droppath_rate_block=config.drop_path,
+                head_dropout_rate=config.dropout,
+                head_num_classes=num_classes,
+            )
         del net.cls_positional_encoding  # `MViTTokens` instead, at any size
         super().__init__(net, config, num_classes, "head.proj")
 

@@ -139,10 +139,17 @@ class TorchvisionMViT(MViT):
         check_heads(config.channels, config.heads)
         second = config.version == 2
         net = Network(
-            (config.height, config.width), config.frames, block_settings(config), residual_pool=second,
-            residual_with_cls_embed=False, rel_pos_embed=second, proj_after_attn=second, dropout=config.dropout,
-            stochastic_depth_prob=config.drop_path, num_classes=num_classes,
-        )  # fmt: skip
+            (config.height, config.width),
+            config.frames,
+            block_settings(config),
+            residual_pool=second,
+            residual_with_cls_embed=False,
+            rel_pos_embed=second,
+            proj_after_attn=second,
+            dropout=config.dropout,
+            stochastic_depth_prob=config.drop_path,
+            num_classes=num_classes,
+        )
         del net.pos_encoding  # `MViTTokens` instead, at any size
         super().__init__(net, config, num_classes, "head.1", position=not second)
 
@@ -206,9 +213,13 @@ def mvit(name: str, version: Literal[1, 2], top1: float, paper: str) -> Variant[
 
 
 s3d_published = published(
-    "s3d", 68.368, "Xie et al. 2018, Rethinking Spatiotemporal Feature Learning",
-    ClipConfig(frames=128, interval=1 / 15), 1, 256,
-)  # fmt: skip
+    "s3d",
+    68.368,
+    "Xie et al. 2018, Rethinking Spatiotemporal Feature Learning",
+    ClipConfig(frames=128, interval=1 / 15),
+    1,
+    256,
+)
 
 TORCHVISION_VIDEO: dict[str, Callable[..., VideoModel]] = {
     "r3d_18": resnet("r3d", 63.2),

@@ -1,4 +1,4 @@
-"""Convolution as a mixer of grid positions, in the same place as attention: (B, T, H, W, C) -> the same shape."""
+"""Convolution as a mixer of grid positions, interchangeable with attention: (B, T, H, W, C) -> the same shape."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class DepthwiseConv(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """2x2 positions into one of twice the channels, as in Swin; an odd side is padded with zeros."""
+    """Merge 2x2 positions into one with twice the channels, as in Swin; an odd side is padded with zeros."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()

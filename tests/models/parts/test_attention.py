@@ -44,9 +44,11 @@ def test_both_ways_through_windows_equal_torchvisions(grid: tuple[int, int, int]
     torch.nn.init.normal_(peer.relative_position_bias_table)
     state = peer.state_dict()
     ours.load_state_dict(
-        {**{name: value for name, value in state.items() if "relative" not in name},
-         "bias_table": state["relative_position_bias_table"].view(7, 13, 13, 3)}
-    )  # fmt: skip
+        {
+            **{name: value for name, value in state.items() if "relative" not in name},
+            "bias_table": state["relative_position_bias_table"].view(7, 13, 13, 3),
+        }
+    )
     x = torch.randn(2, *grid, 24)
     layout = window_layout(grid, window, shifted)
     with torch.no_grad():
@@ -112,10 +114,10 @@ def test_heads_must_divide_the_channels() -> None:
 
 def mask_bytes(frames: int, size: int, batch: int, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
     """Bytes of the largest and of all masks that Video Swin-T gives to the kernel on another device than a CPU."""
-    storages: dict[int, Tensor] = {}
+    masks: dict[int, Tensor] = {}
 
     def kernel(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor) -> Tensor:
-        storages[id(attn_mask.untyped_storage())] = attn_mask  # kept, as autograd keeps it
+        masks[id(attn_mask)] = attn_mask  # kept, as autograd keeps it
         assert attn_mask.shape == (1, q.shape[1], q.shape[2], k.shape[2])
         return torch.empty_like(q)
 
@@ -123,7 +125,7 @@ def mask_bytes(frames: int, size: int, batch: int, monkeypatch: pytest.MonkeyPat
         model = create_model("video_swin_tiny", num_frames=frames, image_size=size)
     monkeypatch.setattr(ways.F, "scaled_dot_product_attention", kernel)
     model.eval()(torch.empty(batch, 3, frames, size, size, device="meta"))
-    sizes = [mask.numel() * mask.element_size() for mask in storages.values()]
+    sizes = [mask.numel() * mask.element_size() for mask in masks.values()]
     return max(sizes), sum(sizes)
 
 
