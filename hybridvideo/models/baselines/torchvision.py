@@ -78,14 +78,14 @@ class S3DConfig:
     height: int = 224
     width: int = 224
     window: tuple[int, int, int] = (2, 7, 7)
-    """Of the last grid: frames, rows, columns that are averaged together."""
+    """Frames, rows and columns of the last grid that are averaged together."""
     dropout: float = 0.2
 
 
 class S3D(Baseline):
-    """Separable convolutions and Inception blocks; the stages begin where the grid has been made smaller."""
+    """Separable convolutions and Inception blocks; a stage begins with each max pool."""
 
-    STARTS = (1, 4, 7, 13, 16)  # of the stages in `features`: a max pool each; the end
+    STARTS = (1, 4, 7, 13, 16)  # index in `features` of the first layer of each stage, a max pool; then the end
 
     def __init__(self, config: S3DConfig, num_classes: int) -> None:
         from torchvision.models.video.s3d import S3D as Network
@@ -162,7 +162,7 @@ class TorchvisionMViT(MViT):
 
 
 def block_settings(config: TorchvisionMViTConfig) -> list[Any]:
-    """What torchvision wants to know of each block."""
+    """torchvision's settings of each block."""
     from torchvision.models.video.mvit import MSBlockConfig
 
     starts, second, settings, stage = stage_starts(config.depths), config.version == 2, [], 0
@@ -190,7 +190,7 @@ def block_settings(config: TorchvisionMViTConfig) -> list[Any]:
 
 
 def published(name: str, top1: float, paper: str, clip: ClipConfig, clips: int, short_side: int) -> Published:
-    """A figure of torchvision's record of its weights: frames chosen by time, the middle of each frame."""
+    """A figure that torchvision reports for its weights: frames chosen by time, centre crops."""
     views, weights = EvalConfig(clips=clips, crops=1), f"torchvision:{name}"
     return Published(top1, clip, views, "none", weights, paper, short_side, RESNET_STATISTICS)
 

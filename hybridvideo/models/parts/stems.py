@@ -215,7 +215,7 @@ def torchvision_library(name: str) -> Library:
     if name not in names:
         raise UserError(f"torchvision has no classification model {name!r}{nearest(name, names)}")
     if name.startswith("vit_"):
-        raise UserError(f"torchvision/{name} gives tokens and has no feature map; timm's vision transformers have")
+        raise UserError(f"torchvision/{name} returns tokens and has no feature map; use a vision transformer of timm")
     as_published: Way = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     ways = lambda size: [as_published, {"input_size": size}]  # noqa: E731
     build = partial(models.get_model, name)
