@@ -193,7 +193,7 @@ class SlowFastConfig:
     fusion: int = 7
     """Frames that the kernels from the fast to the slow pathway span."""
     window: tuple[int, int, int] = (8, 7, 7)
-    """Frames, rows and columns of the last slow grid that are averaged together; alpha times the frames of the fast."""
+    """Frames, rows and columns of the last slow grid that are averaged together; of the fast, alpha times the frames."""
     dropout: float = 0.5
 
 
@@ -238,14 +238,11 @@ class SlowFast(Baseline):
     def enter(self, grid_BTHWC: Tensor) -> Any:
         return self.apart(grid_BTHWC, self.config.channels // 8)
 
-    def run(self, block: nn.Module, x: Any) -> Any:
-        return self.forward_stage(block, x)
-
     def grid_of(self, x: Any) -> Tensor:
         return self.together(*x)
 
-    def forward_stage(self, stage: Any, pathways: list[Tensor]) -> list[Tensor]:
-        """Run both pathways through their blocks, then fuse the fast into the slow."""
+    def run(self, stage: Any, pathways: list[Tensor]) -> list[Tensor]:
+        """Run both pathways through the blocks of a stage, then fuse the fast into the slow."""
         out = []
         for part in stage.multipathway_blocks:
             x_BCTHW = pathways.pop(0)

@@ -141,7 +141,7 @@ def test_a_stride_is_measured_where_unpadded_convolutions_do_not_hide_it() -> No
     [
         ("timm/vit_tiny_patch16_224", 32, 224, "no feature map of stride 32, but of 16; choose another stride"),
         ("timm/maxvit_tiny_tf_224", 32, 112, "for frames of 112x112: .*; for 224x224 it can"),
-        ("torchvision/vit_b_32", 32, 224, "gives tokens and has no feature map; timm's"),
+        ("torchvision/vit_b_32", 32, 224, "returns tokens and has no feature map; use a vision transformer of timm"),
         ("timm/efficientformerv2_s0", 32, 112, "for frames of 112x112: .*; for 224x224 it can"),
     ],
 )
