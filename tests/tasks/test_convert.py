@@ -160,7 +160,8 @@ def test_a_folder_is_replaced_only_when_asked_and_only_a_checkpoint(
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").touch()
     assert call("convert", swin, tmp_path / "photos", "--overwrite") == 2
-    assert "is not a checkpoint; give another folder" in capsys.readouterr().err and (tmp_path / "photos/a.jpg").exists()
+    assert "is not a checkpoint; give another folder" in capsys.readouterr().err
+    assert (tmp_path / "photos/a.jpg").exists()
 
 
 def test_what_cannot_be_converted_leaves_no_folder(

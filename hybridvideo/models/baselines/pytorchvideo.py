@@ -193,7 +193,7 @@ class SlowFastConfig:
     fusion: int = 7
     """Frames that the kernels from the fast to the slow pathway span."""
     window: tuple[int, int, int] = (8, 7, 7)
-    """Frames, rows and columns of the last slow grid that are averaged together; of the fast, alpha times the frames."""
+    """Frames, rows and columns of the last slow grid that are averaged together; alpha times the frames if fast."""
     dropout: float = 0.5
 
 
@@ -241,15 +241,15 @@ class SlowFast(Baseline):
     def grid_of(self, x: Any) -> Tensor:
         return self.together(*x)
 
-    def run(self, stage: Any, pathways: list[Tensor]) -> list[Tensor]:
+    def run(self, block: Any, x: list[Tensor]) -> list[Tensor]:
         """Run both pathways through the blocks of a stage, then fuse the fast into the slow."""
         out = []
-        for part in stage.multipathway_blocks:
-            x_BCTHW = pathways.pop(0)
-            for block in part.res_blocks:
-                x_BCTHW = self.run_block(block, x_BCTHW)
+        for part in block.multipathway_blocks:
+            x_BCTHW = x.pop(0)
+            for layer in part.res_blocks:
+                x_BCTHW = self.run_block(layer, x_BCTHW)
             out.append(x_BCTHW)
-        fused: list[Tensor] = stage.multipathway_fusion(out)
+        fused: list[Tensor] = block.multipathway_fusion(out)
         return fused
 
     def pooled(self, grid_BTHWC: Tensor) -> Tensor:
