@@ -1,8 +1,8 @@
-"""Our networks beside the peers' code, same weights and clips: `python tools/bench_model.py`.
+"""Our networks against the peers' code, with the same weights and clips: `python tools/bench_model.py`.
 
-For each pair: logits are compared; forward in fp32 and bf16 and a training step in fp32 are timed in turn, peer and
-ours in every round; printed are the median ratio with its quartiles, the share of a large matrix product's rate of the
-same round, and the memory of the first pass in a fresh process. `--growth` prints time, memory and the largest tensor
+For each pair, logits are compared; then forward in fp32 and bf16 and a training step are timed, peer and ours in every
+round. It prints the median ratio with its quartiles, the share of a large matrix product's rate in the same round, and
+the memory of the first pass in a fresh process. `--growth` prints time, memory and the largest tensor
 against the number of frames. On a GPU (`--device cuda`): batch 16 and 1, bf16, and memory of the allocator.
 Needs `pip install transformers`.
 """
@@ -43,7 +43,7 @@ FRAMES = (8, 16, 32, 64)
 
 
 def main() -> int:
-    """Everything that was asked for; 1 where outputs differ or a bar is missed."""
+    """Run everything that was asked for; return 1 if outputs differ or a bar is missed."""
     arguments = read_arguments()
     torch.set_num_threads(arguments.threads)
     if arguments.alone:
@@ -64,7 +64,7 @@ def main() -> int:
 
 
 def read_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", nargs="+", default=NAMES, choices=NAMES, metavar="PAIR", help=f"of {NAMES}")
     parser.add_argument("--rounds", type=int, default=7)
@@ -74,16 +74,16 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--compile", action="store_true", help="torch.compile both")
     parser.add_argument("--growth", action="store_true", help="cost against the number of frames, too")
     parser.add_argument("--only-growth", action="store_true")
-    parser.add_argument("--alone", nargs=4, help=argparse.SUPPRESS)  # what a fresh process measures
+    parser.add_argument("--alone", nargs=4, help=argparse.SUPPRESS)  # for a fresh process
     return parser.parse_args()
 
 
 def bench_pair(name: str, arguments: argparse.Namespace) -> list[str]:
-    """The table of one pair; gives the bars that were missed."""
+    """Print the table of a pair and return the bars that were missed."""
     device = arguments.device
     pair = make_pair(name, device)
     bars = pair.gpu_bars if device == "cuda" else pair.bars
-    with torch.device("meta"):  # where windows are computed as in the paper; on a CPU attention takes less
+    with torch.device("meta"):
         gmacs = count_gmacs(create_model(pair.ours_name))
     print(f"\n{name}: clips of {' x '.join(map(str, pair.clip))}, {gmacs:.1f} GMACs")
     table = Table(
@@ -105,10 +105,14 @@ def bench_pair(name: str, arguments: argparse.Namespace) -> list[str]:
             memory = [in_fresh_process(who, name, mode, device)[0] for who in ("peer", "ours")]
             shares = [[work / times[i] / times[2] for times in rounds] for i in (0, 1)]
             table.add_row(
-                mode, str(batch), *(f"{statistics.median(times[i] for times in rounds):.3f} s" for i in (0, 1)),
-                spread(ratios), " to ".join(f"{statistics.median(share):.2f}" for share in shares),
-                *(f"{mb:.0f} MB" for mb in memory), f"{memory[1] / memory[0]:.2f}",
-            )  # fmt: skip
+                mode,
+                str(batch),
+                *(f"{statistics.median(times[i] for times in rounds):.3f} s" for i in (0, 1)),
+                spread(ratios),
+                " to ".join(f"{statistics.median(share):.2f}" for share in shares),
+                *(f"{mb:.0f} MB" for mb in memory),
+                f"{memory[1] / memory[0]:.2f}",
+            )
             if bar is not None and statistics.median(ratios) < bar:
                 missed.append(f"{name} {mode} {statistics.median(ratios):.2f} < {bar}")
             if mode == "training" and bars.memory and memory[1] / memory[0] > bars.memory:
@@ -120,7 +124,7 @@ def bench_pair(name: str, arguments: argparse.Namespace) -> list[str]:
 
 
 def compare(pair: Pair, x: Tensor) -> None:
-    """The logits of both must agree, or there is nothing to time."""
+    """Check that the logits of both agree."""
     for network in (pair.peer, pair.ours):
         network.eval()
     with torch.inference_mode():
@@ -133,7 +137,7 @@ def compare(pair: Pair, x: Tensor) -> None:
 
 
 def time_pair(pair: Pair, x: Tensor, mode: str, arguments: argparse.Namespace) -> list[tuple[float, float, float]]:
-    """Seconds of the peer and of ours, and the matrix rate (FLOP/s), in each round."""
+    """Measure seconds of the peer and of ours, and the matrix rate (FLOP/s), in each round."""
     calls: list[Callable[[Tensor], Tensor]] = [pair.peer_logits, pair.ours]
     if arguments.compile:
         calls = [torch.compile(call) for call in calls]
@@ -142,7 +146,7 @@ def time_pair(pair: Pair, x: Tensor, mode: str, arguments: argparse.Namespace) -
     rounds = []
     for index in range(arguments.rounds + 1):  # the first warms up
         for network in (pair.peer, pair.ours):
-            network.zero_grad()  # as before every step: gradients are written, not added up
+            network.zero_grad()  # so that gradients are written, not accumulated
         peer, ours = (clock(partial(one_pass, call, x, mode), x.device) for call in calls)
         rate = matrix_rate(x.device, torch.bfloat16 if "bf16" in mode else torch.float32)
         rounds += [(peer, ours, rate)] if index else []
@@ -152,7 +156,7 @@ def time_pair(pair: Pair, x: Tensor, mode: str, arguments: argparse.Namespace) -
 
 
 def one_pass(call: Callable[[Tensor], Tensor], x: Tensor, mode: str) -> None:
-    """A forward pass, or with `training` also its backward."""
+    """Run a forward pass and, for `training`, a backward pass."""
     training = "training" in mode
     bf16 = torch.autocast(x.device.type, torch.bfloat16) if "bf16" in mode else nullcontext()
     with torch.inference_mode(not training), bf16:
@@ -164,7 +168,7 @@ def one_pass(call: Callable[[Tensor], Tensor], x: Tensor, mode: str) -> None:
 
 
 def clock(call: Callable[[], Any], device: torch.device) -> float:
-    """Seconds that a call takes."""
+    """Measure the seconds that a call takes."""
     wait: Callable[[], None] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     wait()
     start = time.perf_counter()
@@ -174,19 +178,19 @@ def clock(call: Callable[[], Any], device: torch.device) -> float:
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of a large matrix product: what nothing on this machine exceeds."""
+    """Measure the FLOP/s of a large matrix product, which nothing on this machine exceeds."""
     a = torch.randn(PRODUCT, PRODUCT, device=device, dtype=dtype)
-    out = a @ a  # its pages are mapped by now
+    out = a @ a  # maps its pages
     return 2 * PRODUCT**3 / min(clock(lambda: torch.mm(a, a, out=out), device) for _ in range(5))
 
 
 def alone(what: str, name: str, mode: str, device: str) -> list[float]:
-    """Measured in a process of its own, where no earlier pass has left memory behind."""
+    """Measure in a process of its own, in which no earlier pass has left memory behind."""
     return growth_of(name, int(mode), device) if what == "growth" else [memory_of_first_pass(what, name, mode, device)]
 
 
 def in_fresh_process(*arguments: str) -> list[float]:
-    """`alone` in a new process."""
+    """Run `alone` in a new process."""
     command = [sys.executable, __file__, "--alone", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     measured: list[float] = json.loads(done.stdout.splitlines()[-1])
@@ -194,7 +198,7 @@ def in_fresh_process(*arguments: str) -> list[float]:
 
 
 def memory_of_first_pass(who: str, name: str, mode: str, device: str) -> float:
-    """Largest memory during one pass minus memory before it, in MB."""
+    """Measure the peak memory of one pass minus the memory before it, in MB."""
     pair = make_pair(name, device)
     pair.ours.set_grad_checkpointing("computed again" in who)
     for network in (pair.peer, pair.ours):
@@ -204,26 +208,26 @@ def memory_of_first_pass(who: str, name: str, mode: str, device: str) -> float:
 
 
 def peak_of(call: Callable[[], Any], device: str) -> float:
-    """Bytes that a call takes at most, beyond those before it."""
+    """Measure the bytes that a call takes at most, beyond those before it."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         held = torch.cuda.memory_allocated()
         call()
         return torch.cuda.max_memory_allocated() - held
     before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the kernel forgets the peak so far
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     call()
     return resident("VmHWM") - before
 
 
 def resident(field: str) -> float:
-    """Bytes of memory of this process, now (VmRSS) or at most (VmHWM)."""
+    """Return the bytes of this process, now (VmRSS) or at most (VmHWM)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
 
 
 class Largest(TorchDispatchMode):
-    """The most numbers in any tensor that an operation made."""
+    """Records the most numbers in any tensor that an operation creates."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -238,7 +242,7 @@ class Largest(TorchDispatchMode):
 
 
 def growth(arguments: argparse.Namespace) -> None:
-    """Time, memory and the largest tensor against the frames of a clip, at 112 x 112."""
+    """Print time, memory and the largest tensor against the frames of a clip, at 112 x 112."""
     table = Table("model", "frames", "forward", "memory", "largest tensor", "exponent of T: time", "memory", "largest")
     for name in GROWTH:
         before: list[float] | None = None
@@ -256,7 +260,7 @@ def growth(arguments: argparse.Namespace) -> None:
 
 @torch.no_grad()
 def growth_of(name: str, frames: int, device: str) -> list[float]:
-    """Median seconds of a forward pass, its memory in bytes, and the numbers of its largest tensor."""
+    """Measure the median seconds of a forward pass, its memory in bytes, and the numbers of its largest tensor."""
     model = create_model(name, 400, num_frames=frames, image_size=112).to(device).eval()
     x = torch.randn(1, 3, frames, 112, 112, device=device)
     memory = peak_of(lambda: model(x), device)
@@ -266,13 +270,13 @@ def growth_of(name: str, frames: int, device: str) -> list[float]:
 
 
 def spread(ratios: list[float]) -> str:
-    """Median and quartiles."""
+    """Format median and quartiles."""
     low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
     return f"{middle:.2f} ({low:.2f} to {high:.2f})"
 
 
 def processor() -> str:
-    """Name of the CPU."""
+    """Return the name of the CPU."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
 

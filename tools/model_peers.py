@@ -1,4 +1,4 @@
-"""The published networks in their authors' or a library's code, beside ours with the same weights."""
+"""The published networks in their authors' or a library's code, next to ours with the same weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAMES = ("torchvision swin3d_t", "transformers TimeSformer-B", "transformers Vid
 
 @dataclass(frozen=True)
 class Bars:
-    """How many times as fast ours must be: forward in fp32 and bf16, a training step; and its share of the memory."""
+    """Required speed-ups: forward in fp32 and bf16, training step; and the largest share of the peer's memory."""
 
     fp32: float
     bf16: float
@@ -28,7 +28,7 @@ class Bars:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two networks that must give the same logits for the same clip."""
+    """Two networks that must return the same logits for the same clip."""
 
     name: str
     peer: nn.Module
@@ -39,7 +39,7 @@ class Pair:
     gpu_bars: Bars
 
     def peer_logits(self, x_BCTHW: Tensor) -> Tensor:
-        """The peer's logits for a clip in our order of axes."""
+        """Return the peer's logits for a clip with our order of axes."""
         if self.name.startswith("torchvision"):
             logits: Tensor = self.peer(x_BCTHW)
             return logits
@@ -48,7 +48,7 @@ class Pair:
 
 
 def randomise(model: nn.Module) -> None:
-    """Weights about as large as trained ones: at their initial values many layers do nothing."""
+    """Give weights the scale of trained ones: with their initial values many layers do nothing."""
     torch.manual_seed(0)
     for name, parameter in model.named_parameters():
         nn.init.normal_(parameter, std=0.5 if "table" in name else 0.02 if parameter.ndim > 1 else 0.1)
@@ -88,7 +88,7 @@ BUILDERS: dict[str, tuple[Callable[[], tuple[nn.Module, str]], Bars, Bars]] = {
 
 
 def make_pair(name: str, device: str, **changes: Any) -> Pair:
-    """A peer with random weights and ours with the same; stochastic depth is off in both."""
+    """Build a peer with random weights and ours with the same; stochastic depth is off in both."""
     build, bars, gpu_bars = BUILDERS[name]
     peer, ours_name = build()
     randomise(peer)

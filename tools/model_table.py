@@ -1,6 +1,6 @@
-"""Size, cost and settings of every model, for `hybridvideo models`: `python tools/model_table.py` writes them anew.
+"""Size, cost and settings of every model, for `hybridvideo models`: `python tools/model_table.py` rewrites the table.
 
-Building all models takes a quarter of a minute, reading this table none. A test compares the two.
+Building all models takes a quarter of a minute, reading the table no time. A test compares the two.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TABLE = Path(hybridvideo.__file__).parent / "tasks" / "models.json"
 
 
 def facts_of(name: str) -> dict[str, Any]:
-    """What the table says of one model, from the model itself; no memory stands behind its tensors."""
+    """Compute a model's entry from the model itself, on `meta`."""
     with torch.device("meta"):
         model = create_model(name, num_classes=400)
     return {
@@ -38,20 +38,27 @@ def facts_of(name: str) -> dict[str, Any]:
 
 
 def published(name: str) -> dict[str, Any] | None:
-    """What was published of a model's weights, as plain data."""
+    """Return the published figure of a model as plain data."""
     known: Published | None = getattr(MODELS[name], "published", None)
     if known is None:
         return None
     clip, views = known.clip, known.views
     return {
-        "top1": known.top1, "views": [views.clips, views.crops], "average": views.average, "stride": clip.stride,
-        "interval": clip.interval, "short_side": known.short_side, "paper": known.paper,
-        "pretrained": known.pretrained, "weights": known.weights, "protocol": known.protocol(),
-    }  # fmt: skip
+        "top1": known.top1,
+        "views": [views.clips, views.crops],
+        "average": views.average,
+        "stride": clip.stride,
+        "interval": clip.interval,
+        "short_side": known.short_side,
+        "paper": known.paper,
+        "pretrained": known.pretrained,
+        "weights": known.weights,
+        "protocol": known.protocol(),
+    }
 
 
 def table_text(facts: dict[str, dict[str, Any]]) -> str:
-    """One line a model."""
+    """Format the table, a line for each model."""
     lines = (f"{json.dumps(name)}: {json.dumps(of_one, ensure_ascii=False)}" for name, of_one in facts.items())
     return "{\n" + ",\n".join(lines) + "\n}\n"
 

@@ -33,29 +33,29 @@ MODELS: dict[str, Callable[..., VideoModel]] = {
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names of the models that match a shell pattern, such as "hybrid_*"."""
+    """Return the names of the models that match a shell pattern, such as "hybrid_*"."""
     return [name for name in MODELS if fnmatch(name, pattern)]
 
 
 def create_model(name: str, num_classes: int = 400, **changes: Any) -> VideoModel:
-    """A model by name, with fresh weights unless `changes` name some.
+    """Build a model by name, with fresh weights unless `changes` name some.
 
     Args:
         name: one of `list_models()`.
         num_classes: classes of the last layer, 1 or more.
         changes: settings that differ from the named variant, the fields of its config (for hybrids `HybridConfig`,
-            nested parts as mappings are merged into the variant's), such as `drop_path=0.2` or `time=False`. Every
+            nested ones given as mappings are merged into the variant's), such as `drop_path=0.2` or `time=False`. Every
             model takes `num_frames=T`, `image_size=S` or `(H, W)`, and `grad_checkpointing=True`.
 
     Raises:
         UserError: for an unknown name or setting, naming the nearest; for a value out of its range; for a network
-            that is too large to be meant. All before memory is taken.
+            too large to be intended. All before memory is allocated.
     """
     if name not in MODELS:
         raise UserError(f"no model {name!r}{nearest(name, MODELS)}; `hybridvideo models` lists them")
     check_classes(num_classes)
     grad_checkpointing = pop_checkpointing(changes)
-    with torch.inference_mode(False):  # whatever the caller is in, the model may be trained later
+    with torch.inference_mode(False):  # the model may be trained later, whatever mode the caller is in
         model = MODELS[name](num_classes, **input_size(changes))
     model.name = name
     model.set_grad_checkpointing(grad_checkpointing)
@@ -63,7 +63,7 @@ def create_model(name: str, num_classes: int = 400, **changes: Any) -> VideoMode
 
 
 def create_pretraining(name: str, **changes: Any) -> VideoMAEPretraining:
-    """A masked autoencoder by the name of the model it pretrains, with fresh weights.
+    """Build a masked autoencoder by the name of the model it pretrains, with fresh weights.
 
     Args:
         name: one of PRETRAINING.
@@ -73,7 +73,9 @@ def create_pretraining(name: str, **changes: Any) -> VideoMAEPretraining:
         UserError: for an unknown name or setting, naming the nearest.
     """
     if name not in PRETRAINING:
-        raise UserError(f"no pretraining of {name!r}{nearest(name, PRETRAINING)}; give one of {', '.join(PRETRAINING)}")
+        raise UserError(
+            f"no pretraining for {name!r}{nearest(name, PRETRAINING)}; give one of {', '.join(PRETRAINING)}"
+        )
     grad_checkpointing = pop_checkpointing(changes)
     with torch.inference_mode(False):
         model = PRETRAINING[name](**input_size(changes))
@@ -82,7 +84,7 @@ def create_pretraining(name: str, **changes: Any) -> VideoMAEPretraining:
 
 
 def pop_checkpointing(changes: dict[str, Any]) -> bool:
-    """What `changes` say of it, which is no field of a config."""
+    """Remove `grad_checkpointing`, which is not a field of a config, from `changes` and return it."""
     wanted = changes.pop("grad_checkpointing", False)
     if not isinstance(wanted, bool):
         raise UserError(f"grad_checkpointing is {wanted!r}; give true or false")
@@ -90,7 +92,7 @@ def pop_checkpointing(changes: dict[str, Any]) -> bool:
 
 
 def input_size(changes: dict[str, Any]) -> dict[str, Any]:
-    """`num_frames` and `image_size` under the names that configs have: frames, height, width."""
+    """Rename `num_frames` and `image_size` to the fields of the configs: frames, height, width."""
     changes = dict(changes)
     if "num_frames" in changes:
         changes["frames"] = changes.pop("num_frames")

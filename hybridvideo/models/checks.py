@@ -1,4 +1,4 @@
-"""What a model is asked for, looked at before memory is taken: clips, settings, sizes. All raise UserError."""
+"""Checks of clips, settings and sizes before memory is allocated. All raise UserError."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ LAYOUT = "float (B, 3, T, H, W): clips, colours, frames, rows, columns"
 
 
 def check_clip(x_BCTHW: Tensor, input_shape: tuple[int, int, int, int], least_side: int = 1) -> None:
-    """UserError unless it is a batch of one clip or more, float, of this model's channels, frames large enough.
+    """Raise UserError unless `x_BCTHW` is a batch of float clips of this model's channels with large enough frames.
 
-    A clip of three frames whose axes are swapped looks like one that is right.
+    A clip of three frames with swapped axes cannot be told from a correct one.
     """
     if not isinstance(x_BCTHW, Tensor):
         raise UserError(f"the clip is a {type(x_BCTHW).__name__}; give a tensor, {LAYOUT}")
@@ -39,7 +39,7 @@ def check_clip(x_BCTHW: Tensor, input_shape: tuple[int, int, int, int], least_si
 
 
 def way_there(shape: tuple[int, ...], channels: int) -> str:
-    """What makes the right layout of a likely wrong one."""
+    """Suggest the call that turns a likely wrong layout into the right one."""
     if len(shape) == 5 and shape[2] == channels:
         return "; x.transpose(1, 2) makes it of (B, T, 3, H, W)"
     if len(shape) == 5 and shape[4] == channels:
@@ -55,7 +55,7 @@ def way_there(shape: tuple[int, ...], channels: int) -> str:
 
 
 class Range(NamedTuple):
-    """Numbers that a setting may have; the ends belong to it unless `above` or `below`."""
+    """The numbers that a setting may take, ends included unless `above` or `below`."""
 
     low: float
     high: float
@@ -65,9 +65,11 @@ class Range(NamedTuple):
     def __contains__(self, value: object) -> bool:
         if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
             return False
-        return self.low <= value <= self.high and not (self.above and value == self.low) and not (
-            self.below and value == self.high
-        )  # fmt: skip
+        return (
+            self.low <= value <= self.high
+            and not (self.above and value == self.low)
+            and not (self.below and value == self.high)
+        )
 
     def __str__(self) -> str:
         first, last = "above" if self.above else "from", "to under" if self.below else "to"
@@ -80,36 +82,57 @@ WIDTH = Range(1, 2**16)
 SHARE = Range(0, 1, below=True)
 FACTOR = Range(0, 64, above=True)
 
-# Name of a field -> what a number in it may be, in every config of a model; each number of a tuple is one. Wide enough
-# for all that was published and ten times more; what the numbers together come to is for `check_size`.
+# Name of a field -> range of its numbers, in every config of a model; in a tuple, of each number. Ten times wider than
+# anything published; what the numbers amount to together is for `check_size`.
 RANGES: dict[str, Range] = {
-    "frames": SIDE, "height": SIDE, "width": SIDE, "patch": SIDE, "window": Range(1, 512),
-    "depth": COUNT, "depths": COUNT, "heads": COUNT, "alpha": COUNT, "decoder_depth": COUNT, "decoder_heads": COUNT,
+    "frames": SIDE,
+    "height": SIDE,
+    "width": SIDE,
+    "patch": SIDE,
+    "window": Range(1, 512),
+    "depth": COUNT,
+    "depths": COUNT,
+    "heads": COUNT,
+    "alpha": COUNT,
+    "decoder_depth": COUNT,
+    "decoder_heads": COUNT,
     "fusion": Range(1, 255),
-    "dim": WIDTH, "dims": WIDTH, "head_dim": WIDTH, "decoder_dim": WIDTH, "widths": WIDTH, "channels": WIDTH,
+    "dim": WIDTH,
+    "dims": WIDTH,
+    "head_dim": WIDTH,
+    "decoder_dim": WIDTH,
+    "widths": WIDTH,
+    "channels": WIDTH,
     "hidden": Range(0, 2**16),
-    "mlp_ratio": FACTOR, "width_factor": FACTOR, "depth_factor": FACTOR,
-    "drop_path": SHARE, "dropout": SHARE,
-    "stride": Range(1, 1024), "version": Range(1, 2),
-    "gain": Range(-1e6, 1e6), "limit": Range(0, 1e6, above=True), "power": Range(0, 16, above=True),
-    "mean": Range(-1e3, 1e3), "std": Range(0, 1e3, above=True),
-}  # fmt: skip
+    "mlp_ratio": FACTOR,
+    "width_factor": FACTOR,
+    "depth_factor": FACTOR,
+    "drop_path": SHARE,
+    "dropout": SHARE,
+    "stride": Range(1, 1024),
+    "version": Range(1, 2),
+    "gain": Range(-1e6, 1e6),
+    "limit": Range(0, 1e6, above=True),
+    "power": Range(0, 16, above=True),
+    "mean": Range(-1e3, 1e3),
+    "std": Range(0, 1e3, above=True),
+}
 MOST_ENTRIES = 32  # of a list: stages, their depths, the stem's widths
 MOST_BLOCKS = 1024  # of all stages
 
 
 def check_lengths(changes: Any) -> None:
-    """UserError for what is no plain data, and for a list, at any depth, that is too long to be meant."""
+    """Raise UserError for anything but plain data, and for a list, at any depth, too long to be intended."""
     try:
         values = plain(changes)
     except RecursionError:
-        raise UserError("the settings nest too deeply; give those of the model's config") from None
+        raise UserError("the settings are nested too deeply; give those of the model's config") from None
     check_plain(values)
     check_entries(values, "settings")
 
 
 def check_entries(changes: Any, where: str) -> None:
-    """UserError for a list of more than MOST_ENTRIES; parsing it would take long."""
+    """Raise UserError for a list of more than MOST_ENTRIES, which would take long to parse."""
     if isinstance(changes, Mapping):
         for name, value in changes.items():
             check_entries(value, str(name))
@@ -121,7 +144,7 @@ def check_entries(changes: Any, where: str) -> None:
 
 
 def check_settings(config: Any, where: str = "") -> None:
-    """UserError for the first number of a config, at any depth, that is out of its range."""
+    """Raise UserError for the first number of a config, at any depth, outside its range."""
     for field in fields(config):
         value, place = getattr(config, field.name), f"{where}{field.name}"
         items = value if isinstance(value, tuple | list) else [value]
@@ -138,19 +161,19 @@ def check_settings(config: Any, where: str = "") -> None:
 
 
 def blocks_in(config: Any) -> Iterator[int]:
-    """Blocks that a config asks for, stage by stage."""
+    """Yield the number of blocks of each stage of a config."""
     yield from getattr(config, "depths", ())
     yield from (stage.depth for stage in getattr(config, "stages", ()))
 
 
 def check_heads(dim: int, heads: int) -> None:
-    """UserError for channels that cannot be shared out."""
+    """Raise UserError unless the channels divide into heads."""
     if heads < 1 or dim < 1 or dim % heads:
         raise UserError(f"{dim} channels do not divide into {heads} heads; change heads or channels")
 
 
 def check_classes(num_classes: int) -> None:
-    """UserError for a number of classes that makes no classifier."""
+    """Raise UserError for a number of classes that no classifier can have."""
     if not isinstance(num_classes, int) or num_classes not in Range(1, 2**24):
         raise UserError(f"num_classes is {num_classes}; give 1 to {2**24}")
 
@@ -161,7 +184,7 @@ MOST_NUMBERS = 4 * 10**9  # 16 GB in fp32; the largest network here has 0.6 of a
 
 
 class NumbersOnCpu(TorchFunctionMode):
-    """Where a model is built without memory, what libraries read numbers off has numbers: `linspace`, and `others`."""
+    """Keep `linspace` and `others` on the CPU while a model is built on `meta`: libraries read numbers from them."""
 
     def __init__(self, *others: Callable[..., Tensor]) -> None:
         super().__init__()
@@ -175,13 +198,13 @@ class NumbersOnCpu(TorchFunctionMode):
 
 
 def check_size(build: Callable[[], nn.Module]) -> None:
-    """UserError where what `build` builds is too large to be meant; it is built without memory to see."""
+    """Raise UserError if the network is too large to be intended; it is built on `meta` to find out."""
     try:
         with torch.device("meta"), NumbersOnCpu():
             model = build()
         numbers = sum(tensor.numel() for tensor in chain(model.parameters(), model.buffers()))
     except RuntimeError as error:
-        if "overflow" not in str(error):  # of a size that has no number
+        if "overflow" not in str(error):  # of a size beyond 64 bits
             raise
         numbers = 2**63
     if numbers > MOST_NUMBERS:

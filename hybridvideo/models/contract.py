@@ -1,4 +1,4 @@
-"""What every model offers, whatever is inside it.
+"""The interface of every model, whatever its architecture.
 
 x_BCTHW  float clip, normalised          grid_BTHWC  features, channels last          logits_BK
 """
@@ -29,14 +29,14 @@ from hybridvideo.parsing import plain
 
 
 class Grids:
-    """The grids of the stages that somebody asked for, by name."""
+    """The grids of the stages that were asked for, by name."""
 
     def __init__(self, stages: Iterable[str]) -> None:
         self.stages = frozenset(stages)
         self.grids: dict[str, Tensor] = {}
 
     def put(self, stage: str, grid_BTHWC: Tensor) -> None:
-        """Kept if it was asked for."""
+        """Keep the grid if it was asked for."""
         if stage in self.stages:
             self.grids[stage] = grid_BTHWC
 
@@ -62,46 +62,46 @@ class VideoModel(nn.Module, ABC):
     the same and whose `auxiliary` tensors an objective may use; every model here returns plain logits in both modes.
 
     A subclass sets `config`, `num_classes`, `num_features`, `input_shape`, `normalisation` and `classifier_name`, and
-    defines the abstract methods; the rest follows from them.
+    defines the abstract methods; everything else follows from them.
     """
 
-    config: object  # a dataclass, all that the architecture depends on
+    config: Any  # a dataclass: everything that the architecture depends on
     num_classes: int
     num_features: int  # channels of forward_head(..., pre_logits=True)
     input_shape: tuple[int, int, int, int]  # (C, T, H, W) of the standard input
-    normalisation: Normalisation  # of the input, belongs to the weights
+    normalisation: Normalisation  # of the input; belongs to the weights
     classifier_name: str  # of the last linear layer, as in named_modules()
-    labels: tuple[str, ...] | None = None  # names of the classes, where weights brought them
-    preprocessing: Preprocessing | None = None  # of a video, where weights brought it
+    labels: tuple[str, ...] | None = None  # names of the classes, if they came with weights
+    preprocessing: Preprocessing | None = None  # of a video, if it came with weights
     card: ModelCard | None = None  # of a loaded checkpoint
     name: str | None = None  # as for create_model, which sets it
     grad_checkpointing: bool = False  # see set_grad_checkpointing
-    notes: tuple[str, ...] = ()  # what whoever builds it should tell the person, a line each
-    least_side: int = 1  # rows and columns of a frame
+    notes: tuple[str, ...] = ()  # lines that a command should show to its user
+    least_side: int = 1  # fewest rows and columns of a frame
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
-        """Logits (B, K). UserError for anything but float clips (B, 3, T, H, W) that are large enough."""
+        """Return logits (B, K). Raises UserError for anything but float clips (B, 3, T, H, W) of sufficient size."""
         return self.forward_head(self.forward_features(x_BCTHW))
 
     def forward_features(self, x_BCTHW: Tensor) -> Tensor:
-        """The last grid (B, T, H, W, C)."""
+        """Return the last grid (B, T, H, W, C)."""
         return self.forward_stages(self.first_grid(x_BCTHW))
 
     def forward_intermediates(self, x_BCTHW: Tensor, stages: Sequence[str]) -> list[Tensor]:
-        """The grids after the named stages, in the order asked for; UserError for an unknown name."""
+        """Return the grids after the named stages, in that order. Raises UserError for an unknown name."""
         self.check_stages(stages)
         keep = Grids(stages)
         self.forward_stages(self.first_grid(x_BCTHW), keep)
         return [keep.grids[name] for name in stages]
 
     def first_grid(self, x_BCTHW: Tensor) -> Tensor:
-        """`forward_stem` of what was found to be a clip, checkpointed where that was asked for."""
+        """Check the clip and return `forward_stem` of it, checkpointed if that was asked for."""
         check_clip(x_BCTHW, self.input_shape, self.least_side)
         grid: Tensor = self.run_block(self.forward_stem, x_BCTHW)
         return grid
 
     def check_stages(self, stages: Sequence[str]) -> None:
-        """UserError unless every name is one of `stage_names`."""
+        """Raise UserError unless every name is one of `stage_names`."""
         for name in stages:
             if name not in self.stage_names:
                 hint = nearest(name, self.stage_names)
@@ -110,56 +110,56 @@ class VideoModel(nn.Module, ABC):
     @property
     @abstractmethod
     def stage_names(self) -> list[str]:
-        """Names of the stages, in order; the first is `stem`."""
+        """Names of the stages in order; the first is `stem`."""
 
     @abstractmethod
     def forward_stem(self, x_BCTHW: Tensor) -> Tensor:
-        """The first grid (B, T', H', W', C')."""
+        """Return the first grid (B, T', H', W', C')."""
 
     @abstractmethod
     def forward_stages(self, grid_BTHWC: Tensor, keep: Grids = NOTHING) -> Tensor:
-        """The grid after all stages; grids of earlier ones are kept only where `keep` asks for them."""
+        """Return the grid after all stages; of earlier ones, `keep` keeps those that it was asked for."""
 
     @abstractmethod
     def forward_head(self, grid_BTHWC: Tensor, pre_logits: bool = False) -> Tensor:
-        """Logits (B, K), or with `pre_logits` the pooled features (B, num_features) before the classifier."""
+        """Return logits (B, K), or with `pre_logits` the pooled features (B, num_features) before the classifier."""
 
     @abstractmethod
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters that must not decay, beyond all vectors and scalars."""
+        """Return the names of parameters that must not decay, in addition to all vectors and scalars."""
 
     @abstractmethod
     def layer_groups(self) -> list[tuple[str, list[nn.Parameter]]]:
-        """All parameters from the input to the classifier, in groups that may be unfrozen or scaled together."""
+        """Return all parameters, from input to classifier, in groups that may be unfrozen or scaled together."""
 
     def settings(self) -> dict[str, Any]:
-        """Plain data from which `create_model(name, num_classes, **settings)` builds this architecture."""
+        """Return plain data from which `create_model(name, num_classes, **settings)` builds this architecture."""
         settings: dict[str, Any] = plain(self.config)
         return settings
 
     def reset_classifier(self, num_classes: int) -> None:
-        """A new classifier of so many classes."""
+        """Replace the classifier by a new one with this many classes."""
         check_classes(num_classes)
         parent, _, name = self.classifier_name.rpartition(".")
         old: Any = self.get_submodule(self.classifier_name)
-        with torch.inference_mode(False):  # whatever the caller is in, the model may be trained later
+        with torch.inference_mode(False):  # the model may be trained later, whatever mode the caller is in
             new = Linear(self.num_features, num_classes).to(old.weight.device, old.weight.dtype)
             self.init_classifier(new)
         setattr(self.get_submodule(parent), name, new)
         self.num_classes, self.labels = num_classes, None
 
     def save(self, folder: str | Path, labels: Sequence[str] | None = None) -> None:
-        """Write a checkpoint folder, which `load_model` and every command take; it is whole or as it was before.
+        """Write a checkpoint folder for `load_model` and every command; it is complete, or as it was before.
 
-        Its preprocessing and views are those that came with the weights, else the standard input at every frame.
+        Preprocessing and views are those that came with the weights, else the standard input with a stride of 1.
 
         Args:
-            folder: new, empty, or a checkpoint, which is replaced.
+            folder: new, empty, or an existing checkpoint, which is replaced.
             labels: names of the classes, in the order of the logits; default: the model's own, else their numbers.
 
         Raises:
-            UserError: another number of labels than classes, or a folder that holds something else.
-            EnvironmentFault: the folder cannot be written.
+            UserError: the number of labels differs from that of classes, or the folder holds something else.
+            EnvironmentFault: the folder cannot be written to.
         """
         names = tuple(labels or self.labels or map(str, range(self.num_classes)))
         if len(names) != self.num_classes:
@@ -169,9 +169,9 @@ class VideoModel(nn.Module, ABC):
             write_checkpoint(new, self.state_dict(), self.new_card(names))
 
     def new_card(self, labels: tuple[str, ...]) -> ModelCard:
-        """What belongs to the weights as they are now."""
+        """Return the card that belongs to the present weights."""
         if self.name is None:
-            raise UserError("this model was not made by create_model or load_model, so nothing can load it by name")
+            raise UserError("this model cannot be loaded by name; build it with create_model or load_model to save it")
         _, T, H, W = self.input_shape
         standard = Preprocessing(ClipConfig(frames=T, stride=1), FrameConfig(H, W), self.normalisation)
         views = self.card.eval if self.card is not None else EvalConfig()
@@ -179,20 +179,20 @@ class VideoModel(nn.Module, ABC):
         return ModelCard(self.name, labels, self.settings(), self.preprocessing or standard, views, origin)
 
     def init_classifier(self, layer: nn.Linear) -> None:
-        """Small normal weights, so that the first predictions are even; zero bias."""
+        """Initialise with small normal weights and zero bias, so that the first predictions are even."""
         nn.init.normal_(layer.weight, std=0.01)
         nn.init.zeros_(layer.bias)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        with torch.inference_mode(False):  # whatever the caller is in, the model may be trained later
+        with torch.inference_mode(False):  # the model may be trained later, whatever mode the caller is in
             return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """In training keep no activations inside stem and blocks, compute them again: less memory, a forward more."""
+        """In training, recompute activations inside stem and blocks: less memory for one more forward pass."""
         self.grad_checkpointing = enable
 
     def run_block(self, block: Callable[..., Any], *inputs: Any) -> Any:
-        """`block(*inputs)`, checkpointed where that was asked for: what stem and blocks are called with."""
+        """Return `block(*inputs)`, checkpointed if that was asked for. Stem and blocks are called through this."""
         if self.grad_checkpointing and self.training and torch.is_grad_enabled():
             if torch.compiler.is_compiling():  # a compiled graph updates statistics once by itself
                 return checkpoint(block, *inputs, use_reentrant=False)
@@ -201,24 +201,24 @@ class VideoModel(nn.Module, ABC):
         return block(*inputs)
 
     def has_frozen_part(self) -> bool:
-        """Whether `forward_frozen` computes something that training leaves as it is."""
+        """Whether `forward_frozen` computes anything that training leaves unchanged."""
         return False
 
     def forward_frozen(self, x_BCTHW: Tensor) -> Tensor:
-        """All that comes before the first trained parameter; computed once where nothing random stands before it."""
+        """Compute everything before the first trained parameter; cacheable if no augmentation is random."""
         return x_BCTHW
 
     def frozen_settings(self) -> dict[str, Any]:
-        """Those of the settings that the output of `forward_frozen` depends on."""
+        """Return the settings that the output of `forward_frozen` depends on."""
         return self.settings()
 
     def forward_rest(self, frozen: Tensor) -> Tensor:
-        """Logits (B, K) from the output of `forward_frozen`."""
+        """Return logits (B, K) from the output of `forward_frozen`."""
         return self(frozen)
 
 
 class AfterFrozen(nn.Module):
-    """A model that is fed the output of its frozen part: what is trained once that has been computed."""
+    """A model that takes the output of its frozen part: trained in its place once that output is cached."""
 
     def __init__(self, model: VideoModel) -> None:
         super().__init__()
@@ -231,7 +231,7 @@ class AfterFrozen(nn.Module):
 
 @contextmanager
 def kept_statistics(model: nn.Module) -> Iterator[None]:
-    """Layers in training compute as before, but what they note of the batch is forgotten: it was noted before."""
+    """Let normalisation layers compute as in training but leave their statistics alone: they were updated before."""
     norms = [layer for layer in model.modules() if isinstance(layer, _NormBase) and layer.training]
     kept = [(layer, name, buffer) for layer in norms for name, buffer in layer.named_buffers(recurse=False)]
     for layer, name, buffer in kept:
@@ -244,12 +244,12 @@ def kept_statistics(model: nn.Module) -> Iterator[None]:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Number of parameters, frozen ones included."""
+    """Return the number of parameters, frozen ones included."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def count_gmacs(model: VideoModel, input_shape: tuple[int, int, int, int] | None = None) -> float:
-    """Billions of multiply-adds of one forward pass of one view; what papers of this field call GFLOPs.
+    """Return billions of multiply-adds of a forward pass of one view: what this field calls GFLOPs.
 
     Counted without the shortcuts that models take, so that the number is the papers' and the same on every device;
     a model on `meta` costs neither time nor memory.

@@ -56,7 +56,7 @@ class FrameEncoder(nn.Module):
             return torch.cat([encode(stem, clip) for stem, clip in zip(self.stems, clips, strict=True)], -1)
 
     def train(self, mode: bool = True) -> FrameEncoder:
-        """Training mode, but for a frozen stem, and for BatchNorm that is to keep its statistics."""
+        """Set the mode, except for a frozen stem and for BatchNorm that keeps its statistics."""
         super().train(mode and not self.config.frozen)
         if self.config.batchnorm == "eval":
             for layer in self.modules():
@@ -66,7 +66,7 @@ class FrameEncoder(nn.Module):
 
 
 def encode(stem: nn.Module, x_BCTHW: Tensor) -> Tensor:
-    """Time folded into the batch, channels last in memory, which is what convolutions on CPU and GPU like best."""
+    """Apply a stem with time folded into the batch and channels last in memory, the fastest on CPU and GPU."""
     B, C, T, H, W = x_BCTHW.shape
     x_NCHW = x_BCTHW.permute(0, 2, 3, 4, 1).reshape(B * T, H, W, C).permute(0, 3, 1, 2)
     if torch.is_grad_enabled() or x_NCHW.device.type != "cpu":
@@ -184,27 +184,27 @@ class Hybrid(StagedModel):
 
 
 def init_by_kind(layer: nn.Module) -> None:
-    """Kaiming for convolutions, Xavier for linear layers, of which attention's first is three; zero biases."""
+    """Kaiming for convolutions, Xavier for linear layers, attention's first counted as three; zero biases."""
     if isinstance(layer, nn.Conv2d | nn.Conv3d):
         nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="linear")
     elif isinstance(layer, nn.Linear):
         nn.init.xavier_uniform_(layer.weight)
     elif isinstance(layer, GroupedAttention):
-        for matrix in layer.qkv.weight.chunk(3):  # as one, its fan out would count queries, keys and values together
+        for matrix in layer.qkv.weight.chunk(3):  # as one, its fan-out would count all three
             nn.init.xavier_uniform_(matrix)
     if isinstance(layer, nn.Conv2d | nn.Conv3d | nn.Linear) and layer.bias is not None:
         nn.init.zeros_(layer.bias)
 
 
 def random_stem(stem: StemConfig) -> tuple[str, ...]:
-    """The line that says so, for a network that is published with weights and has none."""
+    """A note for the user, if a network that is published with weights starts without them."""
     if stem.name == "small" or stem.weights is not None:
         return ()
     return (f"stem {stem.name} starts from random weights; give model.changes.stem.weights hub or a FILE",)
 
 
 def check(config: HybridConfig) -> None:
-    """UserError for what cannot be built."""
+    """Raise UserError for settings that cannot be built."""
     for i, stage in enumerate(config.stages):
         if stage.block not in MIXERS:
             hint = nearest(stage.block, MIXERS)

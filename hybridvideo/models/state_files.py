@@ -1,11 +1,11 @@
-"""Reading a file of weights without running anything that stands in it.
+"""Reading a file of weights without running anything it contains.
 
-A .pth file is a pickle, and a pickle is a program. It is read by torch's restricted reader, which knows tensors and
-plain containers only. Old checkpoints also hold the arguments, settings and counters of the run that wrote them:
-these classes are on a list, by name, and each is replaced by a stand-in that keeps nothing (`Inert`) or by a plain
-dict. No class or function named in a file is ever imported. What is not on the list is refused.
+A .pth file is a pickle, and a pickle is a program. It is read by torch's restricted reader, which accepts tensors
+and plain containers only. Old checkpoints also hold the arguments, settings and counters of the run that wrote them:
+their classes are listed here by name, and each is replaced by a stand-in that keeps nothing (`Inert`) or by a plain
+dict. No class or function named in a file is ever imported, and a name that is not on the list is refused.
 
-`read_state_dict(path)` gives the tensors, out of whatever the file wraps them in.
+`read_state_dict(path)` returns the tensors, unwrapped from whatever the file wraps them in.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from torch import Tensor
 from hybridvideo.errors import UserError
 
 KINDS = ".safetensors, .pth, .pt, .pyth, .bin, .ckpt"
-# Where training programs put the weights in what they save; the first that is there is taken.
+# Keys under which training programs save the weights; the first one present is taken.
 WRAPPERS = (
     "model",
     "state_dict",
@@ -44,17 +44,17 @@ LARGEST_RATIO = 8  # bytes unpacked over bytes of the file; torch never compress
 
 
 class Inert:
-    """Stands for an object of a class that a checkpoint mentions; takes anything, keeps nothing."""
+    """Stand-in for an object of a class that a checkpoint mentions: accepts anything, keeps nothing."""
 
     def __new__(cls, *_arguments: object) -> Inert:
         return object.__new__(cls)
 
     def __setstate__(self, _state: object) -> None:
-        """What the file holds of it is dropped; without this, it would become attributes."""
+        """Drop the saved state, which would otherwise become attributes."""
 
 
 def plain_dict(*_arguments: object) -> OrderedDict[Any, Any]:
-    """Stands for the making of a `defaultdict`, whose factory is not kept."""
+    """Stand-in for the constructor of `defaultdict`; its factory is dropped."""
     return OrderedDict()
 
 
@@ -105,21 +105,21 @@ STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 
 @dataclass(frozen=True)
 class StateFile:
-    """Tensors of a file, and what was said of them: which of several sets was taken, what was left."""
+    """The tensors of a file, with notes: which of several sets was taken, what was left out."""
 
     tensors: dict[str, Tensor]
     notes: tuple[str, ...] = ()
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """Tensors of a file by name; see `open_state_file`."""
+    """Return the tensors of a file by name; see `open_state_file`."""
     return open_state_file(path).tensors
 
 
 def open_state_file(path: str | Path) -> StateFile:
-    """Tensors of a .safetensors file, or of a pickled one (.pth, .pt, .pyth, .bin, .ckpt), read without running it.
+    """Read the tensors of a .safetensors file or of a pickled one (.pth, .pt, .pyth, .bin, .ckpt) without running it.
 
-    What a training program wraps around the weights ({"model": ...}, {"state_dict": ...}) is taken off.
+    Whatever a training program wraps around the weights ({"model": ...}, {"state_dict": ...}) is removed.
 
     Raises:
         UserError: no such file, no weights, damaged, or with objects in it that are not on the list.
@@ -129,7 +129,8 @@ def open_state_file(path: str | Path) -> StateFile:
         raise UserError(f"no weights file {path}; give a path to a file of weights ({KINDS})")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols and storages of old files: nothing to act on
+            # About pickle protocols and storages of old files: nothing a user can act on.
+            warnings.simplefilter("ignore")
             content = load_file(path) if is_safetensors(path) else read_pickle(path)
     except UserError:
         raise
@@ -139,7 +140,7 @@ def open_state_file(path: str | Path) -> StateFile:
 
 
 def is_safetensors(path: Path) -> bool:
-    """By the first bytes: the length of a JSON header, and its brace."""
+    """Recognise the format by its first bytes: the length of a JSON header, and its brace."""
     with path.open("rb") as file:
         start = file.read(9)
     return path.suffix == ".safetensors" or (
@@ -148,7 +149,7 @@ def is_safetensors(path: Path) -> bool:
 
 
 def read_pickle(path: Path) -> Any:
-    """What is pickled in a file, with stand-ins for the classes of the list. Refuses what unpacks to far more."""
+    """Unpickle a file with stand-ins for the listed classes. Refuses an archive that unpacks to far more."""
     with path.open("rb") as file:
         zipped = file.read(4) == b"PK\3\4"
     if zipped:
@@ -157,12 +158,12 @@ def read_pickle(path: Path) -> Any:
         if unpacked > LARGEST_RATIO * path.stat().st_size:
             raise UserError(f"{path} would unpack to {unpacked / 2**30:.1f} GiB, far more than its size; refused")
     with torch.serialization.safe_globals(STAND_INS):
-        # Mapped, so that the optimizer's state beside the weights is not read at all.
+        # Mapped, so that the optimizer's state next to the weights is never read.
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True if zipped else None)
 
 
 def unwrapped(content: object, where: str, notes: tuple[str, ...] = ()) -> StateFile:
-    """The tensors of a state dict, wherever a training program has put it."""
+    """Return the tensors of a state dict, wherever a training program has put it."""
     if not isinstance(content, Mapping):
         raise UserError(f"{where} holds a {type(content).__name__}, not a state dict (name -> tensor)")
     within = [name for name in WRAPPERS if isinstance(content.get(name), Mapping) and content[name]]
@@ -174,20 +175,22 @@ def unwrapped(content: object, where: str, notes: tuple[str, ...] = ()) -> State
     if not tensors:
         has = f"; it has {', '.join(map(repr, left[:5]))}" if left else ""
         raise UserError(f"{where} is not a state dict (name -> tensor){has}")
-    return StateFile(tensors, (*notes, *([f"left out, being no tensors: {', '.join(left[:5])}"] if left else [])))
+    return StateFile(
+        tensors, (*notes, *([f"left out, since they are not tensors: {', '.join(left[:5])}"] if left else []))
+    )
 
 
 def reason(path: Path, error: Exception) -> str:
-    """Why a file is refused, in one line, and what to do."""
+    """Say in one line why a file is refused, and what to do."""
     text = " ".join(str(error).split())
     named = re.search(r"GLOBAL ([\w.]+)|unrecognized function (\S+)|got <class '([\w.]+)'>", text)
     if isinstance(error, MemoryError) or "not enough memory" in text:
-        return "it needs more memory than there is"
+        return "it needs more memory than is available"
     if text.startswith("Weights only load failed") and named:
         name = next(group for group in named.groups() if group)
         return (
-            f"it calls for {name}, which weights do not need, so it was refused and nothing of it was run; if you "
-            "trust who made it, save its state dict as .safetensors with the program that wrote it"
+            f"it calls for {name}, which weights do not need, so it was refused and nothing in it was run; if you "
+            "trust its author, save its state dict as .safetensors with the program that wrote it"
         )
     if kind := kind_of(path):
         return kind
@@ -199,7 +202,7 @@ def reason(path: Path, error: Exception) -> str:
 
 
 def kind_of(path: Path) -> str | None:
-    """What a file that holds no weights is, where its first bytes tell."""
+    """Recognise a file that holds no weights by its first bytes; None for an unknown kind."""
     with path.open("rb") as file:
         start = file.read(512)
     if not start:

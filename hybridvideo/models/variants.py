@@ -1,4 +1,4 @@
-"""A named variant of a network: its settings, and what was published of it."""
+"""A named variant of a network: its settings and its published figures."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ KINETICS = Normalisation((0.45, 0.45, 0.45), (0.225, 0.225, 0.225))  # PySlowFas
 
 @dataclass(frozen=True)
 class Published:
-    """A figure on Kinetics-400, how it was got, and where its weights are. Defaults: those of most."""
+    """A figure on Kinetics-400, its protocol, and the source of its weights."""
 
     top1: float
-    """Per cent, of the validation set."""
+    """Per cent of the validation set."""
     clip: ClipConfig
     views: EvalConfig
     pretrained: str
-    """What the weights were trained on before: "ImageNet-1k", "ImageNet-21k", "none" ..."""
+    """Data that the weights were trained on before: "ImageNet-1k", "ImageNet-21k", "none" ..."""
     weights: str
-    """Where a user gets them: `torchvision:NAME` or `hf:REPO` where `load_weights` downloads, else the repository."""
+    """Their source: `torchvision:NAME` or `hf:REPO` if `load_weights` can download them, else the repository."""
     paper: str
     short_side: int | None = None
-    """Short side before the crop, where it is not the crop's."""
+    """Short side before the crop, if it differs from the crop's."""
     normalisation: Normalisation = field(default_factory=Normalisation)
 
     def protocol(self) -> str:
-        """Views of a video and frames of a view, such as "4 x 3 views, 32 frames, stride 2"."""
+        """Describe views and frames, such as "4 x 3 views, 32 frames, stride 2"."""
         step = f"stride {self.clip.stride}" if self.clip.stride else f"every {self.clip.interval:.3g} s"
         return f"{self.views.clips} x {self.views.crops} views, {self.clip.frames} frames, {step}"
 

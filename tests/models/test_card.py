@@ -62,10 +62,10 @@ def test_saving_replaces_a_checkpoint_and_nothing_else(tmp_path: Path, monkeypat
     later.save(folder)
     assert torch.equal(hv.load_model(folder).state_dict()["head.classifier.weight"], later.head.classifier.weight)
     (tmp_path / "photo.jpg").write_bytes(b"mine")
-    with pytest.raises(UserError, match="no checkpoint; give another folder"):
+    with pytest.raises(UserError, match="not a checkpoint; give another folder"):
         micro().save(tmp_path)
     (folder / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match=r"notes.txt beside its checkpoint"):
+    with pytest.raises(UserError, match=r"notes.txt besides its checkpoint"):
         micro().save(folder)
     (folder / "notes.txt").unlink()
 

@@ -92,7 +92,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("mvit_v1_b", {"depths": [0, 1]}, "depths"),
     ("r3d_18", {"depths": [0, 1, 1, 1]}, "depths"),
     ("s3d", {"window": [0, 1, 1]}, "window"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("name", "changes", "said"), BAD)

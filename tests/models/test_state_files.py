@@ -92,7 +92,7 @@ def test_parameters_and_values_that_are_no_tensors_are_told_apart(tmp_path: Path
     mixed = {**{key: torch.nn.Parameter(value) for key, value in WEIGHTS.items()}, "version": 3}
     file = open_state_file(saved(tmp_path / "w.pth", mixed))
     assert same(file.tensors) and not file.tensors["a.bias"].requires_grad
-    assert file.notes == ("left out, being no tensors: version",)
+    assert file.notes == ("left out, since they are not tensors: version",)
 
 
 def test_settings_and_counters_of_the_run_that_wrote_a_file_are_harmless(tmp_path: Path, foreign_class: Any) -> None:
@@ -108,10 +108,19 @@ def test_settings_and_counters_of_the_run_that_wrote_a_file_are_harmless(tmp_pat
     states: defaultdict[str, dict[str, int]] = defaultdict(dict)
     states["a"]["b"] = 1
     content = {
-        "model": WEIGHTS, "optimizer": optimizer.state_dict(), "args": argparse.Namespace(lr=1e-3, out=Path("x")),
-        "cfg": config, "best": np.float64(0.5), "rng": np.arange(4), "time": datetime.datetime(2020, 1, 1),
-        "took": datetime.timedelta(1), "history": {"loss": history}, "states": states, "flags": {1, 2}, "bytes": b"\0",
-    }  # fmt: skip
+        "model": WEIGHTS,
+        "optimizer": optimizer.state_dict(),
+        "args": argparse.Namespace(lr=1e-3, out=Path("x")),
+        "cfg": config,
+        "best": np.float64(0.5),
+        "rng": np.arange(4),
+        "time": datetime.datetime(2020, 1, 1),
+        "took": datetime.timedelta(1),
+        "history": {"loss": history},
+        "states": states,
+        "flags": {1, 2},
+        "bytes": b"\0",
+    }
     assert same(read_state_dict(saved(tmp_path / "w.pth", content)))
 
 
@@ -235,4 +244,4 @@ def test_numbers_that_claim_more_memory_than_there_is_are_refused(tmp_path: Path
     with zipfile.ZipFile(tmp_path / "w.pth", "w") as archive:
         archive.writestr("w/data.pkl", opcodes)
         archive.writestr("w/version", "3\n")
-    assert "more memory than there is" in refusal(tmp_path / "w.pth")
+    assert "more memory than is available" in refusal(tmp_path / "w.pth")

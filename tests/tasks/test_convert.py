@@ -156,11 +156,12 @@ def test_a_folder_is_replaced_only_when_asked_and_only_a_checkpoint(
     assert json.loads((out / "model.json").read_text())["settings"]["frames"] == 8
     (out / "predictions").mkdir()
     assert call("convert", swin, out, "--overwrite") == 2
-    assert "holds predictions beside its checkpoint" in capsys.readouterr().err and (out / "predictions").exists()
+    assert "holds predictions besides its checkpoint" in capsys.readouterr().err and (out / "predictions").exists()
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").touch()
     assert call("convert", swin, tmp_path / "photos", "--overwrite") == 2
-    assert "is no checkpoint; give another folder" in capsys.readouterr().err and (tmp_path / "photos/a.jpg").exists()
+    assert "is not a checkpoint; give another folder" in capsys.readouterr().err
+    assert (tmp_path / "photos/a.jpg").exists()
 
 
 def test_what_cannot_be_converted_leaves_no_folder(

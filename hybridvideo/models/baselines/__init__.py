@@ -1,1 +1,1 @@
-"""3-D CNNs and transformers of the libraries, under this project's contract."""
+"""3-D CNNs and transformers of other libraries, under this project's contract."""

@@ -2,11 +2,11 @@
 
 Feichtenhofer et al. 2019, *SlowFast Networks for Video Recognition*; Feichtenhofer 2020, *X3D*; Tran et al. 2019,
 *Video Classification with Channel-Separated Convolutional Networks*; Fan et al. 2021, *Multiscale Vision Transformers*.
-pytorchvideo is an extra (`pip install 'hybridvideo[pytorchvideo]'`), imported when one of these is built; of it only
-`models` and `layers` are used. Any number of frames and any frame size work, for SlowFast multiples of `alpha` frames.
+pytorchvideo is an extra (`pip install 'hybridvideo[pytorchvideo]'`), imported when one of these is built; only
+its `models` and `layers` are used. Any number of frames and any frame size work; SlowFast needs multiples of `alpha`.
 
-Published figures average the softmax of views; of a frame larger than the head's window, pytorchvideo averages the
-logits over the window's places (PySlowFast, for X3D and others, their softmax), and so it is here.
+Published figures average the softmax of views. For a frame larger than the head's window, pytorchvideo averages the
+logits over the window's places, and so do these models (PySlowFast averages their softmax, for X3D and others).
 """
 
 from __future__ import annotations
@@ -23,24 +23,16 @@ from torch import Tensor, nn
 from hybridvideo.config.data import ClipConfig
 from hybridvideo.config.evaluation import EvalConfig
 from hybridvideo.errors import EnvironmentFault, UserError
-from hybridvideo.models.baselines.library import (
-    MVIT_KEYS,
-    Baseline,
-    MViT,
-    WindowPool,
-    channels_last,
-    from_grid,
-    picklable,
-    stage_starts,
-    to_grid,
-)
+from hybridvideo.models.baselines.baseline import Baseline
+from hybridvideo.models.baselines.layers import WindowPool, channels_last, from_grid, picklable, to_grid
+from hybridvideo.models.baselines.mvit import MVIT_KEYS, MViT, stage_starts
 from hybridvideo.models.checks import NumbersOnCpu, check_heads
-from hybridvideo.models.contract import NOTHING, Grids, VideoModel
+from hybridvideo.models.contract import VideoModel
 from hybridvideo.models.variants import KINETICS, Published, Variant
 
 
 def models_of(module: str) -> Any:
-    """A module of `pytorchvideo.models`. Raises EnvironmentFault where pytorchvideo is not installed."""
+    """Import a module of `pytorchvideo.models`. Raises EnvironmentFault if pytorchvideo is not installed."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # fvcore, below it, scripts a function as it is imported
@@ -62,14 +54,14 @@ class PytorchvideoResNetConfig:
     height: int = 256
     width: int = 256
     kind: Literal["slow", "c2d", "i3d", "csn", "r2plus1d"] = "slow"
-    """slow: kernels over time in the last two stages. c2d: none. i3d: in every second block. csn: depthwise 3x3x3.
+    """slow: temporal kernels in the last two stages. c2d: none. i3d: in every second block. csn: depthwise 3x3x3.
     r2plus1d: 3x3x3 as 1x3x3 and 3x1x1."""
     depth: Literal[50, 101, 152] = 50
     """Layers."""
     channels: int = 64
     """Of the stem."""
     window: tuple[int, int, int] = (8, 7, 7)
-    """Of the last grid: frames, rows, columns that are averaged together."""
+    """Frames, rows and columns of the last grid that are averaged together."""
     dropout: float = 0.5
 
 
@@ -115,12 +107,12 @@ class FramePoolResNet(PytorchvideoResNet):
 
 
 def slow(**common: Any) -> Any:
-    """Kernels over time where the grid is small."""
+    """Temporal kernels in the late stages, with a small grid."""
     return models_of("resnet").create_resnet(stem_conv_kernel_size=(1, 7, 7), **common)
 
 
 def c2d(**common: Any) -> Any:
-    """An image's ResNet on each frame; frames meet in two pools only."""
+    """An image ResNet on each frame; frames meet in two pools only."""
     kernels = ((1, 1, 1),) * 4
     return models_of("resnet").create_resnet(
         stem_conv_kernel_size=(1, 7, 7), stage1_pool=nn.MaxPool3d, stage_conv_a_kernel_size=kernels, **common
@@ -128,7 +120,7 @@ def c2d(**common: Any) -> Any:
 
 
 def i3d(**common: Any) -> Any:
-    """The image's ResNet with every second block inflated."""
+    """An image ResNet with every second block inflated."""
     over, along = (3, 1, 1), (1, 1, 1)
     kernels = (over, [over, along], [over, along], [along, over])
     return models_of("resnet").create_resnet(
@@ -161,7 +153,7 @@ class X3DConfig:
     depth_factor: float = 2.2
     """Of the number of blocks."""
     window: tuple[int, int, int] = (16, 7, 7)
-    """Of the last grid: frames, rows, columns that are averaged together; its training size over 32."""
+    """Frames, rows and columns of the last grid that are averaged together; its training size over 32."""
     dropout: float = 0.5
 
 
@@ -170,10 +162,14 @@ class X3D(PytorchvideoNet):
 
     def __init__(self, config: X3DConfig, num_classes: int) -> None:
         net = models_of("x3d").create_x3d(
-            input_clip_length=config.window[0], input_crop_size=32 * config.window[1], model_num_class=num_classes,
-            width_factor=config.width_factor, depth_factor=config.depth_factor, head_activation=None,
-            inner_act=nn.SiLU,  # pytorchvideo's own is the same, slower, and nothing can compile or export it
-        )  # fmt: skip
+            input_clip_length=config.window[0],
+            input_crop_size=32 * config.window[1],
+            model_num_class=num_classes,
+            width_factor=config.width_factor,
+            depth_factor=config.depth_factor,
+            head_activation=None,
+            inner_act=nn.SiLU,  # the same as pytorchvideo's, but faster, and it compiles and exports
+        )
         net.blocks[-1].pool.pool = WindowPool(config.window)
         super().__init__(net, config, num_classes)
 
@@ -183,7 +179,7 @@ class X3D(PytorchvideoNet):
 
 @dataclass(frozen=True)
 class SlowFastConfig:
-    """A slow pathway of few frames, and a fast one of all frames with an eighth of the channels."""
+    """A slow pathway with few frames, and a fast one with all frames and an eighth of the channels."""
 
     frames: int = 32
     height: int = 256
@@ -197,7 +193,7 @@ class SlowFastConfig:
     fusion: int = 7
     """Frames that the kernels from the fast to the slow pathway span."""
     window: tuple[int, int, int] = (8, 7, 7)
-    """Of the last slow grid: frames, rows, columns that are averaged together; of the fast, alpha times the frames."""
+    """Frames, rows and columns of the last slow grid that are averaged together; alpha times the frames if fast."""
     dropout: float = 0.5
 
 
@@ -213,10 +209,13 @@ class SlowFast(Baseline):
         if config.channels % 8:
             raise UserError(f"channels is {config.channels}; give a multiple of 8: the fast pathway has one eighth")
         net = models_of("slowfast").create_slowfast(
-            model_depth=config.depth, model_num_class=num_classes, head_activation=None,
+            model_depth=config.depth,
+            model_num_class=num_classes,
+            head_activation=None,
             stem_dim_outs=(config.channels, config.channels // 8),
-            slowfast_fusion_conv_kernel_size=(config.fusion, 1, 1), slowfast_fusion_conv_stride=(config.alpha, 1, 1),
-        )  # fmt: skip
+            slowfast_fusion_conv_kernel_size=(config.fusion, 1, 1),
+            slowfast_fusion_conv_stride=(config.alpha, 1, 1),
+        )
         frames, height, width = config.window
         net.blocks[-2].pool = nn.ModuleList([WindowPool([n, height, width]) for n in (frames, config.alpha * frames)])
         super().__init__(picklable(net), config, num_classes, f"blocks.{len(net.blocks) - 1}.proj")
@@ -236,25 +235,21 @@ class SlowFast(Baseline):
         pathways = [channels_last(x_BCTHW.index_select(2, slow)), channels_last(x_BCTHW)]
         return self.together(*self.net.blocks[0](pathways))
 
-    def forward_stages(self, grid_BTHWC: Tensor, keep: Grids = NOTHING) -> Tensor:
-        keep.put("stem", grid_BTHWC)
-        pathways = self.apart(grid_BTHWC, self.config.channels // 8)
-        del grid_BTHWC  # it is not needed beyond the first stage
-        for name, (stage,) in self.stage_blocks().items():
-            pathways = self.forward_stage(stage, pathways)
-            if name in keep.stages:
-                keep.put(name, self.together(*pathways))
-        return self.together(*pathways)
+    def enter(self, grid_BTHWC: Tensor) -> Any:
+        return self.apart(grid_BTHWC, self.config.channels // 8)
 
-    def forward_stage(self, stage: Any, pathways: list[Tensor]) -> list[Tensor]:
-        """Both pathways through their blocks, then from the fast to the slow."""
+    def grid_of(self, x: Any) -> Tensor:
+        return self.together(*x)
+
+    def run(self, block: Any, x: list[Tensor]) -> list[Tensor]:
+        """Run both pathways through the blocks of a stage, then fuse the fast into the slow."""
         out = []
-        for part in stage.multipathway_blocks:
-            x_BCTHW = pathways.pop(0)
-            for block in part.res_blocks:
-                x_BCTHW = self.run_block(block, x_BCTHW)
+        for part in block.multipathway_blocks:
+            x_BCTHW = x.pop(0)
+            for layer in part.res_blocks:
+                x_BCTHW = self.run_block(layer, x_BCTHW)
             out.append(x_BCTHW)
-        fused: list[Tensor] = stage.multipathway_fusion(out)
+        fused: list[Tensor] = block.multipathway_fusion(out)
         return fused
 
     def pooled(self, grid_BTHWC: Tensor) -> Tensor:
@@ -263,12 +258,12 @@ class SlowFast(Baseline):
         return torch.cat([pool(x).mean((2, 3, 4)) for pool, x in zip(pools, pathways, strict=True)], 1)
 
     def together(self, slow_BCTHW: Tensor, fast_BCTHW: Tensor) -> Tensor:
-        """Both pathways in one grid, as the class says."""
+        """Join both pathways in one grid, as described for the class."""
         fast_BTaHWC = to_grid(fast_BCTHW).unflatten(1, (-1, self.config.alpha))
         return torch.cat([to_grid(slow_BCTHW), fast_BTaHWC.permute(0, 1, 3, 4, 2, 5).flatten(4)], 4)
 
     def apart(self, grid_BTHWC: Tensor, fast_channels: int) -> list[Tensor]:
-        """The way back: slow and fast, channels first."""
+        """Undo `together`: slow and fast, channels first."""
         fast = self.config.alpha * fast_channels
         slow_BTHWC, fast_BTHWC = grid_BTHWC.split([grid_BTHWC.shape[4] - fast, fast], 4)
         fast_BTaHWC = fast_BTHWC.unflatten(4, (self.config.alpha, -1)).permute(0, 1, 4, 2, 3, 5)
@@ -276,12 +271,12 @@ class SlowFast(Baseline):
 
 
 def slow_frames(frames: int, alpha: int) -> Tensor:
-    """Which frames the slow pathway sees: frames // alpha of them, evenly from the first to the last."""
+    """Return the frames of the slow pathway: frames // alpha of them, evenly from first to last."""
     return torch.linspace(0, frames - 1, frames // alpha, device="cpu").long()
 
 
 def check_frames(frames: int, alpha: int) -> None:
-    """UserError where the two pathways cannot share a clip."""
+    """Raise UserError if the two pathways cannot share a clip."""
     if frames < alpha or frames % alpha:
         near = max(alpha, round(frames / alpha) * alpha)
         raise UserError(f"SlowFast needs a multiple of alpha = {alpha} frames and got {frames}; give {near}")
@@ -313,14 +308,22 @@ class PytorchvideoMViT(MViT):
     def __init__(self, config: PytorchvideoMViTConfig, num_classes: int) -> None:
         check_heads(config.channels, config.heads)
         twice = [[block, 2.0] for block in stage_starts(config.depths)]
-        with NumbersOnCpu(torch.ones):  # of which it makes its factors
+        with NumbersOnCpu(torch.ones):  # from which the library computes its factors
             net = models_of("vision_transformers").create_multiscale_vision_transformers(
-                spatial_size=(config.height, config.width), temporal_size=config.frames, depth=sum(config.depths),
-                patch_embed_dim=config.channels, num_heads=config.heads, embed_dim_mul=twice, atten_head_mul=twice,
+                spatial_size=(config.height, config.width),
+                temporal_size=config.frames,
+                depth=sum(config.depths),
+                patch_embed_dim=config.channels,
+                num_heads=config.heads,
+                embed_dim_mul=twice,
+                atten_head_mul=twice,
                 pool_q_stride_size=[[block, 1, 2, 2] for block in stage_starts(config.depths)],
-                pool_kv_stride_adaptive=list(MVIT_KEYS), pool_kvq_kernel=[3, 3, 3],
-                droppath_rate_block=config.drop_path, head_dropout_rate=config.dropout, head_num_classes=num_classes,
-            )  # fmt: skip
+                pool_kv_stride_adaptive=list(MVIT_KEYS),
+                pool_kvq_kernel=[3, 3, 3],
+                droppath_rate_block=config.drop_path,
+                head_dropout_rate=config.dropout,
+                head_num_classes=num_classes,
+            )
         del net.cls_positional_encoding  # `MViTTokens` instead, at any size
         super().__init__(net, config, num_classes, "head.proj")
 
@@ -341,13 +344,13 @@ MVIT_PAPER = "Fan et al. 2021, Multiscale Vision Transformers"
 
 
 def published(top1: float, frames: int, stride: int, file: str, paper: str) -> Published:
-    """A figure of pytorchvideo's model zoo: 30 views of the whole short side, trained from nothing."""
+    """A figure of pytorchvideo's model zoo: 30 views that cover the short side, trained from scratch."""
     clip, views = ClipConfig(frames=frames, stride=stride), EvalConfig(clips=10, crops=3)
     return Published(top1, clip, views, "none", f"{ZOO}{file}", paper, normalisation=KINETICS)
 
 
 def resnet(kind: Any, published: Published, **changes: Any) -> Variant[PytorchvideoResNetConfig]:
-    """A ResNet; the head's windows are those of its training."""
+    """A ResNet with the head's windows of its training."""
     config = PytorchvideoResNetConfig(frames=published.clip.frames, kind=kind, **changes)
     return Variant(FramePoolResNet if kind in ("c2d", "i3d") else PytorchvideoResNet, config, published)
 

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from hybridvideo.config.data import ClipConfig, Normalisation
 from hybridvideo.config.evaluation import EvalConfig
-from hybridvideo.models.baselines.library import MVIT_KEYS, Baseline, MViT, WindowPool, from_grid, stage_starts
+from hybridvideo.models.baselines.baseline import Baseline
+from hybridvideo.models.baselines.layers import WindowPool, from_grid
+from hybridvideo.models.baselines.mvit import MVIT_KEYS, MViT, stage_starts
 from hybridvideo.models.checks import check_heads
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.models.variants import KINETICS, Published, Variant
@@ -76,14 +78,14 @@ class S3DConfig:
     height: int = 224
     width: int = 224
     window: tuple[int, int, int] = (2, 7, 7)
-    """Of the last grid: frames, rows, columns that are averaged together."""
+    """Frames, rows and columns of the last grid that are averaged together."""
     dropout: float = 0.2
 
 
 class S3D(Baseline):
-    """Separable convolutions and Inception blocks; the stages begin where the grid has been made smaller."""
+    """Separable convolutions and Inception blocks; a stage begins with each max pool."""
 
-    STARTS = (1, 4, 7, 13, 16)  # of the stages in `features`: a max pool each; the end
+    STARTS = (1, 4, 7, 13, 16)  # index in `features` of the first layer of each stage, a max pool; then the end
 
     def __init__(self, config: S3DConfig, num_classes: int) -> None:
         from torchvision.models.video.s3d import S3D as Network
@@ -137,10 +139,17 @@ class TorchvisionMViT(MViT):
         check_heads(config.channels, config.heads)
         second = config.version == 2
         net = Network(
-            (config.height, config.width), config.frames, block_settings(config), residual_pool=second,
-            residual_with_cls_embed=False, rel_pos_embed=second, proj_after_attn=second, dropout=config.dropout,
-            stochastic_depth_prob=config.drop_path, num_classes=num_classes,
-        )  # fmt: skip
+            (config.height, config.width),
+            config.frames,
+            block_settings(config),
+            residual_pool=second,
+            residual_with_cls_embed=False,
+            rel_pos_embed=second,
+            proj_after_attn=second,
+            dropout=config.dropout,
+            stochastic_depth_prob=config.drop_path,
+            num_classes=num_classes,
+        )
         del net.pos_encoding  # `MViTTokens` instead, at any size
         super().__init__(net, config, num_classes, "head.1", position=not second)
 
@@ -153,7 +162,7 @@ class TorchvisionMViT(MViT):
 
 
 def block_settings(config: TorchvisionMViTConfig) -> list[Any]:
-    """What torchvision wants to know of each block."""
+    """torchvision's settings of each block."""
     from torchvision.models.video.mvit import MSBlockConfig
 
     starts, second, settings, stage = stage_starts(config.depths), config.version == 2, [], 0
@@ -181,7 +190,7 @@ def block_settings(config: TorchvisionMViTConfig) -> list[Any]:
 
 
 def published(name: str, top1: float, paper: str, clip: ClipConfig, clips: int, short_side: int) -> Published:
-    """A figure of torchvision's record of its weights: frames chosen by time, the middle of each frame."""
+    """A figure that torchvision reports for its weights: frames chosen by time, centre crops."""
     views, weights = EvalConfig(clips=clips, crops=1), f"torchvision:{name}"
     return Published(top1, clip, views, "none", weights, paper, short_side, RESNET_STATISTICS)
 
@@ -204,9 +213,13 @@ def mvit(name: str, version: Literal[1, 2], top1: float, paper: str) -> Variant[
 
 
 s3d_published = published(
-    "s3d", 68.368, "Xie et al. 2018, Rethinking Spatiotemporal Feature Learning",
-    ClipConfig(frames=128, interval=1 / 15), 1, 256,
-)  # fmt: skip
+    "s3d",
+    68.368,
+    "Xie et al. 2018, Rethinking Spatiotemporal Feature Learning",
+    ClipConfig(frames=128, interval=1 / 15),
+    1,
+    256,
+)
 
 TORCHVISION_VIDEO: dict[str, Callable[..., VideoModel]] = {
     "r3d_18": resnet("r3d", 63.2),

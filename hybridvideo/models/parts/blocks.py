@@ -1,4 +1,4 @@
-"""The block that all stages are made of, and the kinds of it: which mixers of positions stand before the MLP.
+"""The block of every hybrid stage, and its kinds: which mixers of positions precede the MLP.
 
 A new attention or convolution is one class that maps (B, T, H, W, C) to the same shape, and one line in MIXERS.
 """
@@ -21,7 +21,7 @@ Mixers = list[nn.Module]
 
 
 def window3d(dim: int, stage: StageConfig, index: int) -> Mixers:
-    """3-D windows, every second block shifted."""
+    """3-D windows; every second block is shifted."""
     return [WindowAttention3d(dim, stage.heads, stage.window, shifted=index % 2 == 1)]
 
 
@@ -36,7 +36,7 @@ MIXERS: dict[str, Callable[[int, StageConfig, int], Mixers]] = {
     "conv": lambda dim, _stage, _index: [DepthwiseConv(dim, (1, 5, 5))],
 }
 
-# The same kind with no path between frames. A temporal block has nothing left but its MLP.
+# The same kind without any path between frames. All that is left of a temporal block is its MLP.
 TIMELESS = {"divided": "spatial", "joint": "spatial", "conv3d": "conv", "temporal": "none"}
 
 
@@ -61,7 +61,7 @@ class Block(nn.Module):
 
 
 def make_block(dim: int, stage: StageConfig, index: int, drop_path: float, time: bool) -> Block:
-    """Block `index` of a stage; `time=False` leaves no path between frames."""
+    """Build block `index` of a stage; `time=False` leaves no path between frames."""
     if not time:
         stage = without_time(stage)
     mixers = MIXERS[stage.block](dim, stage, index) if stage.block != "none" else []
@@ -72,6 +72,6 @@ def make_block(dim: int, stage: StageConfig, index: int, drop_path: float, time:
 
 
 def without_time(stage: StageConfig) -> StageConfig:
-    """The same stage with every path between frames removed."""
+    """Return the same stage with every path between frames removed."""
     _, rows, columns = stage.window
     return replace(stage, block=TIMELESS.get(stage.block, stage.block), window=(1, rows, columns))

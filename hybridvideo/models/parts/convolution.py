@@ -1,11 +1,11 @@
-"""Convolution as a mixer of grid positions, in the same place as attention: (B, T, H, W, C) -> the same shape."""
+"""Convolution as a mixer of grid positions, interchangeable with attention: (B, T, H, W, C) -> the same shape."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from hybridvideo.models.parts.depthwise import on_grid
+from hybridvideo.models.parts.depthwise import DepthwiseConv3d, on_grid
 from hybridvideo.models.parts.linear import Linear
 
 
@@ -15,8 +15,7 @@ class DepthwiseConv(nn.Module):
     def __init__(self, dim: int, kernel: tuple[int, int, int]) -> None:
         super().__init__()
         self.before = Linear(dim, dim)
-        padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
-        self.conv = nn.Conv3d(dim, dim, kernel, padding=padding, groups=dim)
+        self.conv = DepthwiseConv3d(dim, kernel)
         self.after = Linear(dim, dim)
 
     def forward(self, x_BTHWC: Tensor) -> Tensor:
@@ -25,7 +24,7 @@ class DepthwiseConv(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """2x2 positions into one of twice the channels, as in Swin; an odd side is padded with zeros."""
+    """Merge 2x2 positions into one with twice the channels, as in Swin; an odd side is padded with zeros."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""From the last grid to the classes."""
+"""Heads: from the last grid to the classes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hybridvideo.config.model import HeadConfig
 from hybridvideo.models.parts.linear import Linear
 
-# Statistics over the positions of all frames: (B, T, N, C) -> (B, C). None depends on the order of the frames.
+# Statistics over the positions of all frames, (B, T, N, C) -> (B, C), none of which depends on the order of the frames.
 POOLS: dict[str, Callable[[Tensor], Tensor]] = {
     "mean": lambda x_BTNC: x_BTNC.mean((1, 2)),
     "max": lambda x_BTNC: x_BTNC.amax((1, 2)),
@@ -44,12 +44,12 @@ class PoolHead(nn.Module):
         return self.classify(self.pool(grid_BTHWC), pre_logits)
 
     def pool(self, grid_BTHWC: Tensor) -> Tensor:
-        """(B, T, H, W, C) -> (B, C * number of pools); no parameters."""
+        """Pool (B, T, H, W, C) into (B, C * number of pools); no parameters."""
         x_BTNC = grid_BTHWC.flatten(2, 3)
         pooled_BC = torch.cat([POOLS[name](x_BTNC) for name in self.pools], 1)
         return pooled_BC if self.power == 1 else pooled_BC.sign() * (pooled_BC.abs() + 1e-6) ** self.power
 
     def classify(self, pooled_BC: Tensor, pre_logits: bool = False) -> Tensor:
-        """Logits (B, K), or the features before the classifier."""
+        """Return logits (B, K), or the features before the classifier."""
         features_BC: Tensor = self.hidden(self.norm(pooled_BC))
         return features_BC if pre_logits else self.classifier(self.dropout(features_BC))

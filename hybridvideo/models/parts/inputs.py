@@ -1,6 +1,6 @@
-"""What of a clip the stem sees: its frames, their temporal differences, or both.
+"""The stem's view of a clip: its frames, their temporal differences, or both.
 
-Many videos of one scene differ only in what moves; a difference image holds the motion and little of the scene.
+Many videos of one scene differ only in what moves; a difference image shows the motion and little of the scene.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from hybridvideo.errors import UserError
 
 
 class ClipInput(nn.Module):
-    """Clip (B, 3, T, H, W) -> one clip per stream; differences have T - 1 images, and so have frames beside them."""
+    """Clip (B, 3, T, H, W) -> one clip per stream; differences have T - 1 images, as do the frames paired with them."""
 
     def __init__(self, config: InputConfig) -> None:
         super().__init__()
@@ -39,9 +39,9 @@ class ClipInput(nn.Module):
 
 
 def widen_first_convolution(stem: nn.Module) -> None:
-    """Six channels for the first convolution of an RGB stem: its kernels twice, halved, so that responses keep size."""
+    """Give a stem's first convolution six channels: its kernels twice, halved to keep the scale."""
     first = next((layer for layer in stem.modules() if isinstance(layer, nn.Conv2d)), None)
     if first is None or first.in_channels != 3 or first.groups != 1:
-        raise UserError("input.mode both needs a stem that begins with a convolution of 3 channels; use two_stream")
+        raise UserError("input.mode both needs a stem whose first layer is a convolution of 3 channels; use two_stream")
     first.weight = nn.Parameter(torch.cat([first.weight, first.weight], 1).detach() / 2)
     first.in_channels = 6

@@ -22,7 +22,7 @@ Affine = tuple[Tensor, Tensor | None]  # weight and bias
 class Linear(nn.Linear):
     """`nn.Linear` that, without gradients, keeps its weights in autocast's precision until they change.
 
-    Autocast itself casts them anew in every pass: a tenth of a ViT-B's time for one clip in bf16. The copy costs half
+    Autocast itself casts them again in every pass: a tenth of a ViT-B's time for one clip in bf16. The copy costs half
     the weights' memory.
     """
 

@@ -57,7 +57,7 @@ def rows_of(x: Tensor) -> int:
 
 
 class Gelu(torch.autograd.Function):
-    """GELU whose output need not be kept: whoever saved it gets it recomputed from the saved input (`recompute`)."""
+    """GELU whose output need not be kept: it can be recomputed from the saved input (see `recompute`)."""
 
     @staticmethod
     def forward(hidden: Tensor) -> Tensor:

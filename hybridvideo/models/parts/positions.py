@@ -1,4 +1,4 @@
-"""Where a feature is: learned tables added to the grid, or a convolution of the features themselves.
+"""Position encodings: learned tables added to the grid, or a convolution of the features themselves.
 
 Relative positions live in the bias of `attention.WindowAttention3d`.
 """
@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybridvideo.models.parts.depthwise import on_grid
+from hybridvideo.models.parts.depthwise import DepthwiseConv3d, on_grid
 
 
 class AbsolutePosition(nn.Module):
-    """Learned tables of time (T) and of space (H, W), added; interpolated where the grid has another size."""
+    """Learned tables of time (T) and of space (H, W), added; interpolated if the grid has another size."""
 
     def __init__(self, dim: int, frames: int, height: int, width: int, time: bool = True) -> None:
         super().__init__()
@@ -29,14 +29,14 @@ class AbsolutePosition(nn.Module):
 
 
 def resized_space(table_CHW: Tensor, height: int, width: int) -> Tensor:
-    """A (C, H, W) table at another size, bicubic."""
+    """Resize a (C, H, W) table, bicubic."""
     if table_CHW.shape[1:] == (height, width):
         return table_CHW
     return F.interpolate(table_CHW[None], (height, width), mode="bicubic", align_corners=False)[0]
 
 
 def resized_time(table_CT: Tensor, frames: int) -> Tensor:
-    """A (C, T) table at another length, linear."""
+    """Resize a (C, T) table, linear."""
     if table_CT.shape[1] == frames:
         return table_CT
     return F.interpolate(table_CT[None], frames, mode="linear", align_corners=False)[0]
@@ -50,8 +50,7 @@ class ConvPosition(nn.Module):
 
     def __init__(self, dim: int, kernel: tuple[int, int, int] = (3, 3, 3)) -> None:
         super().__init__()
-        padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
-        self.conv = nn.Conv3d(dim, dim, kernel, padding=padding, groups=dim)
+        self.conv = DepthwiseConv3d(dim, kernel)
 
     def forward(self, x_BTHWC: Tensor) -> Tensor:
         return x_BTHWC + on_grid(self.conv, x_BTHWC)

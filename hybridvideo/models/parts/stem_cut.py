@@ -1,7 +1,7 @@
-"""Where a library's classification network is cut to be a stem, found out without memory: on tensors without data.
+"""Where to cut a library's classification network to make it a stem, found on `meta`: without memory or computation.
 
-A network is built for the size of frame that is wanted, in the first way that works: some take any size, some must be
-told theirs, some have only one.
+A network is built for the wanted frame size in the first way that works: some accept any size, some must be given
+theirs, some have only one.
 """
 
 from __future__ import annotations
@@ -25,43 +25,43 @@ FRAMES = 2  # of a probe
 
 
 class Cut(NamedTuple):
-    """The layer whose output is the map, and what is known of it."""
+    """The layer whose output is the feature map, and its properties."""
 
     layer: Any
     channels: int
     channels_last: bool
     size: FrameSize
-    """Of the frames that it was found with."""
+    """Size of the frames with which it was found."""
     step: int | None
-    """Sides may differ from `size` by multiples of this; None: they may not."""
+    """Sides may differ from `size` by multiples of this; None: not at all."""
     unused: tuple[str, ...]
     """Parameters of the trunk that the map does not depend on."""
 
 
 class Library(NamedTuple):
-    """How a library's network is built and cut."""
+    """How to build and cut a library's network."""
 
     name: str
-    """Of the network, as in `stem.name`."""
+    """Name of the network, as in `stem.name`."""
     build: Callable[..., Any]
-    """Makes it."""
+    """Builds it."""
     ways: Callable[[FrameSize], list[Way]]
-    """Arguments for `build` to try one after another, for frames of a size."""
+    """Arguments of `build` to try in turn, for frames of a size."""
     layers: Callable[[Any, Tensor], dict[Any, Tensor]]
-    """A network's outputs by layer, of a batch of frames, in the order in which they are computed."""
+    """Outputs of a network by layer for a batch of frames, in the order of computation."""
     trunk: Callable[[Any, Any], nn.Module]
     """The network up to a layer."""
     strides: Callable[[Any], dict[Any, int]] = lambda model: {}
-    """Of a network's maps by layer, where the library says them; else they are measured."""
+    """Strides of a network's maps by layer, if the library states them; otherwise they are measured."""
 
 
 def find_cut(library: Library, stride: int, size: FrameSize) -> tuple[Cut, Way]:
-    """The cut, and the first of the library's ways that gives a network that has it, for frames of this size.
+    """Find the cut, and the first of the library's ways to build a network that has it, for frames of this size.
 
     Raises:
         UserError: no way works, or none has a map of the wanted stride.
     """
-    large = max(size[0], USUAL[0]), max(size[1], USUAL[0])  # where strides are measured well, for most take any size
+    large = max(size[0], USUAL[0]), max(size[1], USUAL[0])  # strides are measured best on large frames, which most take
     found = try_ways(library, stride, large)
     if not isinstance(found, str) and (large == size or found[0].step == 1):
         return found
@@ -76,7 +76,7 @@ def find_cut(library: Library, stride: int, size: FrameSize) -> tuple[Cut, Way]:
 
 
 def try_ways(library: Library, stride: int, size: FrameSize) -> tuple[Cut, Way] | str:
-    """See `find_cut`; what the best way is in want of where none works."""
+    """See `find_cut`; if no way works, why the best one does not."""
     reasons: list[str] = []
     for way in library.ways(size):
         try:
@@ -84,13 +84,13 @@ def try_ways(library: Library, stride: int, size: FrameSize) -> tuple[Cut, Way] 
                 return cut_of(library, way, stride, size), way
         except UserError as error:
             reasons.insert(0, str(error))
-        except Exception as error:  # whatever a library's code says of a size it was not made for
+        except Exception as error:  # whatever a library raises for a size it was not made for
             reasons.append(one_line(error) or "it does not take them")
     return reasons[0]
 
 
 def cut_of(library: Library, way: Way, stride: int, size: FrameSize) -> Cut:
-    """The last map of the stride; UserError where there is none."""
+    """Find the last map of the stride. Raises UserError if there is none."""
     model = library.build(**way).eval()
     outputs = library.layers(model, torch.zeros(FRAMES, 3, *size))
     known = library.strides(model)
@@ -110,14 +110,14 @@ def cut_of(library: Library, way: Way, stride: int, size: FrameSize) -> Cut:
 
 
 def map_of(trunk: nn.Module, size: FrameSize) -> Tensor:
-    """What a trunk gives for frames of a size."""
+    """Return the map of a trunk for frames of a size."""
     out = trunk(torch.zeros(FRAMES, 3, *size))
     found: Tensor = out["map"] if isinstance(out, dict) else out
     return found
 
 
 def layout(out: Tensor, size: FrameSize) -> str | None:
-    """Where the channels of a map of these frames are: first or last; None if it is not one."""
+    """Tell whether the channels of a map come first or last; None if it is not a map of these frames."""
     if not isinstance(out, Tensor) or out.ndim != 4 or out.shape[0] != FRAMES:
         return None
     sides = {"first": out.shape[2:], "last": out.shape[1:3]}
@@ -125,14 +125,14 @@ def layout(out: Tensor, size: FrameSize) -> str | None:
 
 
 def stride_of(out: Tensor, size: FrameSize) -> int | None:
-    """Pixels per position of a map; None if it is not one."""
+    """Return the pixels per position of a map; None if it is not one."""
     if layout(out, size) is None:
         return None
     return stride_between(size, out.shape[1:3] if layout(out, size) == "last" else out.shape[2:])
 
 
 def stride_between(size: FrameSize, cells: Sequence[int]) -> int | None:
-    """What makes so many rows and columns of a frame; None where the two do not agree, or it is but one position."""
+    """Return the stride between a frame and a map; None if the axes disagree or the map is a single position."""
     if min(cells) < 2:
         return None
     ratio = math.sqrt(size[0] * size[1] / (cells[0] * cells[1]))

@@ -1,4 +1,4 @@
-"""Per-frame stems: a small CNN of our own, and any network of timm or torchvision that has maps, by name.
+"""Per-frame stems: a small CNN of our own, and any network of timm or torchvision with feature maps, by name.
 
     x_NCHW frames (time folded into the batch, channels last in memory) -> features_NCHW at 1 / stride
 
@@ -45,7 +45,7 @@ class SmallStem(nn.Module):
 class LibraryStem(nn.Module):
     """A classification network of a library, cut at the last feature map of the wanted stride.
 
-    Some networks are made for one size of frame, or for sizes in steps from it: any other is a UserError.
+    Some networks are made for one frame size, or for sizes in steps from it: any other raises UserError.
     """
 
     def __init__(self, trunk: nn.Module, cut: Cut, config: StemConfig, own: Normalisation) -> None:
@@ -66,7 +66,7 @@ class LibraryStem(nn.Module):
         return features.permute(0, 3, 1, 2) if self.channels_last else features
 
     def at_another_size(self, x_NCHW: Tensor) -> object:
-        """What the trunk gives; a UserError where only the numbers show that it does not take the size."""
+        """Run the trunk. Raises UserError if it turns out not to take the size."""
         try:
             return self.trunk(x_NCHW)
         except torch.OutOfMemoryError:
@@ -79,7 +79,7 @@ class LibraryStem(nn.Module):
             ) from error
 
     def check_size(self, height: int, width: int) -> None:
-        """UserError for frames that the network cannot take."""
+        """Raise UserError for frames of a size that the network does not take."""
         (H, W), step = self.size, self.step
         if step is None and (height, width) != self.size:
             raise UserError(
@@ -105,7 +105,7 @@ class TimmTrunk(nn.Module):
 
 
 def open_stem(config: StemConfig, height: int, width: int) -> SmallStem | LibraryStem:
-    """The stem a config describes, for frames of this size; UserError for an unknown name, stride or unfit weights."""
+    """Build the stem of a config for this frame size. Raises UserError for an unknown name, stride or unfit weights."""
     library, _, name = config.name.partition("/")
     if library not in STEMS or bool(name) == (library == "small"):
         raise UserError(f"stem.name is {config.name!r}; give small, timm/NAME or torchvision/NAME")
@@ -142,7 +142,7 @@ def timm_stem(name: str, config: StemConfig, size: FrameSize) -> LibraryStem:
 
 
 def timm_library(name: str) -> Library:
-    """How a model of timm is cut; UserError where there is none of that name."""
+    """How to cut a model of timm. Raises UserError if there is none of that name."""
     import timm
 
     if name not in timm.list_models() and name.partition(".")[0] not in timm.list_models():
@@ -152,7 +152,7 @@ def timm_library(name: str) -> Library:
 
 
 def timm_ways(size: FrameSize) -> list[Way]:
-    """As published, told the size, told one side of it."""
+    """As published; with the size given; with one side of it given."""
     return [{}, {"img_size": size}, *([{"img_size": size[0]}] if size[0] == size[1] else [])]
 
 
@@ -162,7 +162,7 @@ def timm_layers(model: Any, x_NCHW: Tensor) -> dict[Any, Tensor]:
         return {}
     try:
         return dict(enumerate(model.forward_intermediates(x_NCHW, intermediates_only=True)))
-    except Exception:  # its last layers do not take frames of this size; those before them may
+    except Exception:  # its last layers do not take frames of this size; earlier ones may
         maps: dict[Any, Tensor] = {}
         while first := timm_map(model, x_NCHW, len(maps)):
             maps[len(maps)] = first[0]
@@ -172,7 +172,7 @@ def timm_layers(model: Any, x_NCHW: Tensor) -> dict[Any, Tensor]:
 
 
 def timm_map(model: Any, x_NCHW: Tensor, index: int) -> list[Tensor]:
-    """One map, without what comes after it; none if that does not work."""
+    """Return one map, without computing what follows it; an empty list if that does not work."""
     try:
         found: list[Tensor] = model.forward_intermediates(
             x_NCHW, indices=[index], stop_early=True, intermediates_only=True
@@ -215,7 +215,7 @@ def torchvision_library(name: str) -> Library:
     if name not in names:
         raise UserError(f"torchvision has no classification model {name!r}{nearest(name, names)}")
     if name.startswith("vit_"):
-        raise UserError(f"torchvision/{name} gives tokens and has no feature map; timm's vision transformers have")
+        raise UserError(f"torchvision/{name} returns tokens and has no feature map; use a vision transformer of timm")
     as_published: Way = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     ways = lambda size: [as_published, {"input_size": size}]  # noqa: E731
     build = partial(models.get_model, name)
@@ -235,8 +235,9 @@ def torchvision_layers(model: nn.Module, x_NCHW: Tensor) -> dict[Any, Tensor]:
             outputs[layer] = out
 
     shallow = [(layer, module) for layer, module in model.named_modules() if layer and layer.count(".") < 2]
-    hooks = [module.register_forward_hook(lambda _m, _i, out, layer=layer: record(layer, out))
-             for layer, module in shallow]  # fmt: skip
+    hooks = [
+        module.register_forward_hook(lambda _m, _i, out, layer=layer: record(layer, out)) for layer, module in shallow
+    ]
     model(x_NCHW)
     for hook in hooks:
         hook.remove()
@@ -255,13 +256,13 @@ LIBRARIES: dict[str, Callable[[str], Library]] = {"timm": timm_library, "torchvi
 
 @lru_cache(maxsize=256)
 def cut_for(name: str, stride: int, size: FrameSize) -> tuple[Cut, Way]:
-    """Where and how a library's network, named as in `stem.name`, is cut for frames of a size."""
+    """Find where and how to cut a library's network, named as in `stem.name`, for frames of a size."""
     library, _, network = name.partition("/")
     return find_cut(LIBRARIES[library](network), stride, size)
 
 
 def without_network(config: StemConfig, height: int, width: int) -> StemConfig:
-    """A small stem of as many channels, to see the size of what follows: networks of libraries have known sizes."""
+    """Replace a library's stem by a small one with as many channels, to measure the size of what follows it."""
     if config.name.partition("/")[0] not in LIBRARIES:
         return config
     cut, _ = cut_for(config.name, config.stride, (height, width))
@@ -276,7 +277,7 @@ STEMS: dict[str, Callable[[str, StemConfig, FrameSize], SmallStem | LibraryStem]
 
 
 def prepare_trunk(model: nn.Module, config: StemConfig) -> None:
-    """Weights from a file, and padding, on the whole classification network, so that all keys are checked."""
+    """Load weights and set padding on the complete classification network, so that all keys are checked."""
     if config.weights is not None and config.weights != "hub":
         load_trunk(model, config.weights, config.name)
     if config.padding == "same":
@@ -294,7 +295,7 @@ def load_trunk(model: nn.Module, source: str, name: str) -> None:
     if wrong or missing or unexpected:
         what = f"{len(missing)} missing, {len(unexpected)} unexpected, {len(wrong)} of another shape"
         first = (missing + unexpected + wrong)[0]
-        raise UserError(f"{source} does not fit {name}: {what} (first: {first}); give the weights of that very model")
+        raise UserError(f"{source} does not fit {name}: {what} (first: {first}); give weights of that model")
     model.load_state_dict({key: value for key, value in state.items() if key not in head}, strict=False)
 
 
@@ -304,20 +305,25 @@ def pad_like_tensorflow(model: nn.Module) -> None:
         for name, child in module.named_children():
             if type(child) is nn.Conv2d and max(child.stride) > 1 and max(child.kernel_size) > 1:
                 same = Conv2dSame(
-                    child.in_channels, child.out_channels, child.kernel_size, child.stride,
-                    dilation=child.dilation, groups=child.groups, bias=child.bias is not None,
-                )  # fmt: skip
+                    child.in_channels,
+                    child.out_channels,
+                    child.kernel_size,
+                    child.stride,
+                    dilation=child.dilation,
+                    groups=child.groups,
+                    bias=child.bias is not None,
+                )
                 same.load_state_dict(child.state_dict())
                 setattr(module, name, same)
 
 
 def normalisation_of(config: StemConfig, own: Normalisation) -> Normalisation:
-    """The config's statistics where given, else the stem's own."""
+    """Return the config's statistics if given, else the stem's own."""
     return Normalisation(config.mean or own.mean, config.std or own.std)
 
 
 def offline(name: str, error: Exception) -> EnvironmentFault:
-    """The weights of a stem could not be downloaded."""
+    """The error for weights of a stem that could not be downloaded."""
     return EnvironmentFault(
         f"the weights of {name} cannot be downloaded ({type(error).__name__}); give a file with stem.weights PATH"
     )

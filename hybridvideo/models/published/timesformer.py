@@ -42,7 +42,7 @@ from hybridvideo.models.variants import KINETICS, Published, Variant
 
 @dataclass(frozen=True)
 class TimeSformerConfig:
-    """A TimeSformer; at call time clips may have any number of frames and any size that divides by the patch."""
+    """A TimeSformer; clips may have any number of frames and any size that is a multiple of the patch."""
 
     frames: int = 8
     height: int = 224
@@ -56,7 +56,7 @@ class TimeSformerConfig:
     drop_path: float = 0.1
     """Of the last block; it rises from 0 in the first."""
     dropout: float = 0.0
-    """Before the classifier; the authors have none."""
+    """Before the classifier; the authors use none."""
 
 
 class DropRows(nn.Module):
@@ -232,7 +232,7 @@ class TimeSformer(StagedModel):
         init_linear(layer)
 
     def _init_weights(self) -> None:
-        """As the authors': the temporal attention of all blocks but the first adds nothing at the start."""
+        """As the authors: the temporal attention of all blocks but the first adds nothing at the start."""
         for vector in (self.class_token, self.class_position):
             nn.init.trunc_normal_(vector, std=0.02)
         if self.position.time_CT is not None:
@@ -244,7 +244,7 @@ class TimeSformer(StagedModel):
 
 
 def check(config: TimeSformerConfig) -> None:
-    """UserError for what cannot be built."""
+    """Raise UserError for settings that cannot be built."""
     check_heads(config.dim, config.heads)
     if min(config.frames, config.depth, config.patch) < 1:
         raise UserError(f"frames {config.frames}, depth {config.depth} and patch {config.patch} must be 1 or more")
@@ -259,7 +259,7 @@ def check(config: TimeSformerConfig) -> None:
 def published(
     top1: float, frames: int, stride: int, weights: str = "github.com/facebookresearch/TimeSformer"
 ) -> Published:
-    """A figure of divided attention: the logits of one clip averaged over three crops."""
+    """A figure of divided attention: logits averaged over one clip and three crops."""
     return Published(
         top1=top1,
         clip=ClipConfig(frames=frames, stride=stride),

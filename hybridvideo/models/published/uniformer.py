@@ -1,4 +1,4 @@
-"""UniFormer: convolution where tokens are many and alike, attention among all of them where they are few.
+"""UniFormer: convolution in early stages with many similar tokens, attention among all tokens in later ones.
 
 Li et al. 2022, *UniFormer: Unified Transformer for Efficient Spatiotemporal Representation Learning*.
 
@@ -30,7 +30,7 @@ from hybridvideo.errors import UserError
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.models.parts.attention import JointAttention
 from hybridvideo.models.parts.cached import Cached
-from hybridvideo.models.parts.depthwise import depthwise_conv, on_grid
+from hybridvideo.models.parts.depthwise import DepthwiseConv3d, on_grid
 from hybridvideo.models.parts.linear import Linear, autocast_dtype, init_linear
 from hybridvideo.models.parts.mlp import Mlp
 from hybridvideo.models.parts.patches import PatchEmbed
@@ -50,7 +50,7 @@ class UniFormerConfig:
     height: int = 224
     """... rows ..."""
     width: int = 224
-    """... and columns; any other of 32 or more works too, what does not divide by the strides is cut off."""
+    """... and columns; others of 32 or more work too, cut off beyond a multiple of the strides."""
     dims: tuple[int, int, int, int] = (64, 128, 320, 512)
     """Channels of the four stages."""
     depths: tuple[int, int, int, int] = (3, 4, 8, 3)
@@ -81,7 +81,7 @@ class Stem(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        own = nn.Conv3d(3, dim, (3, 4, 4))  # for its initial values and its shape
+        own = nn.Conv3d(3, dim, (3, 4, 4))  # for its initial values and shape
         self.weight, self.bias = own.weight, own.bias
         self.norm = nn.LayerNorm(dim)
 
@@ -139,14 +139,14 @@ class GridBatchNorm(nn.BatchNorm3d):
 
 
 class ConvBlock(nn.Module):
-    """Position, then a neighbourhood of 5x5x5 weighted alike for all positions, then the MLP; BatchNorm before both."""
+    """Position, then a depthwise convolution of 5x5x5, then the MLP; BatchNorm before both."""
 
     def __init__(self, dim: int, config: UniFormerConfig, drop_path: float) -> None:
         super().__init__()
-        self.position = depthwise_conv(dim, 3)
+        self.position = DepthwiseConv3d(dim, (3, 3, 3))
         self.norm = GridBatchNorm(dim)
         self.before = Linear(dim, dim)
-        self.conv = depthwise_conv(dim, 5)
+        self.conv = DepthwiseConv3d(dim, (5, 5, 5))
         self.after = Linear(dim, dim)
         self.mlp_norm = GridBatchNorm(dim)
         self.mlp = Mlp(dim, int(dim * config.mlp_ratio), config.dropout)
@@ -173,7 +173,7 @@ class AttentionBlock(nn.Module):
 
     def __init__(self, dim: int, config: UniFormerConfig, drop_path: float) -> None:
         super().__init__()
-        self.position = depthwise_conv(dim, 3)
+        self.position = DepthwiseConv3d(dim, (3, 3, 3))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.attention = JointAttention(dim, dim // config.head_dim)
         self.dropout = nn.Dropout(config.dropout)
@@ -190,7 +190,7 @@ class AttentionBlock(nn.Module):
 
 
 def cropped(x_BCTHW: Tensor, step: int) -> Tensor:
-    """Without the rows and columns at the end that do not fill a step."""
+    """Cut off the rows and columns at the end that do not fill a step."""
     H, W = (side - side % step for side in x_BCTHW.shape[3:])
     return x_BCTHW[..., :H, :W]
 
@@ -255,7 +255,7 @@ class UniFormer(StagedModel):
 
 
 def published(top1: float) -> Published:
-    """A figure of 16 frames, every fourth. Its weights average logits over 4 clips."""
+    """A figure of 16 frames, every fourth, with logits averaged over 4 clips."""
     return Published(
         top1=top1,
         clip=ClipConfig(frames=16, stride=4),
@@ -269,7 +269,7 @@ def published(top1: float) -> Published:
 
 base = UniFormerConfig(depths=(5, 8, 20, 7), drop_path=0.3)
 
-# The weights of other lengths fit as they are: with num_frames=8 (every eighth frame) S 78.4, B 79.8;
+# The weights for other lengths fit unchanged: with num_frames=8 (every eighth frame) S 78.4, B 79.8;
 # with num_frames=32 (every fourth) S 82.0, B 82.9.
 UNIFORMERS: dict[str, Callable[..., VideoModel]] = {
     "uniformer_small": Variant(UniFormer, UniFormerConfig(), published(80.8)),

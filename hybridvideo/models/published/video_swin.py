@@ -84,14 +84,14 @@ class SwinBlock(nn.Module):
         return out
 
     def in_portions(self, x_BTHWC: Tensor) -> Tensor:
-        """The same, some windows at a time (see `mlp.PORTION`): nothing in a block looks beyond its window."""
+        """The same, a few windows at a time (see `mlp.PORTION`): nothing in a block looks beyond its window."""
         B, T, H, W, _ = x_BTHWC.shape
         layout = window_layout((T, H, W), self.attention.window, self.attention.shifted)
         cut = true_parts(layout)
         x_RC = cut.gather(layout.pad(x_BTHWC))
         inside = None if layout.padded == layout.grid else inside_rows(layout, cut, B)
         biases = self.attention.biases(layout, cut, x_RC)
-        # Half of what an MLP takes at once: a portion here holds queries, keys and values beside the hidden numbers.
+        # Half of an MLP's portion: this one holds queries, keys and values in addition to the hidden numbers.
         for portion in cut.portions(B, most=PORTION // 2 // self.mlp.hidden):
             rows = slice(portion[0].start, portion[-1].stop)
             x = x_RC[rows]
@@ -103,7 +103,7 @@ class SwinBlock(nn.Module):
 
 @constant
 def inside_rows(layout: WindowLayout, cut: Cut, batch: int) -> Tensor:
-    """(R, 1): 1 for rows of the grid, 0 for those of its padding, which are zeros to attention."""
+    """(R, 1): 1 for rows of the grid, 0 for those of its padding, which attention must see as zeros."""
     return cut.gather(layout.pad(torch.ones(batch, *layout.grid, 1, device="cpu")))
 
 
@@ -164,7 +164,7 @@ class VideoSwin(StagedModel):
         return features_BC if pre_logits else self.classifier(self.dropout(features_BC))
 
     def _init_weights(self) -> None:
-        """As the authors': patches keep a convolution's own."""
+        """As the authors; patches keep the initial values of a convolution."""
         self.apply(init_linear)
         for name, parameter in self.named_parameters():
             if name.endswith("bias_table"):
@@ -172,7 +172,7 @@ class VideoSwin(StagedModel):
         self.init_classifier(self.classifier)
 
 
-# --- named variants: Kinetics-400, the authors' figures; torchvision's ports of the first three are re-tested there ---
+# --- named variants: Kinetics-400, the authors' figures; torchvision has tested its ports of the first three again ---
 
 AUTHORS = "github.com/SwinTransformer"  # /Video-Swin-Transformer
 

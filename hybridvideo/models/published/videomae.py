@@ -1,7 +1,7 @@
 """VideoMAE: a plain vision transformer over tubelets, every tubelet of a clip attending to every other.
 
 Tong, Song, Wang, Wang 2022, *VideoMAE: Masked Autoencoders are Data-Efficient Learners for Self-Supervised Video
-Pre-Training*. This file has the network that is fine-tuned; `videomae_pretraining` has the one it is pretrained as.
+Pre-Training*. This is the network for fine-tuning; `videomae_pretraining` holds the one for pretraining.
 
     clip -> tubelets of 2x16x16 -> + sinusoids of their index -> blocks -> mean -> norm -> linear
 
@@ -35,7 +35,7 @@ EPS = 1e-6  # of all norms
 
 @dataclass(frozen=True)
 class VideoMAEConfig:
-    """A VideoMAE classifier; at call time clips may have any frames and size that divide by the patch."""
+    """A VideoMAE classifier; clips may have any frames and size that are multiples of the patch."""
 
     frames: int = 16
     height: int = 224
@@ -57,7 +57,7 @@ class VideoMAEConfig:
 
 
 def grid_of(input: tuple[int, int, int], patch: Patch) -> tuple[int, int, int]:
-    """Tubelets of an input along time, rows and columns; UserError where it does not divide."""
+    """Return the tubelets of an input along time, rows and columns. Raises UserError if it does not divide."""
     if min(*input, *patch) < 1 or any(side % step for side, step in zip(input, patch, strict=True)):
         sizes = "x".join(map(str, input)), "x".join(map(str, patch))
         raise UserError(f"an input of {sizes[0]} does not divide into tubelets of {sizes[1]}; give multiples of them")
@@ -65,7 +65,7 @@ def grid_of(input: tuple[int, int, int], patch: Patch) -> tuple[int, int, int]:
 
 
 def check_width(dim: int, heads: int, depth: int) -> None:
-    """UserError for channels, heads or blocks that make no network."""
+    """Raise UserError for channels, heads or blocks that make no network."""
     check_heads(dim, heads)
     if depth < 1:
         raise UserError(f"depth is {depth}; give 1 or more blocks")
@@ -74,8 +74,8 @@ def check_width(dim: int, heads: int, depth: int) -> None:
 class SinusoidPosition(nn.Module):
     """Sines and cosines of a token's index in the flattened grid, added to the grid; nothing is learned or stored.
 
-    The table is that of the grid the model is built for, as its authors compute it. A grid of another size at call
-    time gets this table resized, bicubic in space and then linear in time: its indices mean other places.
+    The table is that of the grid that the model is built for, as its authors compute it. For a grid of another size it
+    is resized, bicubic in space and then linear in time, since there an index means another place.
     """
 
     table_THWC: Tensor
@@ -85,7 +85,8 @@ class SinusoidPosition(nn.Module):
         self.register_buffer("table_THWC", sinusoids(grid, dim), persistent=False)
 
     def forward(self, x_BTHWC: Tensor) -> Tensor:
-        return x_BTHWC + self.table(x_BTHWC.shape[1:4]).to(x_BTHWC.dtype)  # under autocast as the authors: stays half
+        # Under autocast the sum stays half, as the authors' does.
+        return x_BTHWC + self.table(x_BTHWC.shape[1:4]).to(x_BTHWC.dtype)
 
     def table(self, grid: tuple[int, ...]) -> Tensor:
         """(T, H, W, C) of any grid."""
@@ -131,7 +132,7 @@ class TokenBlock(nn.Module):
 
 
 def token_blocks(dim: int, heads: int, depth: int, mlp_ratio: float, drop_path: float = 0.0) -> nn.ModuleList:
-    """`depth` blocks, stochastic depth rising from 0 to `drop_path`."""
+    """Build `depth` blocks with stochastic depth rising from 0 to `drop_path`."""
     (rates,) = rising_rates(drop_path, [depth])
     return nn.ModuleList(TokenBlock(dim, heads, mlp_ratio, rate) for rate in rates)
 

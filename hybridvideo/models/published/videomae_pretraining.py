@@ -1,6 +1,6 @@
-"""VideoMAE's pretraining: an encoder sees the few tubelets that are not masked, a narrow decoder draws the others.
+"""VideoMAE's pretraining: an encoder sees the few unmasked tubelets, a narrow decoder reconstructs the others.
 
-Tong et al. 2022, *VideoMAE*. Fine-tuning keeps the encoder (`videomae.VideoMAE`); its last norm and the decoder go.
+Tong et al. 2022, *VideoMAE*. Fine-tuning keeps the encoder (`videomae.VideoMAE`), less its last norm.
 
     clip -> tubelets -> the visible ones -> blocks -> norm -> linear -> + mask tokens -> blocks -> norm -> pixels
 
@@ -30,7 +30,7 @@ from hybridvideo.parsing import changed, plain
 
 @dataclass(frozen=True)
 class VideoMAEPretrainingConfig:
-    """Encoder and decoder; at call time clips may have any frames and size that divide by the patch."""
+    """Encoder and decoder; clips may have any frames and size that are multiples of the patch."""
 
     frames: int = 16
     height: int = 224
@@ -79,7 +79,7 @@ class Decoder(nn.Module):
 class VideoMAEPretraining(nn.Module):
     """The network of a `VideoMAEPretrainingConfig`: `model(x_BCTHW, mask_BN) -> (B, M, P)`.
 
-    Train it to give `reconstruction_targets` of the same clip and mask, by mean squared error.
+    Train it towards `reconstruction_targets` of the same clip and mask, by mean squared error.
     """
 
     classifier_name = "decoder.pixels"  # the last linear layer, for `load_weights`
@@ -102,8 +102,8 @@ class VideoMAEPretraining(nn.Module):
 
         Args:
             x_BCTHW: normalised clips.
-            mask_BN: True for what the encoder must not see, tubelets in the order of the flattened grid (T, H, W); as
-                many in every clip of the batch.
+            mask_BN: True for tubelets hidden from the encoder, in the order of the flattened grid (T, H, W); the same
+                number in every clip of the batch.
 
         Returns:
             (B, M, P): the masked tubelets in the same order, their values in the order (t, h, w, colour).
@@ -133,14 +133,14 @@ class VideoMAEPretraining(nn.Module):
         return out
 
     def run_blocks(self, blocks: nn.ModuleList, x_BNC: Tensor) -> Tensor:
-        """One after another, activations kept or computed again."""
+        """Run blocks one after another, with activations kept or recomputed."""
         again = self.grad_checkpointing and self.training and torch.is_grad_enabled()
         for block in blocks:
             x_BNC = checkpoint(block, x_BNC, use_reentrant=False) if again else block(x_BNC)
         return x_BNC
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """In training keep no activations inside blocks, compute them again backward."""
+        """In training, recompute activations inside blocks during backward instead of keeping them."""
         self.grad_checkpointing = enable
 
     def settings(self) -> dict[str, Any]:
@@ -153,7 +153,7 @@ class VideoMAEPretraining(nn.Module):
         return {"mask_token"}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        with torch.inference_mode(False):  # whatever the caller is in, the model may be trained later
+        with torch.inference_mode(False):  # the model may be trained later, whatever mode the caller is in
             return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     def _init_weights(self) -> None:
@@ -166,7 +166,7 @@ class VideoMAEPretraining(nn.Module):
 
 
 def split_by_mask(mask_BN: Tensor, grid_BTHWC: Tensor) -> tuple[Tensor, Tensor]:
-    """Indices (B, V) of the visible and (B, M) of the masked tokens, both ascending; UserError for a wrong mask."""
+    """Return the indices (B, V) of visible and (B, M) of masked tokens. Raises UserError for a wrong mask."""
     B, N = grid_BTHWC.shape[0], grid_BTHWC.shape[1:4].numel()
     if mask_BN.shape != (B, N) or mask_BN.dtype != torch.bool:
         got = f"{str(mask_BN.dtype).removeprefix('torch.')} {tuple(mask_BN.shape)}"
@@ -181,21 +181,21 @@ def split_by_mask(mask_BN: Tensor, grid_BTHWC: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pick(x_BNC: Tensor, index_BK: Tensor) -> Tensor:
-    """(B, K, C): the tokens at these indices."""
+    """Return the tokens at these indices, (B, K, C)."""
     return x_BNC.gather(1, index_BK[..., None].expand(-1, -1, x_BNC.shape[2]))
 
 
 def reconstruction_targets(
     x_BCTHW: Tensor, mask_BN: Tensor, patch: Patch, normalisation: Normalisation, per_patch: bool = True
 ) -> Tensor:
-    """(B, M, P): the pixels behind the mask.
+    """Return the masked pixels, (B, M, P).
 
     Args:
-        x_BCTHW: clips as the model gets them.
-        mask_BN: as the model gets it.
+        x_BCTHW: clips as the model receives them.
+        mask_BN: the mask as the model receives it.
         patch: frames, rows and columns of a tubelet.
-        normalisation: of the clips; it is taken back, so that pixels are in [0, 1].
-        per_patch: then each colour of each tubelet is brought to mean 0 and standard deviation 1, as published.
+        normalisation: of the clips; it is undone, so that pixels are in [0, 1].
+        per_patch: then normalise each colour of each tubelet to mean 0 and standard deviation 1, as published.
     """
     t, h, w = patch
     pixels_BTHWP = rearrange(x_BCTHW, "B c (T t) (H h) (W w) -> B T H W (t h w c)", t=t, h=h, w=w)

@@ -84,11 +84,17 @@ def test_a_still_clip_of_one_frame_has_no_difference() -> None:
     assert difference.shape == (1, 3, 1, 4, 4) and not difference.any()
 
 
-@pytest.mark.parametrize(("name", "stride", "channels"), [
-    ("timm/resnet18", 16, 256), ("timm/mobilenetv3_small_100", 32, 576), ("timm/convnext_atto", 16, 160),
-    ("torchvision/resnet18", 32, 512), ("torchvision/mobilenet_v2", 16, 96),
-    ("torchvision/shufflenet_v2_x0_5", 16, 96),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "stride", "channels"),
+    [
+        ("timm/resnet18", 16, 256),
+        ("timm/mobilenetv3_small_100", 32, 576),
+        ("timm/convnext_atto", 16, 160),
+        ("torchvision/resnet18", 32, 512),
+        ("torchvision/mobilenet_v2", 16, 96),
+        ("torchvision/shufflenet_v2_x0_5", 16, 96),
+    ],
+)
 @pytest.mark.parametrize("padding", ["own", "same"])
 def test_library_cnns_are_stems(name: str, stride: int, channels: int, padding: str) -> None:
     model = hybrid(stem={"name": name, "stride": stride, "padding": padding})
@@ -96,20 +102,23 @@ def test_library_cnns_are_stems(name: str, stride: int, channels: int, padding: 
     assert grid.shape == (1, 2, 64 // stride, 96 // stride, channels)
 
 
-@pytest.mark.parametrize(("name", "stride", "channels", "sizes"), [
-    ("timm/vit_tiny_patch16_224", 16, 192, [(112, 112), (96, 160)]),
-    ("timm/swin_tiny_patch4_window7_224", 16, 384, [(112, 112), (224, 224)]),
-    ("timm/levit_128s", 16, 128, [(112, 112), (224, 224)]),
-    ("timm/visformer_tiny", 16, 192, [(112, 112), (96, 160)]),
-    ("timm/coatnet_nano_rw_224", 16, 256, [(224, 224)]),
-    ("timm/botnet26t_256", 16, 1024, [(112, 112), (256, 256)]),
-    ("timm/maxvit_tiny_tf_224", 16, 256, [(224, 224)]),
-    ("timm/vit_small_r26_s32_224", 32, 384, [(224, 224)]),
-    ("timm/mambaout_femto", 16, 192, [(112, 112), (97, 161)]),
-    ("timm/inception_v3", 32, 2048, [(224, 224)]),
-    ("torchvision/swin_t", 16, 384, [(112, 112), (96, 160)]),
-    ("torchvision/maxvit_t", 16, 256, [(224, 224)]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "stride", "channels", "sizes"),
+    [
+        ("timm/vit_tiny_patch16_224", 16, 192, [(112, 112), (96, 160)]),
+        ("timm/swin_tiny_patch4_window7_224", 16, 384, [(112, 112), (224, 224)]),
+        ("timm/levit_128s", 16, 128, [(112, 112), (224, 224)]),
+        ("timm/visformer_tiny", 16, 192, [(112, 112), (96, 160)]),
+        ("timm/coatnet_nano_rw_224", 16, 256, [(224, 224)]),
+        ("timm/botnet26t_256", 16, 1024, [(112, 112), (256, 256)]),
+        ("timm/maxvit_tiny_tf_224", 16, 256, [(224, 224)]),
+        ("timm/vit_small_r26_s32_224", 32, 384, [(224, 224)]),
+        ("timm/mambaout_femto", 16, 192, [(112, 112), (97, 161)]),
+        ("timm/inception_v3", 32, 2048, [(224, 224)]),
+        ("torchvision/swin_t", 16, 384, [(112, 112), (96, 160)]),
+        ("torchvision/maxvit_t", 16, 256, [(224, 224)]),
+    ],
+)
 @torch.no_grad()
 def test_networks_made_for_one_size_are_built_for_the_size_that_is_wanted(
     name: str, stride: int, channels: int, sizes: list[tuple[int, int]]
@@ -127,12 +136,15 @@ def test_a_stride_is_measured_where_unpadded_convolutions_do_not_hide_it() -> No
     assert stem(torch.randn(1, 3, 32, 32)).shape == (1, 256, 3, 3)
 
 
-@pytest.mark.parametrize(("name", "stride", "size", "said"), [
-    ("timm/vit_tiny_patch16_224", 32, 224, "no feature map of stride 32, but of 16; choose another stride"),
-    ("timm/maxvit_tiny_tf_224", 32, 112, "for frames of 112x112: .*; for 224x224 it can"),
-    ("torchvision/vit_b_32", 32, 224, "gives tokens and has no feature map; timm's"),
-    ("timm/efficientformerv2_s0", 32, 112, "for frames of 112x112: .*; for 224x224 it can"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "stride", "size", "said"),
+    [
+        ("timm/vit_tiny_patch16_224", 32, 224, "no feature map of stride 32, but of 16; choose another stride"),
+        ("timm/maxvit_tiny_tf_224", 32, 112, "for frames of 112x112: .*; for 224x224 it can"),
+        ("torchvision/vit_b_32", 32, 224, "returns tokens and has no feature map; use a vision transformer of timm"),
+        ("timm/efficientformerv2_s0", 32, 112, "for frames of 112x112: .*; for 224x224 it can"),
+    ],
+)
 def test_what_cannot_be_a_stem_says_why_and_for_what_size_it_can(name: str, stride: int, size: int, said: str) -> None:
     with pytest.raises(UserError, match=said) as caught:
         open_stem(StemConfig(name, stride=stride), size, size)

@@ -49,10 +49,15 @@ def test_it_is_made_once_and_again_when_its_source_changes(layer: Doubled) -> No
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("way", [
-    lambda layer: layer.train().eval(), lambda layer: layer.to(torch.float64).float(),
-    copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "way",
+    [
+        lambda layer: layer.train().eval(),
+        lambda layer: layer.to(torch.float64).float(),
+        copy.deepcopy,
+        lambda layer: pickle.loads(pickle.dumps(layer)),
+    ],
+)
 def test_it_goes_with_a_change_of_mode_or_place_and_into_no_copy(layer: Doubled, way: object) -> None:
     layer()
     other = way(layer)  # type: ignore[operator]

@@ -14,8 +14,13 @@ GRID = torch.randn(2, 3, 4, 5, 6)
 
 def test_pools_are_what_their_names_say() -> None:
     flat = GRID.flatten(1, 3)
-    for name, expected in [("mean", flat.mean(1)), ("max", flat.max(1).values), ("min", flat.min(1).values),
-                           ("std", flat.std(1, correction=0)), ("frame_max", GRID.amax((2, 3)).mean(1))]:  # fmt: skip
+    for name, expected in [
+        ("mean", flat.mean(1)),
+        ("max", flat.max(1).values),
+        ("min", flat.min(1).values),
+        ("std", flat.std(1, correction=0)),
+        ("frame_max", GRID.amax((2, 3)).mean(1)),
+    ]:
         assert torch.allclose(POOLS[name](GRID.flatten(2, 3)), expected, atol=1e-5), name
 
 

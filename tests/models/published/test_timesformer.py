@@ -35,9 +35,16 @@ def small(attention: str, seed: int = 0, **changes: object) -> TimeSformer:
 
 def peer(attention: str, frames: int = 4, size: int = 32) -> TimesformerForVideoClassification:
     config = TimesformerConfig(
-        image_size=size, patch_size=8, num_frames=frames, hidden_size=64, num_hidden_layers=3, num_attention_heads=4,
-        intermediate_size=256, attention_type=f"{attention}_space_time", num_labels=5,
-    )  # fmt: skip
+        image_size=size,
+        patch_size=8,
+        num_frames=frames,
+        hidden_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=256,
+        attention_type=f"{attention}_space_time",
+        num_labels=5,
+    )
     model = TimesformerForVideoClassification(config)
     randomise(model)
     return model.eval()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from hybridvideo.errors import UserError
 from hybridvideo.models import create_model
 from hybridvideo.models.contract import count_gmacs, count_parameters
+from hybridvideo.models.parts.linear import Linear
 from hybridvideo.models.published.uniformer import AttentionBlock, ConvBlock, GridBatchNorm, Stem, UniFormerConfig
 
 SMALL = {"dims": (8, 16, 32, 32), "depths": (1, 2, 2, 1), "head_dim": 16, "drop_path": 0.0}
@@ -119,8 +120,8 @@ def test_an_attention_block_is_what_the_paper_says() -> None:
 
 
 def test_a_norm_and_the_layer_after_it_are_one_matrix_product_in_evaluation() -> None:
-    norm, linear = randomised(GridBatchNorm(8)).eval(), randomised(nn.Linear(8, 4))
-    assert isinstance(norm, GridBatchNorm) and isinstance(linear, nn.Linear)
+    norm, linear = randomised(GridBatchNorm(8)).eval(), randomised(Linear(8, 4))
+    assert isinstance(norm, GridBatchNorm) and isinstance(linear, Linear)
     x = torch.randn(2, 3, 4, 5, 8)
     assert torch.allclose(norm.then(linear, x), linear(norm(x)), atol=1e-5)
     assert norm.num_batches_tracked is not None and int(norm.num_batches_tracked) == 0

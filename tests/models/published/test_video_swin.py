@@ -40,9 +40,14 @@ def pair(changes: dict[str, Any], num_classes: int = 7) -> tuple[nn.Module, Vide
     assert isinstance(ours, VideoSwin)
     config = ours.config
     peer = SwinTransformer3d(
-        list(config.patch), config.dim, list(config.depths), list(config.heads), list(config.window),
-        num_classes=num_classes, patch_embed=PatchEmbed3d,
-    )  # fmt: skip
+        list(config.patch),
+        config.dim,
+        list(config.depths),
+        list(config.heads),
+        list(config.window),
+        num_classes=num_classes,
+        patch_embed=PatchEmbed3d,
+    )
     load_weights(ours, randomised(peer).state_dict())
     return peer, ours.eval()
 

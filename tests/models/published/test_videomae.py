@@ -35,10 +35,17 @@ def randomised(model: nn.Module, seed: int = 0) -> Any:
 
 def their_config(**changes: Any) -> TheirConfig:
     sizes = {
-        "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 192,
-        "decoder_hidden_size": 24, "decoder_num_hidden_layers": 2, "decoder_num_attention_heads": 2,
-        "decoder_intermediate_size": 96, "layer_norm_eps": 1e-6, "num_labels": 7,
-    }  # fmt: skip
+        "hidden_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "intermediate_size": 192,
+        "decoder_hidden_size": 24,
+        "decoder_num_hidden_layers": 2,
+        "decoder_num_attention_heads": 2,
+        "decoder_intermediate_size": 96,
+        "layer_norm_eps": 1e-6,
+        "num_labels": 7,
+    }
     return TheirConfig(**{**sizes, **changes})
 
 
@@ -66,9 +73,14 @@ def test_logits_are_those_of_transformers(
     frames: int, height: int, width: int, patch: tuple[int, int, int], dim: int, heads: int
 ) -> None:
     config = their_config(
-        num_frames=frames, image_size=(height, width), tubelet_size=patch[0], patch_size=patch[1],
-        hidden_size=dim, num_attention_heads=heads, intermediate_size=4 * dim,
-    )  # fmt: skip
+        num_frames=frames,
+        image_size=(height, width),
+        tubelet_size=patch[0],
+        patch_size=patch[1],
+        hidden_size=dim,
+        num_attention_heads=heads,
+        intermediate_size=4 * dim,
+    )
     theirs = randomised(VideoMAEForVideoClassification(config))
     theirs.fc_norm.eps = 1e-6  # the authors'; transformers has 1e-5
     sizes = {"patch": patch, "dim": dim, "depth": 3, "heads": heads}
@@ -83,8 +95,9 @@ def test_logits_are_those_of_transformers(
 
 @pytest.mark.parametrize(("frames", "height", "width", "masked"), [(16, 64, 64, 14), (6, 48, 80, 5)])
 def test_reconstructions_and_loss_are_those_of_transformers(frames: int, height: int, width: int, masked: int) -> None:
-    theirs = randomised(VideoMAEForPreTraining(their_config(num_frames=frames, image_size=(height, width),
-                                                            use_mean_pooling=False)))  # fmt: skip
+    theirs = randomised(
+        VideoMAEForPreTraining(their_config(num_frames=frames, image_size=(height, width), use_mean_pooling=False))
+    )
     theirs.decoder.norm.eps = 1e-6
     ours = create_pretraining("videomae_base", frames=frames, image_size=(height, width), **SMALL, **DECODER).eval()
     ours.load_state_dict(pretrained(IN_MEMORY).to_ours(theirs.state_dict()))
