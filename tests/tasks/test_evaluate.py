@@ -19,7 +19,7 @@ from hybridvideo.files import locked
 from hybridvideo.tasks.evaluate import say
 from hybridvideo.weights.load_model import load_model
 from tests.engine.training.runs import run, settings
-from tests.report.examples import results
+from tests.report.examples import results_json as results
 
 
 @pytest.fixture(scope="module")
