@@ -5,7 +5,7 @@ zero and never matters (`models.videomae.TokenAttention`): the way back leaves i
 in its files the biases are called `q_bias` and `v_bias`, in the memory of transformers 5 `query.bias`, `value.bias`.
 
 A classifier takes the encoder of pretrained weights without its last norm, as the authors' fine-tuning does: the norm
-of a classifier stands after the mean and starts fresh.
+of a classifier comes after the mean and starts fresh.
 """
 
 from __future__ import annotations
