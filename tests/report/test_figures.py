@@ -73,7 +73,7 @@ def test_of_a_run_resumed_within_an_epoch_steps_and_times_are_counted_once(tmp_p
     assert card_of(page, "speed")[0] == readable(100 / 9)
 
 
-def test_of_a_log_whose_first_lines_are_gone_no_speed_is_made_up(tmp_path: Path) -> None:
+def test_no_speed_is_invented_for_a_log_whose_first_lines_are_gone(tmp_path: Path) -> None:
     page = training_page(tmp_path / "a.html", [epoch(4, 50.0, 500)])
     assert "5 epochs in 50 s" in words_of(page) and card_of(page, "speed")[0] == "–"
 
@@ -140,7 +140,7 @@ def test_an_evaluation_counted_again_from_its_scores(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("classes", [1, 2, 5])
-def test_of_five_classes_or_fewer_no_top_5_is_shown(classes: int, tmp_path: Path) -> None:
+def test_top_5_is_not_shown_for_five_classes_or_fewer(classes: int, tmp_path: Path) -> None:
     labels = list("abcde")[:classes]
     page = evaluation_page(tmp_path / "a.html", evaluated(labels, [0, 0], np.eye(5)[:2, :classes].tolist()))
     assert "top-5" not in page.read_text(encoding="utf-8")
@@ -219,7 +219,7 @@ def test_a_file_that_is_listed_twice_is_not_a_copy_of_itself() -> None:
     assert "1 file with the same bytes" in next_steps([*rows, scanned("b.mp4", checksum="x")], "t.parquet")[0]
 
 
-def test_where_nothing_can_be_used_the_reasons_and_what_to_do_are_said() -> None:
+def test_if_nothing_can_be_used_the_reasons_and_the_remedies_are_listed() -> None:
     rows = [scanned(f"{i}.mp4", "refused", f"'{i}.mp4' leads outside the data root '/x'; list it") for i in range(3)]
     rows += [scanned("it's.mp4", "unreadable", "file is empty")]
     first, *steps = next_steps(rows, "t.parquet")

@@ -47,7 +47,7 @@ def test_both_colour_schemes_are_defined_in_full() -> None:
         assert f"--{name}:{dim}" in dark
 
 
-def test_a_page_is_written_whole_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+def test_a_page_is_written_completely_and_leaves_nothing_next_to_it(tmp_path: Path) -> None:
     target = tmp_path / "new folder" / "report.html"
     assert write_page(target, text("a name of no UTF-8: \udcff, and ü")) == target
     assert target.read_text(encoding="utf-8") == r"a name of no UTF-8: \udcff, and ü"
@@ -91,7 +91,7 @@ def test_on_a_phone_figures_shrink_and_only_tables_and_files_scroll() -> None:
     assert re.fullmatch(r"max-width:\d+px", str(svg["style"]))
 
 
-def test_what_is_not_seen_is_escaped_and_the_lines_of_a_file_stay() -> None:
+def test_invisible_characters_are_escaped_and_line_breaks_stay() -> None:
     assert text("a\x1b[2J\u202e\u200b\r\n<b>") == r"a\x1b[2J\u202e\u200b\r\n&lt;b&gt;"
     assert preformatted("a: 1\nb:\t\x9b2") == "<pre>a: 1\nb:" + r"\t\x9b2</pre>"
 

@@ -168,7 +168,7 @@ def test_the_weights_file_of_a_checkpoint_is_that_checkpoint(tmp_path: Path) -> 
     assert load_file(tmp_path / "model.safetensors").keys() == again.state_dict().keys()
 
 
-def test_foreign_weights_are_no_run_folder(tmp_path: Path) -> None:
+def test_foreign_weights_are_not_a_run_folder(tmp_path: Path) -> None:
     torch.save(swin3d(3).state_dict(), tmp_path / "w.pth")
     with pytest.raises(UserError, match="is not a run folder, so it has no 'best' checkpoint"):
         hv.load_model(tmp_path / "w.pth", "best")

@@ -118,7 +118,7 @@ def test_files_of_a_checkpoint_have_the_permissions_of_any_new_file(tmp_path: Pa
     assert modes == {"model.safetensors": 0o640, "model.json": 0o640, ".complete": 0o640}
 
 
-def test_a_full_disk_is_one_line_that_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*arguments: object) -> None:
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
@@ -127,7 +127,7 @@ def test_a_full_disk_is_one_line_that_says_so(tmp_path: Path, monkeypatch: pytes
         saved(tmp_path / "c", small())
 
 
-def test_who_reads_beside_a_writer_always_gets_a_whole_checkpoint(tmp_path: Path) -> None:
+def test_a_reader_during_a_write_always_gets_a_complete_checkpoint(tmp_path: Path) -> None:
     """Two models take turns in one folder; what is read is one of them, never parts of both, never nothing."""
     models = [small(3), small(5)]
     folder = saved(tmp_path / "c", models[0])
@@ -151,7 +151,7 @@ def test_who_reads_beside_a_writer_always_gets_a_whole_checkpoint(tmp_path: Path
         writer.join()
 
 
-def test_a_folder_without_a_checkpoint_is_said_to_be_one(tmp_path: Path) -> None:
+def test_a_folder_without_a_checkpoint_is_reported_as_such(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no folder"):
         find_checkpoint(tmp_path / "none")
     with pytest.raises(UserError, match="no complete checkpoint in"):
@@ -187,7 +187,7 @@ def test_a_classifier_of_another_label_set_is_an_error_unless_replaced() -> None
     assert torch.equal(model.state_dict()["head.norm.bias"], state["head.norm.bias"])
 
 
-def test_position_tables_of_another_size_are_resized_and_said_so() -> None:
+def test_position_tables_of_another_size_are_resized_and_reported() -> None:
     source, model = small(), small(frames=8, height=64)
     report = load_weights(model, source.state_dict())
     assert report.resized == ["position.space_CHW", "position.time_CT"]

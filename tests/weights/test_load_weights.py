@@ -168,7 +168,7 @@ def test_what_does_not_fit_is_counted_and_named_and_changes_nothing() -> None:
     assert unchanged(model, before)
 
 
-def test_a_model_of_other_sizes_is_told_which_one_fits() -> None:
+def test_the_error_for_other_sizes_names_the_model_that_fits() -> None:
     with pytest.raises(UserError, match=r"of another shape .*create_model\('video_swin_tiny', dim=8, depths="):
         load_weights(video_swin(dim=16), swin3d())
 
@@ -179,7 +179,7 @@ def test_weights_of_another_family_say_whose_they_are() -> None:
         load_weights(model, swin3d())
 
 
-def test_an_unknown_layout_says_what_it_holds() -> None:
+def test_the_error_for_an_unknown_layout_names_its_tensors() -> None:
     with pytest.raises(UserError, match=r"has 2 tensors such as a.b and c.d, in no layout known here \(.*Uni"):
         load_weights(video_swin(), {"a.b": torch.ones(1), "c.d": torch.ones(1)})
     with pytest.raises(UserError, match="the state dict is not a state dict"):
@@ -213,14 +213,14 @@ def test_half_precision_is_loaded_in_the_precision_of_the_model() -> None:
     assert torch.equal(model.state_dict()["norm.weight"], state["norm.weight"].float())
 
 
-def test_counters_that_old_batch_norms_lack_are_no_fault() -> None:
+def test_counters_that_old_batch_norms_lack_are_not_missed() -> None:
     model = create_model("uniformer_small", CLASSES, num_frames=4, image_size=32)
     state = {name: value for name, value in model.state_dict().items() if not name.endswith("num_batches_tracked")}
     report = load_weights(model, state)
     assert report.fresh and all(name.endswith("num_batches_tracked") for name in report.fresh)
 
 
-def test_the_normalisation_is_that_of_the_weights_only_where_they_say_it() -> None:
+def test_the_normalisation_is_that_of_the_weights_only_if_they_state_it() -> None:
     model = video_swin()
     model.normalisation = Normalisation((0.1,) * 3, (0.2,) * 3)
     assert load_weights(model, swin2d()).normalisation is None

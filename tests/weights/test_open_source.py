@@ -83,7 +83,7 @@ def test_an_index_reaches_no_file_outside_its_folder(tmp_path: Path) -> None:
         open_source(inside)
 
 
-def test_a_folder_says_what_belongs_to_its_weights(tmp_path: Path) -> None:
+def test_a_folder_states_what_belongs_to_its_weights(tmp_path: Path) -> None:
     config = {
         "id2label": {"1": "jump", "0": "run"}, "num_frames": 8, "image_size": 64, "num_attention_heads": 2,
         "auto_map": {"AutoModel": "modeling.Model"},
@@ -99,7 +99,7 @@ def test_a_folder_says_what_belongs_to_its_weights(tmp_path: Path) -> None:
     assert facts.changes == {"frames": 8, "height": 64, "width": 64, "heads": 2}
 
 
-def test_what_a_folder_does_not_say_is_not_assumed(tmp_path: Path) -> None:
+def test_what_a_folder_does_not_state_is_not_assumed(tmp_path: Path) -> None:
     save_file(STATE, folder(tmp_path, {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}) / "model.safetensors")
     facts = open_source(tmp_path).facts
     assert facts.labels is None and facts.normalisation is None and facts.size is None and facts.changes == {}
@@ -119,7 +119,7 @@ def test_an_unusual_configuration_is_one_line(tmp_path: Path, config: Any) -> No
         open_source(tmp_path)
 
 
-def test_a_folder_without_weights_says_what_was_expected(tmp_path: Path) -> None:
+def test_a_folder_without_weights_names_what_was_expected(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has a config.json but no weights; expected model.safetensors or"):
         open_source(folder(tmp_path, {}))
     (tmp_path / "config.json").write_text("{")
@@ -128,7 +128,7 @@ def test_a_folder_without_weights_says_what_was_expected(tmp_path: Path) -> None
         open_source(tmp_path)
 
 
-def test_what_is_no_source_is_told_what_sources_there_are() -> None:
+def test_what_is_not_a_source_is_answered_with_the_kinds_of_sources() -> None:
     for source in ("https://example.org/w.pth", "timm:vit", "none.pth"):
         with pytest.raises(UserError, match=r"give a path"):
             open_source(source)
@@ -145,7 +145,7 @@ def test_only_folders_of_this_project_are_ours(tmp_path: Path) -> None:
 # --- torchvision -----------------------------------------------------------------------------------------------------
 
 
-def test_torchvision_says_what_belongs_to_its_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_torchvision_states_what_belongs_to_its_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: list[Any] = []
 
     def download(url: str, **options: Any) -> dict[str, torch.Tensor]:
@@ -191,7 +191,9 @@ def test_weights_that_torchvision_does_not_have_are_answered_with_the_nearest() 
 
 
 @pytest.mark.parametrize("error", [urllib.error.URLError("no route to host"), RuntimeError("invalid hash value")])
-def test_offline_torchvision_says_what_to_do(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_the_error_for_torchvision_offline_has_the_way_around_it(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     def download(url: str, **options: Any) -> Any:
         raise error
 
@@ -240,7 +242,9 @@ def test_a_repository_without_weights_or_of_a_wrong_name_is_a_users_error(
         open_source("hf:no//repo")
 
 
-def test_offline_hugging_face_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_error_for_hugging_face_offline_has_the_way_around_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

@@ -93,9 +93,10 @@ def demo_lead(hybrid: Arm, control: Arm) -> str:
     """Tell the demo's story in four sentences."""
     results = hybrid.results
     return (
-        f"{len(results.labels)} motions, each beside its reverse. {hybrid.name} names {percent(hybrid.top1.value)} of "
-        f"{results.judged} held-out videos correctly. {control.name} is the same network with every path "
-        f"between frames removed: {percent(control.top1.value)}. Guessing: {percent(results.chance)}."
+        f"{len(results.labels)} motions, each paired with its reverse. {hybrid.name} names "
+        f"{percent(hybrid.top1.value)} of {results.judged} held-out videos correctly. {control.name} is the same "
+        f"network with every path between frames removed: {percent(control.top1.value)}. "
+        f"Guessing: {percent(results.chance)}."
     )
 
 

@@ -65,7 +65,7 @@ ADVICE = {
     "unsupported": "not decoded here: {reasons}. Transcode them with another program.",
 }
 """What to do about the files of a status."""
-IDENTICAL = "with the same bytes as another file of the list: see that none stands in both training and validation."
+IDENTICAL = "with the same bytes as another file of the list: make sure that none is in both training and validation."
 
 
 def scan_page(

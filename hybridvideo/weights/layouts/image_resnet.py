@@ -1,11 +1,11 @@
-"""ResNets of images, as torchvision and timm name them, into video networks of the same blocks.
+"""2-D ResNets, as torchvision and timm name them, into video networks of the same blocks.
 
     ResNet-50, -101    Slow, C2D, I3D of pytorchvideo
     ResNet-18, -34     r3d and mc3 of torchvision
 
-Only names change here; the loader spreads each 2-D kernel evenly over the frames of the 3-D one. C2D then gives on a
-still clip exactly what the image network gives on its frame; the others do so inside the clip, where kernels do not
-reach over its ends (and r3d has no pool behind its stem, which the image network has).
+Only names change here; the loader spreads each 2-D kernel evenly over the frames of the 3-D one. On a still clip C2D
+then returns exactly what the image network returns on the frame; the others do so away from the ends of the clip, where
+kernels are not padded (and r3d lacks the pooling that the image network has after its stem).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ STAGES = (1, 2, 3, 4)
 
 
 def bottleneck_renames(stages: Sequence[int], head: int) -> Renames:
-    """layer1 to layer4 into pytorchvideo's blocks of these indices."""
+    """Rename layer1 to layer4 into pytorchvideo's blocks of these indices."""
     rows = [("conv1.{p}", "net.blocks.0.conv.{p}"), ("bn1.{p}", "net.blocks.0.norm.{p}")]
     for stage, block in zip(STAGES, stages, strict=True):
         theirs, ours = f"layer{stage}.{{i}}", f"net.blocks.{block}.res_blocks.{{i}}"
@@ -33,7 +33,7 @@ def bottleneck_renames(stages: Sequence[int], head: int) -> Renames:
 
 
 def basic_renames() -> Renames:
-    """Into torchvision's video ResNet, whose stem and convolutions are sequences with their norms."""
+    """Rename into torchvision's video ResNet, whose stem and convolutions are sequences with their norms."""
     rows = [("conv1.{p}", "net.stem.0.{p}"), ("bn1.{p}", "net.stem.1.{p}")]
     for stage in STAGES:
         theirs, ours = f"layer{stage}.{{i}}", f"net.layer{stage}.{{i}}"
@@ -45,24 +45,24 @@ def basic_renames() -> Renames:
 
 
 def bottleneck_architecture(state: State) -> tuple[str, dict[str, Any]]:
-    """slow_r50, or the same with the layers of ResNet-101 or -152."""
+    """Infer slow_r50, or the same with the layers of ResNet-101 or -152."""
     blocks = sum(len(numbers_of(f"layer{stage}.{{i}}.conv1.weight", state)) for stage in STAGES)
     return "slow_r50", {} if blocks == 16 else {"depth": 3 * blocks + 2}
 
 
 def basic_architecture(state: State) -> tuple[str, dict[str, Any]]:
-    """r3d_18, or the same with the blocks of ResNet-34."""
+    """Infer r3d_18, or the same with the blocks of ResNet-34."""
     depths = tuple(len(numbers_of(f"layer{stage}.{{i}}.conv1.weight", state)) for stage in STAGES)
     return "r3d_18", {} if depths == (2, 2, 2, 2) else {"depths": depths}
 
 
 def has_bottlenecks(state: Any) -> bool:
-    """ResNet-50 and deeper."""
+    """Return whether this is ResNet-50 or deeper."""
     return "layer1.0.conv3.weight" in state
 
 
 def bottleneck_layout(family: str, stages: Sequence[int], head: int) -> Layout:
-    """For a network whose stages and head have these indices."""
+    """Return the layout for a network whose stages and head have these indices."""
     return Layout(
         name="ResNet of images",
         family=family,

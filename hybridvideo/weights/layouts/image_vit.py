@@ -1,8 +1,8 @@
-"""Image ViTs into TimeSformer and VideoMAE: timm (and all who took its names), torchvision, Hugging Face.
+"""Image ViTs into TimeSformer and VideoMAE: timm (and all that share its names), torchvision, Hugging Face.
 
-As the authors of TimeSformer start: the patches of each frame as those of an image, temporal attention a copy of the
-attention in space, no time positions, and the layer after temporal attention as freshly initialised, which adds
-nothing but in the first block. Weights of the authors for attention within frames alone have timm's names too.
+This is how the authors of TimeSformer start: patches of each frame as those of an image, temporal attention copied from
+spatial attention, no time positions, and the layer after temporal attention freshly initialised, which adds nothing
+except in the first block. The authors' weights for spatial attention alone also have timm's names.
 
 VideoMAE has fixed positions and no class token: those of the image model are left out, and the patch embedding is
 spread over the frames of a patch by `load_weights`.
@@ -23,7 +23,7 @@ from hybridvideo.weights.layouts.timesformer import Names, architecture, fixer, 
 
 
 class Naming(NamedTuple):
-    """How one code base calls the parts of a ViT; templates of weight and bias end in `{p}`."""
+    """Names of the parts of a ViT in one code base; templates of weight and bias end in `{p}`."""
 
     name: str
     class_token: str
@@ -33,21 +33,21 @@ class Naming(NamedTuple):
     parts: tuple[str, str, str, str, str, str]  # of a block: norm, qkv, proj, norm, fc1, fc2
     norm: str
     head: str
-    apart: tuple[str, str, str] | None = None  # q, k and v, where they are apart
+    apart: tuple[str, str, str] | None = None  # q, k and v, if they are separate
 
     def names(self) -> Names:
-        """Of the tensors that need more than another name."""
+        """Return the names of tensors that need more than renaming."""
         fc1 = f"{self.block}.{self.parts[4]}".replace("{p}", "weight")
         return Names(self.class_token, self.positions, self.embed.replace("{p}", "weight"), fc1)
 
     def signature(self) -> tuple[str, ...]:
-        """Class token and blocks; the bias, which in VideoMAE's own files is q's and v's apart."""
+        """Return class token and blocks, by their bias, which VideoMAE's own files have separately for q and v."""
         attention = self.apart[0] if self.apart else self.parts[1]
         blocks = (f"{self.block}.{part}".replace("{p}", "bias") for part in (attention, self.parts[4]))
         return (self.class_token, self.positions, *blocks)
 
     def renames(self, embed: str) -> Renames:
-        """To the names used here, those of the first part left to each network."""
+        """Return renames to the names used here; `embed` is the network's name for the patch embedding."""
         ours = ("attention_norm", "attention.qkv", "attention.proj", "mlp_norm", "mlp.fc1", "mlp.fc2")
         pairs = zip(self.parts, ours, strict=True)
         blocks = ((f"{self.block}.{left}", f"blocks.{{i}}.{right}.{{p}}") for left, right in pairs)
@@ -55,7 +55,7 @@ class Naming(NamedTuple):
         return (*blocks, *ends)
 
     def joined(self, state: State) -> State:
-        """With q, k and v in one."""
+        """Join q, k and v."""
         if self.apart is None:
             return dict(state)
         state, (_, qkv, *_) = dict(state), self.parts
@@ -66,7 +66,7 @@ class Naming(NamedTuple):
         return state
 
     def parted(self, state: State) -> State:
-        """The way back."""
+        """Undo `joined`."""
         if self.apart is None:
             return dict(state)
         state, (_, qkv, *_) = dict(state), self.parts
@@ -79,30 +79,47 @@ class Naming(NamedTuple):
 
 
 TIMM = Naming(
-    "image ViT (timm)", "cls_token", "pos_embed", "patch_embed.proj.{p}", "blocks.{i}",
+    "image ViT (timm)",
+    "cls_token",
+    "pos_embed",
+    "patch_embed.proj.{p}",
+    "blocks.{i}",
     ("norm1.{p}", "attn.qkv.{p}", "attn.proj.{p}", "norm2.{p}", "mlp.fc1.{p}", "mlp.fc2.{p}"),
-    "norm.{p}", "head.{p}",
-)  # fmt: skip
+    "norm.{p}",
+    "head.{p}",
+)
 
 
 def torchvision_naming(first: str, second: str) -> Naming:
-    """Two names of the MLP's layers: of files as they are downloaded, and of a model in memory."""
+    """Return the naming for the names of the MLP's layers, which differ between files and models in memory."""
     attention = ("ln_1.{p}", "self_attention.in_proj_{p}", "self_attention.out_proj.{p}", "ln_2.{p}")
     return Naming(
-        "image ViT (torchvision)", "class_token", "encoder.pos_embedding", "conv_proj.{p}",
-        "encoder.layers.encoder_layer_{i}", (*attention, f"mlp.{first}.{{p}}", f"mlp.{second}.{{p}}"),
-        "encoder.ln.{p}", "heads.head.{p}",
-    )  # fmt: skip
+        "image ViT (torchvision)",
+        "class_token",
+        "encoder.pos_embedding",
+        "conv_proj.{p}",
+        "encoder.layers.encoder_layer_{i}",
+        (*attention, f"mlp.{first}.{{p}}", f"mlp.{second}.{{p}}"),
+        "encoder.ln.{p}",
+        "heads.head.{p}",
+    )
 
 
 def hugging_face_naming(block: str, apart: tuple[str, str, str], proj: str, fc1: str, fc2: str) -> Naming:
-    """Names of files and of transformers before 5, and of a model in memory since."""
+    """Return the naming of files and of transformers before 5, or of models in memory since."""
     start = "vit.embeddings"
     parts = ("layernorm_before.{p}", "attention.qkv.{p}", proj, "layernorm_after.{p}", fc1, fc2)
     return Naming(
-        "image ViT (Hugging Face)", f"{start}.cls_token", f"{start}.position_embeddings",
-        f"{start}.patch_embeddings.projection.{{p}}", block, parts, "vit.layernorm.{p}", "classifier.{p}", apart,
-    )  # fmt: skip
+        "image ViT (Hugging Face)",
+        f"{start}.cls_token",
+        f"{start}.position_embeddings",
+        f"{start}.patch_embeddings.projection.{{p}}",
+        block,
+        parts,
+        "vit.layernorm.{p}",
+        "classifier.{p}",
+        apart,
+    )
 
 
 FILES = ("attention.attention.query.{p}", "attention.attention.key.{p}", "attention.attention.value.{p}")
@@ -119,7 +136,7 @@ NAMINGS = (
 
 
 def with_time(state: State, own: Mapping[str, Tensor]) -> State:
-    """What an image model lacks and a TimeSformer has."""
+    """Fill in what a TimeSformer has and an image model lacks."""
     filled = dict(state)
     for name, value in own.items():
         block, temporal, part = name.partition(".temporal.")
@@ -134,7 +151,7 @@ def with_time(state: State, own: Mapping[str, Tensor]) -> State:
 
 
 def into_timesformer(naming: Naming) -> Layout:
-    """The layout of one naming for TimeSformer."""
+    """Return the layout of one naming for TimeSformer."""
     names = naming.names()
     fix, unfix = fixer(names), unfixer(names)
     tables = (
@@ -155,7 +172,7 @@ def into_timesformer(naming: Naming) -> Layout:
 
 
 def into_videomae(naming: Naming) -> Layout:
-    """The layout of one naming for VideoMAE."""
+    """Return the layout of one naming for VideoMAE."""
     return Layout(
         name=naming.name,
         family="VideoMAE",
@@ -169,7 +186,7 @@ def into_videomae(naming: Naming) -> Layout:
 
 
 def videomae_of(names: Names) -> Callable[[State], tuple[str, dict[str, Any]]]:
-    """The VideoMAE of the same width, depth and image."""
+    """Return a function that infers the VideoMAE of the same width, depth and image size."""
 
     def read(state: State) -> tuple[str, dict[str, Any]]:
         dim, _, _, patch = state[names.patch].shape

@@ -1,4 +1,4 @@
-"""What the layouts of `models.baselines` share: the library's names below `net.`, and which variant tensors are of."""
+"""Shared by the layouts of `models.baselines`: the library's names below `net.`, and the variant tensors belong to."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from hybridvideo.models.variants import Variant
 from hybridvideo.weights.layouts.layout import Renames, State
 
 NET = "net."
-OPEN = ("rel_pos_", "space_CHW", "time_CT")  # tables, whose sizes follow from the input's
+OPEN = ("rel_pos_", "space_CHW", "time_CT")  # tables whose sizes follow from those of the input
 
 
 def below_net(state: Mapping[str, Tensor]) -> State:
-    """The library's own names, below `net.`."""
+    """Put the library's own names below `net.`."""
     return {NET + key: value for key, value in state.items()}
 
 
 def out_of_net(state: Mapping[str, Tensor]) -> State:
-    """The way back."""
+    """Undo `below_net`."""
     return {key.removeprefix(NET): value for key, value in state.items()}
 
 
@@ -34,23 +34,23 @@ def out_of_net(state: Mapping[str, Tensor]) -> State:
 
 
 def variant_of(state: Mapping[str, Tensor], names: Sequence[str]) -> str:
-    """The model that tensors under our names are most like: by names, then by shapes; of equals the first."""
+    """Return the model closest to tensors under our names: by names, then by shapes; of equals the first."""
     return max(names, key=lambda name: (named(state, shapes_of(name)), shaped(state, shapes_of(name))))
 
 
 def named(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> float:
-    """The share of names that a variant and the state have both."""
+    """Return the share of names that a variant and the state have in common."""
     return len(state.keys() & shapes.keys()) / len(state.keys() | shapes.keys())
 
 
 def shaped(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """How many tensors of a variant are in the state with its shape."""
+    """Count tensors of a variant that are in the state with the same shape."""
     return sum(key in state and tuple(state[key].shape) == shape for key, shape in shapes.items())
 
 
 @cache
 def shapes_of(name: str) -> dict[str, tuple[int, ...]]:
-    """Of the tensors of a model, without those whose size depends on the input or the classes."""
+    """Return the shapes of a model's tensors, without those that depend on the input or the classes."""
     with torch.device("meta"):
         model = MODELS[name](1)
     state = model.state_dict()
@@ -62,7 +62,7 @@ def shapes_of(name: str) -> dict[str, tuple[int, ...]]:
 
 
 def mvit_fix(prefix: str, space: str, time: str) -> Callable[[State], State]:
-    """(.., N, C) -> (C, side, side) or, where it is no square, (C, 1, N) for `mvit_adapt`; (.., T, C) -> (C, T)."""
+    """(.., N, C) -> (C, side, side), or (C, 1, N) for `mvit_adapt` if N is not a square; (.., T, C) -> (C, T)."""
 
     def fix(state: State) -> State:
         fixed = {}
@@ -79,7 +79,7 @@ def mvit_fix(prefix: str, space: str, time: str) -> Callable[[State], State]:
 
 
 def mvit_unfix(space: str, time: str, leading: int) -> Callable[[State], State]:
-    """The way back; the library's tables and tokens have so many leading sides of one."""
+    """Undo `mvit_fix`; the library's tables and tokens have `leading` dimensions of 1 in front."""
 
     def unfix(state: State) -> State:
         state = out_of_net(state)
@@ -92,7 +92,7 @@ def mvit_unfix(space: str, time: str, leading: int) -> Callable[[State], State]:
 
 
 def mvit_adapt(state: State, own: Mapping[str, Tensor]) -> State:
-    """Tables of relative positions at the model's lengths, linearly, as the library does; oblong ones of space."""
+    """Resize tables of relative positions to the model's lengths, linearly as the library does; reshape oblong ones."""
     adapted = {}
     for key, value in state.items():
         wanted = own.get(key, value).shape
@@ -105,7 +105,7 @@ def mvit_adapt(state: State, own: Mapping[str, Tensor]) -> State:
 
 
 def mvit_architecture(state: Mapping[str, Tensor], names: Sequence[str]) -> tuple[str, dict[str, Any]]:
-    """The variant of tensors under our names, and the frames and size of their tables where they differ from it."""
+    """Infer the variant from tensors under our names, and the frames and size of their tables that differ from it."""
     best = variant_of(state, names)
     sizes = table_sizes(state)
     same = [name for name in names if shapes_of(name) == shapes_of(best)]
@@ -114,18 +114,18 @@ def mvit_architecture(state: Mapping[str, Tensor], names: Sequence[str]) -> tupl
 
 
 def standard(name: str) -> dict[str, int]:
-    """Frames, height and width of a variant."""
+    """Return frames, height and width of a variant."""
     builder = MODELS[name]
     assert isinstance(builder, Variant)
     return {side: getattr(builder.config, side) for side in ("frames", "height", "width")}
 
 
 def table_sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
-    """Frames, height and width that tables of absolute or of the first block's relative positions are for."""
+    """Infer frames, height and width from tables of absolute positions, or of the first block's relative ones."""
     frames, side = state.get("tokens.position.time_CT"), state.get("tokens.position.space_CHW")
     if frames is not None and side is not None:
         counts = (frames.shape[1], *side.shape[1:])
-        oblong = side.shape[1] == 1  # rows and columns cannot be told
+        oblong = side.shape[1] == 1  # rows and columns are not known
         return {"frames": counts[0] * MVIT_PATCH[0]} if oblong else sized(*counts)
     times, rows = (state.get(f"net.blocks.0.attn.rel_pos_{axis}") for axis in "th")
     if times is None or rows is None:
@@ -134,12 +134,12 @@ def table_sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
 
 
 def sized(*counts: int) -> dict[str, int]:
-    """Patches -> pixels."""
+    """Convert counts of patches to pixels."""
     sides = [count * stride for count, stride in zip(counts, MVIT_PATCH, strict=True)]
     return dict(zip(("frames", "height", "width"), sides, strict=True))
 
 
 def token_renames(prefix: str, names: Sequence[str]) -> Renames:
-    """Class token, its position, tables of space and time, under the library's names -> under ours."""
+    """Rename class token, its position, and tables of space and time from the library's names to ours."""
     ours = ("class_token", "class_position", "position.space_CHW", "position.time_CT")
     return tuple((f"{NET}{prefix}{theirs}", f"tokens.{mine}") for theirs, mine in zip(names, ours, strict=True))

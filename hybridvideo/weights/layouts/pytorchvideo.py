@@ -1,7 +1,7 @@
 """pytorchvideo's hub files, {"model_state": tensors}: their names below `net.`, MViT's tables in the shapes used here.
 
-X3D-XS, -S and -M have the same tensors and differ in frames and size only: they are taken for `x3d_m` unless the model
-is named.
+X3D-XS, -S and -M have the same tensors and differ in frames and size only; `x3d_m` is assumed unless the model is
+named.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ FAMILIES = ("PytorchvideoResNet", "FramePoolResNet", "X3D")
 
 
 def net_architecture(state: State) -> tuple[str, dict[str, Any]]:
-    """Which of the networks of one pathway."""
+    """Infer which network of one pathway it is."""
     return variant_of(below_net(state), ONE_PATHWAY), {}
 
 
 def slowfast_architecture(state: State) -> tuple[str, dict[str, Any]]:
-    """slowfast_r50 or slowfast_r101."""
+    """Infer slowfast_r50 or slowfast_r101."""
     return variant_of(below_net(state), ("slowfast_r50", "slowfast_r101")), {}
 
 
 def architecture_of_mvit(state: State) -> tuple[str, dict[str, Any]]:
-    """mvit_base_16x4 or mvit_base_32x3, with the size of its tables."""
+    """Infer mvit_base_16x4 or mvit_base_32x3, with the size of its tables."""
     return mvit_architecture(MVIT.to_ours(state), ("mvit_base_16x4", "mvit_base_32x3"))
 
 
 def unfix_mvit(state: State) -> State:
-    """The way back; tokens too have leading sides of one."""
+    """Undo the reshaping; tokens also have leading dimensions of 1."""
     state = mvit_unfix(SPACE, TIME, leading=1)(state)
     tokens = {POSITIONS + name for name in TOKENS}
     return {key: value.reshape(1, 1, -1) if key in tokens else value for key, value in state.items()}

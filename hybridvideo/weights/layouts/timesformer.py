@@ -21,7 +21,7 @@ from hybridvideo.weights.layouts.layout import Layout, Renames, State, numbers_o
 
 
 class Names(NamedTuple):
-    """What those tensors are called that need more than another name, and those that tell the architecture."""
+    """Names of the tensors that need more than renaming, and of those the architecture is inferred from."""
 
     class_token: str
     positions: str
@@ -50,7 +50,7 @@ HUGGING_FACE = Names(
 
 
 def fixer(names: Names) -> Callable[[State], State]:
-    """Their tables in the shapes used here, the position table in two parts."""
+    """Return a function that reshapes their tables, the position table into two parts."""
 
     def fix(state: State) -> State:
         state = dict(state)
@@ -68,7 +68,7 @@ def fixer(names: Names) -> Callable[[State], State]:
 
 
 def unfixer(names: Names) -> Callable[[State], State]:
-    """The way back."""
+    """Return a function that undoes it."""
 
     def unfix(state: State) -> State:
         state = dict(state)
@@ -84,7 +84,7 @@ def unfixer(names: Names) -> Callable[[State], State]:
 
 
 def side_of(positions_NC: Tensor) -> int:
-    """Rows, and columns, of the places of a table that starts with the class token; UserError where it is no square."""
+    """Return rows (and columns) of a table that starts with the class token; UserError if it is not square."""
     places = positions_NC.shape[0] - 1
     side = math.isqrt(places)
     if side * side != places:
@@ -93,7 +93,7 @@ def side_of(positions_NC: Tensor) -> int:
 
 
 def architecture(names: Names) -> Callable[[State], tuple[str, dict[str, Any]]]:
-    """The named variant, else what differs from `timesformer_base`. Heads cannot be seen: 64 channels each."""
+    """Infer the variant, or what differs from `timesformer_base`. Heads are assumed to have 64 channels."""
 
     def read(state: State) -> tuple[str, dict[str, Any]]:
         dim, _, _, patch = state[names.patch].shape
@@ -118,7 +118,7 @@ def architecture(names: Names) -> Callable[[State], tuple[str, dict[str, Any]]]:
 
 
 def named(config: TimeSformerConfig) -> tuple[str, dict[str, Any]]:
-    """The variant that has this size, and what must change in it."""
+    """Return the variant of this size, and what must change in it."""
     variants: dict[str, TimeSformerConfig] = {
         name: variant.config for name, variant in TIMESFORMERS.items() if isinstance(variant, Variant)
     }

@@ -21,12 +21,12 @@ SPACE, TIME = f"{POSITIONS}spatial_pos", f"{POSITIONS}temporal_pos"
 
 
 def resnet_architecture(state: State) -> tuple[str, dict[str, Any]]:
-    """r3d_18, mc3_18 or r2plus1d_18."""
+    """Infer r3d_18, mc3_18 or r2plus1d_18."""
     return variant_of(below_net(state), ("r3d_18", "mc3_18", "r2plus1d_18")), {}
 
 
 def architecture_of_mvit(state: State) -> tuple[str, dict[str, Any]]:
-    """mvit_v1_b or mvit_v2_s, with the size of its tables."""
+    """Infer mvit_v1_b or mvit_v2_s, with the size of its tables."""
     return mvit_architecture(MVIT.to_ours(state), ("mvit_v1_b", "mvit_v2_s"))
 
 

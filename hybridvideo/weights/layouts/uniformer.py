@@ -1,7 +1,7 @@
 """UniFormer (Li et al. 2022) as its authors publish it, video weights and the ImageNet ones they start from, and in
 mmaction2's port.
 
-Three things differ beside names:
+Three things differ besides names:
 
 - Convolutions of one position are linear layers here: (C', C, 1, 1, 1), of images (C', C, 1, 1), lose their ones.
 - Image weights have 4-D convolutions, which the loader spreads evenly over the frames of a kernel, as the authors do.
@@ -31,7 +31,7 @@ HEAD = ("head.weight", "head.bias")
 
 
 def stage_renames(theirs: str, ours: str, convolutional: bool) -> Renames:
-    """Of the blocks of one stage."""
+    """Return the renames of the blocks of one stage."""
     parts = [("pos_embed", "position"), ("norm1", "norm"), ("norm2", "mlp_norm")]
     parts += [("mlp.fc1", "mlp.fc1"), ("mlp.fc2", "mlp.fc2")]
     if convolutional:
@@ -67,7 +67,7 @@ POINTWISE = tuple(f"blocks{s}.{{i}}.{part}.weight" for s in (1, 2) for part in (
 
 
 def architecture(state: State) -> tuple[str, dict[str, Any]]:
-    """The variant by the number of blocks of each stage; a size that is none gives its depths and widths as changes."""
+    """Infer the variant from the number of blocks of each stage; other sizes become changes of depths and widths."""
     depths = tuple(len(numbers_of(f"blocks{s}.{{i}}.norm1.weight", state)) for s in range(1, 5))
     dims = tuple(len(state[f"patch_embed{s}.norm.weight"]) for s in range(1, 5))
     changes: dict[str, Any] = {} if dims == (64, 128, 320, 512) else {"dims": list(dims)}
@@ -77,33 +77,33 @@ def architecture(state: State) -> tuple[str, dict[str, Any]]:
 
 
 def matrices(state: State) -> State:
-    """Pointwise convolutions as linear layers."""
+    """Turn pointwise convolutions into linear layers."""
     return {key: value.flatten(1) if is_pointwise(key) else value for key, value in state.items()}
 
 
 def convolutions(state: State) -> State:
-    """Linear layers as pointwise convolutions of a video network."""
+    """Turn linear layers into pointwise convolutions of a video network."""
     return {key: value[:, :, None, None, None] if is_pointwise(key) else value for key, value in state.items()}
 
 
 def is_pointwise(key: str) -> bool:
-    """Whether a tensor of theirs is the weight of a convolution of one position."""
+    """Return whether a tensor of theirs is the weight of a pointwise convolution."""
     return any(matched(template, key.removeprefix(BACKBONE)) is not None for template in POINTWISE)
 
 
 def reordered(state: State, order: Sequence[int]) -> State:
-    """With the rows of a head of 400 classes in another order."""
+    """Reorder the rows of a head of 400 classes."""
     rows = list(order)
     return {key: value[rows] if is_kinetics400(key, value) else value for key, value in state.items()}
 
 
 def is_kinetics400(key: str, value: Tensor) -> bool:
-    """Whether a tensor is the classifier's and has its classes."""
+    """Return whether a tensor belongs to the classifier and has 400 classes."""
     return key in HEAD and len(value) == len(UNIFORMER_KINETICS400)
 
 
 def of_mmaction(name: str) -> Published | None:
-    """mmaction2's own figure for its port, which averages probabilities."""
+    """Return mmaction2's own figure for its port, which averages probabilities."""
     figures = {"uniformer_small": 80.9, "uniformer_base": 82.0}
     if name not in figures:
         return None

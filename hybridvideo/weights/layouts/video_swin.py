@@ -25,7 +25,7 @@ TABLE, INDEX = "relative_position_bias_table", "relative_position_index"
 
 
 def block_rows(theirs: str, ours: str, mlp: tuple[str, str]) -> Renames:
-    """The tensors of the blocks below a prefix."""
+    """Return the renames of the blocks below a prefix."""
     return (
         *((f"{theirs}.{norm}.{{p}}", f"{ours}.{norm}.{{p}}") for norm in ("norm1", "norm2")),
         *((f"{theirs}.attn.{part}.{{p}}", f"{ours}.attention.{part}.{{p}}") for part in ("qkv", "proj")),
@@ -35,19 +35,19 @@ def block_rows(theirs: str, ours: str, mlp: tuple[str, str]) -> Renames:
 
 
 def merge_rows(theirs: str, stage: int) -> Renames:
-    """The merging that begins a stage."""
+    """Return the renames of the merging that begins a stage."""
     ours = f"stages.{stage}.merge"
     return (f"{theirs}.reduction.{{p}}", f"{ours}.reduction.{{p}}"), (f"{theirs}.norm.{{p}}", f"{ours}.norm.{{p}}")
 
 
 def merges(template: str, first: int) -> Renames:
-    """The rows of all mergings, whose number in `template` grows by one a stage."""
+    """Return the renames of all mergings, whose number in `template` grows by one per stage."""
     rows = [merge_rows(template.format(stage + first - 1), stage) for stage in range(1, STAGES)]
     return tuple(row for pair in rows for row in pair)
 
 
 def mmaction(norm: str) -> Renames:
-    """mmaction's names; the last norm is `norm` in 0.x, `norm3` in 1.x."""
+    """Return the renames of mmaction's names; the last norm is `norm` in 0.x, `norm3` in 1.x."""
     return (
         ("backbone.patch_embed.proj.{p}", "patches.{p}"),
         ("backbone.patch_embed.norm.{p}", "patch_norm.{p}"),
@@ -61,16 +61,19 @@ def mmaction(norm: str) -> Renames:
 TORCHVISION_RENAMES: Renames = (
     ("patch_embed.proj.{p}", "patches.{p}"),
     ("patch_embed.norm.{p}", "patch_norm.{p}"),
-    *(row for stage in range(STAGES)
-      for row in block_rows(f"features.{2 * stage}.{{b}}", f"stages.{stage}.blocks.{{b}}", ("0", "3"))),
+    *(
+        row
+        for stage in range(STAGES)
+        for row in block_rows(f"features.{2 * stage}.{{b}}", f"stages.{stage}.blocks.{{b}}", ("0", "3"))
+    ),
     *(row for stage in range(1, STAGES) for row in merge_rows(f"features.{2 * stage - 1}", stage)),
     ("norm.{p}", "norm.{p}"),
     ("head.{p}", "classifier.{p}"),
-)  # fmt: skip
+)
 
 
 def fix(state: State) -> State:
-    """Bias tables unfolded; the index buffers, which tell their window, go."""
+    """Unflatten bias tables and drop the index buffers, from which their windows are inferred."""
     fixed = {}
     for key, value in state.items():
         if key.endswith(TABLE):
@@ -82,7 +85,7 @@ def fix(state: State) -> State:
 
 
 def unfix(state: State) -> State:
-    """Flat bias tables, with their index buffers."""
+    """Flatten bias tables and add their index buffers."""
     back = {}
     for key, value in state.items():
         if key.endswith(TABLE):
@@ -94,7 +97,7 @@ def unfix(state: State) -> State:
 
 
 def window_of(state: Mapping[str, Tensor], table: str) -> Size:
-    """The window of a flat table: that of the index buffer beside it, else the largest that is square in space."""
+    """Infer the window of a flat table from its index buffer, or else as the largest that is square in space."""
     rows, index = state[table].shape[0], state.get(table.replace(TABLE, INDEX))
     if index is not None:
         return window_of_index((index[:, 0] - index[0, 0]).tolist())
@@ -102,11 +105,11 @@ def window_of(state: Mapping[str, Tensor], table: str) -> Size:
         frames, rest = divmod(rows, (2 * side - 1) ** 2)
         if rest == 0 and frames % 2 == 1:
             return (frames + 1) // 2, side, side
-    raise ValueError(f"{table} has {rows} rows, which is no window's")
+    raise ValueError(f"{table} has {rows} rows, which fits no window")
 
 
 def window_of_index(rows: list[int]) -> Size:
-    """The window whose positions, in order, are so many rows of the table after the first."""
+    """Infer the window from how many rows of the table each position is after the first."""
     count = len(rows)
     w = next((n for n in range(count) if rows[n] != n), count)
     h = next((n for n in range(count // w) if rows[n * w] != n * (2 * w - 1)), count // w)
@@ -114,7 +117,7 @@ def window_of_index(rows: list[int]) -> Size:
 
 
 def architecture_of(state: State, proj: str, blocks: list[str]) -> tuple[str, dict[str, Any]]:
-    """Read off the patch embedding and the first block of each stage; `blocks` are templates of their tables."""
+    """Infer the network from the patch embedding and the first block of each stage; `blocks`: templates of tables."""
     tables = [template.replace("{i}", "0") for template in blocks]
     dim, patch = state[proj].shape[0], tuple(state[proj].shape[2:])
     depths = tuple(len(numbers_of(template, state)) for template in blocks)
@@ -124,7 +127,7 @@ def architecture_of(state: State, proj: str, blocks: list[str]) -> tuple[str, di
 
 
 def name_of(dim: int, depths: tuple[int, ...]) -> str:
-    """The named variant of these sizes, else the one that will be changed."""
+    """Return the variant of these sizes, or the one that will be changed."""
     for name, variant in VIDEO_SWINS.items():
         config = variant.config  # type: ignore[attr-defined]
         if (config.dim, config.depths) == (dim, depths):
@@ -133,25 +136,25 @@ def name_of(dim: int, depths: tuple[int, ...]) -> str:
 
 
 def mmaction_architecture(state: State) -> tuple[str, dict[str, Any]]:
-    """Of an mmaction checkpoint."""
+    """Infer the network of an mmaction checkpoint."""
     tables = [f"backbone.layers.{stage}.blocks.{{i}}.attn.{TABLE}" for stage in range(STAGES)]
     return architecture_of(state, "backbone.patch_embed.proj.weight", tables)
 
 
 def torchvision_architecture(state: State) -> tuple[str, dict[str, Any]]:
-    """Of a torchvision state dict."""
+    """Infer the network of a torchvision state dict."""
     tables = [f"features.{2 * stage}.{{i}}.attn.{TABLE}" for stage in range(STAGES)]
     return architecture_of(state, "patch_embed.proj.weight", tables)
 
 
 def is_video(state: Mapping[str, Tensor]) -> bool:
-    """Whether the patches are of several frames' convolution; 2-D Swin has nearly the same keys."""
+    """Return whether patches span several frames; 2-D Swin has nearly the same keys."""
     proj = next(value for key, value in state.items() if matched("patch_embed.proj.weight", key) is not None)
     return proj.ndim == 5
 
 
 def torchvision_published(name: str) -> Published | None:
-    """torchvision's own figures: 12 clips of 32 frames at 15 a second, centre crop."""
+    """Return torchvision's own figures: 12 clips of 32 frames at 15 a second, centre crop."""
     top1 = {"video_swin_tiny": 77.715, "video_swin_small": 79.521, "video_swin_base": 79.427}
     if name not in top1:
         return None
@@ -176,7 +179,7 @@ TORCHVISION_SWIN3D = Layout(
 
 
 def of_mmaction(software: str, norm: str, signature: tuple[str, ...]) -> Layout:
-    """A layout of mmaction; what tells 1.x is the name of its last norm."""
+    """Return a layout of mmaction; 1.x is recognised by the name of its last norm."""
     return Layout(
         name=f"Video Swin ({software})",
         family="VideoSwin",

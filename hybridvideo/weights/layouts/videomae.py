@@ -5,7 +5,7 @@ zero and never matters (`videomae.TokenBlock`): the way back leaves it out. Hugg
 in its files the biases are called `q_bias` and `v_bias`, in the memory of transformers 5 `query.bias`, `value.bias`.
 
 A classifier takes the encoder of pretrained weights without its last norm, as the authors' fine-tuning does: the norm
-of a classifier stands after the mean and starts fresh.
+of a classifier comes after the mean and starts fresh.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ PARTS = ("attention_norm", "attention.proj", "mlp_norm", "mlp.fc1", "mlp.fc2")  
 
 
 class Style(NamedTuple):
-    """How a code base calls the same tensors. A block's names follow the prefix of the block."""
+    """Names of the same tensors in one code base. A block's names follow the prefix of the block."""
 
     name: str
     parts: tuple[str, ...]  # in the order of PARTS
-    weights: tuple[str, ...]  # of queries, keys and values, or the one of all
-    biases: tuple[str, ...]  # of queries and values; none where the bias is one already
+    weights: tuple[str, ...]  # of queries, keys and values, or of all in one
+    biases: tuple[str, ...]  # of queries and values; none if the bias is already joined
     patch: str
     blocks: str
     decoder_blocks: str
@@ -40,16 +40,16 @@ class Style(NamedTuple):
     head: str
     narrow: str = "encoder_to_decoder."
     pixels: str = "decoder.head."
-    pretrained: str = ""  # stands before the encoder's names in pretrained weights
+    pretrained: str = ""  # prefix of the encoder's names in pretrained weights
 
     @property
     def qkv(self) -> str:
-        """Of a block, once queries, keys and values are one layer."""
+        """Return the names of a block, once queries, keys and values are one layer."""
         return "qkv" if self.biases else "attention.qkv"
 
     @property
     def marker(self) -> str:
-        """A tensor that a block has in this style alone."""
+        """Return a tensor that a block has in this style alone."""
         return self.biases[0] if self.biases else "attention.qkv.bias"
 
 
@@ -97,13 +97,13 @@ OURS = Style(
 
 
 def rows(style: Style, theirs: str, ours: str) -> Renames:
-    """A block's renames, the prefixes of its names given; the joined layer is called `qkv` on their side."""
+    """Return a block's renames for these prefixes; the joined layer is called `qkv` on their side."""
     names = zip((*style.parts, style.qkv), (*PARTS, "attention.qkv"), strict=True)
     return tuple((f"{theirs}{their}.{{p}}", f"{ours}{our}.{{p}}") for their, our in names)
 
 
 def joiner(style: Style, blocks: tuple[str, ...]) -> Callable[[State], State]:
-    """Queries, keys and values of each block as one layer."""
+    """Join queries, keys and values of each block."""
 
     def fix(state: State) -> State:
         state = without_positions(state)
@@ -117,7 +117,7 @@ def joiner(style: Style, blocks: tuple[str, ...]) -> Callable[[State], State]:
 
 
 def splitter(style: Style, blocks: tuple[str, ...]) -> Callable[[State], State]:
-    """The way back."""
+    """Undo the joining."""
 
     def unfix(state: State) -> State:
         state = dict(state)
@@ -133,12 +133,12 @@ def splitter(style: Style, blocks: tuple[str, ...]) -> Callable[[State], State]:
 
 
 def starts(blocks: tuple[str, ...], names: tuple[str, ...], state: State) -> list[str]:
-    """Prefixes of the blocks that have the first of these names."""
+    """Return the prefixes of the blocks that have the first of these names."""
     return [block.format(i=i) for block in blocks for name in names[:1] for i in numbers_of(block + name, state)]
 
 
 def without_positions(state: State) -> State:
-    """Positions are computed here; UserError where a checkpoint has learned others."""
+    """Drop positions, which are computed here; UserError if a checkpoint has learned others."""
     state = dict(state)
     for name in ("pos_embed", "encoder.pos_embed"):
         if (table_1NC := state.pop(name, None)) is None:
@@ -152,13 +152,13 @@ def without_positions(state: State) -> State:
 
 
 def with_fresh_norm(state: State, own: Mapping[str, Tensor]) -> State:
-    """The norm after the mean as a new model has it, for pretrained weights have none."""
+    """Fill in the norm after the mean as a new model has it, since pretrained weights have none."""
     norm = own["norm.weight"]
     return {**state, "norm.weight": torch.ones_like(norm), "norm.bias": torch.zeros_like(norm)}
 
 
 def architecture(style: Style, start: str = "") -> Callable[[State], tuple[str, dict[str, Any]]]:
-    """The named variant of the encoder's width and depth, and what differs in it. Frames and size cannot be seen."""
+    """Infer the variant from the encoder's width and depth, and what differs. Tensors do not tell frames and size."""
 
     def read(state: State) -> tuple[str, dict[str, Any]]:
         variants = {name: variant.config for name, variant in VIDEOMAES.items() if isinstance(variant, Variant)}
@@ -168,7 +168,7 @@ def architecture(style: Style, start: str = "") -> Callable[[State], tuple[str, 
 
 
 def pretraining_architecture(style: Style) -> Callable[[State], tuple[str, dict[str, Any]]]:
-    """The same of `create_pretraining`, decoder included."""
+    """Infer the same for `create_pretraining`, decoder included."""
 
     def read(state: State) -> tuple[str, dict[str, Any]]:
         variants = {name: variant.config for name, variant in PRETRAINING.items()}
@@ -182,7 +182,7 @@ def pretraining_architecture(style: Style) -> Callable[[State], tuple[str, dict[
 
 
 def encoder_sizes(style: Style, start: str, state: State) -> dict[str, Any]:
-    """Fields of a config that the tensors tell, and the heads published for the width, else 64 channels each."""
+    """Infer fields of a config; heads are those published for the width, or have 64 channels each."""
     dim, _, *patch = state[f"{start}{style.patch}weight"].shape
     fc1 = f"{start}{style.blocks}{style.parts[3]}.weight"
     blocks = numbers_of(fc1, state)
@@ -199,7 +199,7 @@ def encoder_sizes(style: Style, start: str, state: State) -> dict[str, Any]:
 def named(
     sizes: dict[str, Any], variants: Mapping[str, VideoMAEConfig] | Mapping[str, VideoMAEPretrainingConfig]
 ) -> tuple[str, dict[str, Any]]:
-    """The variant of this width and depth, else the base, and what must change in it."""
+    """Return the variant of this width and depth, or the base, and what must change in it."""
     same = [name for name, config in variants.items() if (config.dim, config.depth) == (sizes["dim"], sizes["depth"])]
     name = same[0] if same else "videomae_base"
     old = asdict(variants[name])
@@ -207,7 +207,7 @@ def named(
 
 
 def fine_tuned(style: Style) -> Layout:
-    """Weights of a classifier."""
+    """Return the layout of a classifier's weights."""
     return Layout(
         name=style.name,
         family="VideoMAE",
@@ -225,7 +225,7 @@ def fine_tuned(style: Style) -> Layout:
 
 
 def encoder_of(style: Style) -> Layout:
-    """The encoder of pretrained weights, for a classifier."""
+    """Return the layout of pretrained weights whose encoder goes into a classifier."""
     start, blocks = style.pretrained, style.pretrained + style.blocks
     return Layout(
         name=f"{style.name}, pretrained",
@@ -241,7 +241,7 @@ def encoder_of(style: Style) -> Layout:
 
 
 def only_pretraining(style: Style) -> tuple[str, ...]:
-    """What a classifier leaves out: the decoder, and the norm after the encoder."""
+    """Return what a classifier leaves out: the decoder, and the norm after the encoder."""
     blocks = [f"{style.decoder_blocks}{name}" for name in (*style.weights, *style.biases, style.marker)]
     blocks += [f"{style.decoder_blocks}{name}.{{p}}" for name in style.parts]
     rest = [f"{style.last_norm}{{p}}", "decoder.norm.{p}", f"{style.pixels}{{p}}", f"{style.narrow}{{p}}", "mask_token"]
@@ -249,7 +249,7 @@ def only_pretraining(style: Style) -> tuple[str, ...]:
 
 
 def pretrained(style: Style) -> Layout:
-    """Encoder and decoder, to pretrain further."""
+    """Return the layout of encoder and decoder, to pretrain further."""
     start, blocks = style.pretrained, style.pretrained + style.blocks
     return Layout(
         name=f"{style.name}, pretrained",

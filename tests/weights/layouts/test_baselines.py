@@ -77,7 +77,7 @@ def test_tables_of_positions_come_back_as_they_were() -> None:
     assert all(torch.equal(back[key], value) for key, value in state.items())
 
 
-def test_an_mvit_of_another_size_is_said_to_be_of_that_size() -> None:
+def test_an_mvit_of_another_size_is_recognised_at_that_size() -> None:
     from pytorchvideo.models.hub.vision_transformers import mvit_base_16x4
 
     state = mvit_base_16x4(spatial_size=96, temporal_size=8).state_dict()

@@ -89,7 +89,7 @@ def layouts_for(state: dict[str, Tensor]) -> list[Layout]:
 
 
 @pytest.mark.parametrize("naming", NAMINGS)
-def test_a_still_clip_gives_the_image_models_logits(naming: str) -> None:
+def test_a_still_clip_has_the_logits_of_the_image_model(naming: str) -> None:
     make, renaming = NAMINGS[naming]
     image_model = randomised(make)
     state = renaming(image_model.state_dict())
@@ -133,7 +133,7 @@ def test_temporal_attention_starts_as_a_copy_of_that_in_space() -> None:
     assert not model.position.time_CT.any()
 
 
-def test_joint_attention_takes_an_image_model_with_no_time() -> None:
+def test_joint_attention_takes_an_image_model_without_time() -> None:
     model = create_model("timesformer_base", 6, attention="joint", frames=3, **SIZE).eval()
     load_weights(model, randomised(of_timm).state_dict())
     clip = torch.randn(1, 3, 3, 48, 48)

@@ -108,7 +108,7 @@ def test_positions_keep_their_places() -> None:
     assert torch.equal(ours["position.time_CT"][:, 4], state["time_embed"][0, 4])
 
 
-def test_a_file_of_the_authors_loads_whole_at_another_size() -> None:
+def test_a_file_from_the_authors_loads_completely_at_another_size() -> None:
     state = {f"model.{key}": value for key, value in authors_state("divided").items()}
     model = create_model("timesformer_base", 7, dim=64, depth=2, heads=1, frames=8, height=64, width=32)
     report = load_weights(model, state)
@@ -123,7 +123,7 @@ def test_weights_of_attention_within_frames_fit_their_own_model() -> None:
     assert len(report.matched) == len(state) + 1  # the position table is two tensors here
 
 
-def test_a_table_that_is_no_square_is_refused() -> None:
+def test_a_table_that_is_not_square_is_refused() -> None:
     state = authors_state("divided") | {"pos_embed": torch.zeros(1, 8, DIM)}
     with pytest.raises(UserError, match="7 places, which make no square"):
         TIMESFORMER.to_ours(state)

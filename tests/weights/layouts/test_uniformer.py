@@ -97,12 +97,12 @@ def test_every_key_of_a_published_checkpoint_fits_its_model(
     }
 
 
-def test_the_way_back_gives_the_same_checkpoint() -> None:
+def test_the_way_back_returns_the_same_checkpoint() -> None:
     theirs = fabricated(shapes())
     assert_same(UNIFORMER.to_theirs(UNIFORMER.to_ours(theirs)), theirs)
 
 
-def test_the_way_back_of_mmaction_gives_the_same_checkpoint() -> None:
+def test_the_way_back_to_mmaction_returns_the_same_checkpoint() -> None:
     theirs = mmaction(fabricated(shapes()))
     assert_same(MMACTION_UNIFORMER.to_theirs(MMACTION_UNIFORMER.to_ours(theirs)), theirs)
 
@@ -191,12 +191,12 @@ def test_layer_scale_is_another_network() -> None:
         load_weights(create_model("uniformer_small", **SMALL), theirs)
 
 
-def test_sizes_of_no_variant_are_read_off_the_tensors() -> None:
+def test_sizes_of_no_variant_are_inferred_from_the_tensors() -> None:
     name, changes = UNIFORMER.architecture(fabricated(shapes()))
     assert (name, changes) == ("uniformer_small", {"depths": list(DEPTHS), "dims": list(DIMS)})
 
 
-def test_what_mmaction_says_of_its_port_travels_with_it() -> None:
+def test_figures_of_mmactions_port_travel_with_it() -> None:
     known = MMACTION_UNIFORMER.published("uniformer_small")
     assert known is not None and known.top1 == 80.9 and known.views.average == "softmax"
     assert MMACTION_UNIFORMER.published("uniformer_large") is None

@@ -97,7 +97,7 @@ def test_torchvisions_tensors_come_back() -> None:
     assert back.keys() == state.keys() and all(torch.equal(back[key], state[key]) for key in state)
 
 
-def test_another_window_resizes_the_tables_and_says_so() -> None:
+def test_another_window_resizes_the_tables_and_reports_it() -> None:
     model = create_model("video_swin_tiny", 400, dim=DIM, depths=DEPTHS, window=(16, 7, 7))
     report = load_weights(model, documented())
     assert len(report.resized) == sum(DEPTHS) and all(name.endswith("bias_table") for name in report.resized)

@@ -215,7 +215,7 @@ def on_meta(shapes: Shapes) -> State:
 
 
 @pytest.mark.parametrize(("name", "dim", "depth"), [("small", 384, 12), ("base", 768, 12), ("large", 1024, 24)])
-def test_published_sizes_are_told_from_the_tensors(name: str, dim: int, depth: int) -> None:
+def test_published_sizes_are_inferred_from_the_tensors(name: str, dim: int, depth: int) -> None:
     state = on_meta(authors_fine_tuned(dim, depth, 400))
     layout = layout_for(state, "VideoMAE")
     assert layout.architecture(state) == (f"videomae_{name}", {})
@@ -234,7 +234,7 @@ def test_published_sizes_are_told_from_the_tensors(name: str, dim: int, depth: i
         ("huge", (1280, 32, 640, 12)),
     ],
 )
-def test_published_decoders_are_told_from_the_tensors(name: str, sizes: tuple[int, int, int, int]) -> None:
+def test_published_decoders_are_inferred_from_the_tensors(name: str, sizes: tuple[int, int, int, int]) -> None:
     state = on_meta(authors_pretrained(*sizes))
     assert layout_for(state, "VideoMAEPretraining").architecture(state) == (f"videomae_{name}", {})
     assert layout_for(state, "VideoMAE").architecture(state) == (f"videomae_{name}", {})
