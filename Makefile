@@ -39,7 +39,7 @@ tests: $(VENV)/installed-dev
 	@echo "== tests"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -q
 
-# Old releases call what their neighbours have deprecated since; what we call ourselves `make tests` finds.
+# Old releases call functions that their neighbours have deprecated since; `make tests` finds such calls of our own.
 test-oldest: $(OLDEST)/installed
 	@echo "== tests, with the lowest releases"
 	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n auto -q -W ignore::DeprecationWarning

@@ -26,9 +26,7 @@ def floors(pyproject: str, extra: str) -> list[str]:
 def _pinned(dependency: str) -> str:
     found = FLOOR.match(dependency)
     if found is None:
-        raise ValueError(
-            f"pyproject.toml: {dependency!r} has no floor; write the lowest release that passes: NAME>=X.Y"
-        )
+        raise ValueError(f"pyproject.toml: {dependency!r} has no floor; write the lowest that passes: NAME>=1.2")
     return f"{found[1]}=={found[2]}"
 
 
