@@ -279,7 +279,12 @@ def stop_for_bad(run: Run) -> None:
     why = run.bad.verdict(run.log.bad(run.state.bad))
     run.state.bad.clear()
     save(run)
-    raise TooMuchBadData(why)
+    raise TooMuchBadData(why + resumable(run))
+
+
+def resumable(run: Run) -> str:
+    """How the run continues, if it is saved."""
+    return ", and continue with --resume; the run is saved" if run.keeper is not None else ""
 
 
 def warn_of_padding(run: Run, at_end: bool = False) -> None:
@@ -311,9 +316,9 @@ def end_epoch(run: Run, pace: Pace) -> None:
     warn_of_padding(run, at_end=True)
     try:
         figures = validated(run)
-    except TooMuchBadData:
+    except TooMuchBadData as error:
         save(run)  # before the epoch is closed: on resuming it is validated
-        raise
+        raise TooMuchBadData(f"{error}{resumable(run)}") from error
     line = {**epoch_line(state), **figures}
     lr = run.timetable.rate(state.step)
     state.close_epoch()

@@ -18,7 +18,7 @@ from hybridvideo.errors import TooMuchBadData
 
 Bad = dict[str, list[str]]  # path -> status and reason
 GOOD = ("ok", "padding")
-ADVICE = "the run is saved: repair them or raise data.max_bad, then continue with --resume"
+ADVICE = "repair them or raise data.max_bad"
 
 
 class BadVideos:
