@@ -152,11 +152,12 @@ class Run:
         return phase
 
     def wrap(self) -> None:
-        """Wrap what the feed feeds. What wrapped it before must be gone: it would exchange the same gradients again."""
+        """Wrap what the feed feeds, with the parameters that train in this phase."""
         trainee = self.trainee
         self.rates.enter(self.phase)
-        trainee.wrapped = trainee.model
-        trainee.accelerator.free_memory()
+        if trainee.wrapped is not trainee.model and trainee.accelerator.num_processes > 1:
+            trainee.wrapped = trainee.model
+            trainee.accelerator.free_memory()  # an earlier wrapping would go on exchanging the same gradients
         trainee.wrapped = trainee.accelerator.prepare(self.feed.entry(trainee.model))
 
     def close(self) -> None:
