@@ -110,7 +110,7 @@ class Validated:
 
 
 def unreadable(bad: Bad) -> set[str]:
-    """Return the paths of the videos that were of no use at all."""
+    """Return the paths of the videos of which nothing could be used."""
     return {path for path, (status, _) in bad.items() if status != "partial"}
 
 
