@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from hybridvideo import cli
 from hybridvideo.config.data import ClipConfig, FrameConfig
+from hybridvideo.config.model import ModelConfig
 from hybridvideo.config.training import OptimConfig, TrainRun
 from hybridvideo.engine.training import loop
 from hybridvideo.engine.training.loop import fit
@@ -300,10 +302,9 @@ def test_phases_keep_the_outputs_of_a_frozen_stem_by_their_size(motion: Path, tm
 
 
 def test_a_size_that_the_model_does_not_take_is_refused_before_the_run(motion: Path, tmp_path: Path) -> None:
-    absolute = {
-        "model": {"changes": {"position": "absolute", "stem": {"name": "timm/vit_tiny_patch16_224", "widths": []}}}
-    }
-    absolute = {"model": {"name": "videomae_small", "changes": {}}, "frame": {"height": 32, "width": 32}}
+    plan = settings(motion, phases=[{"frame": {"height": 40, "width": 40}}])
+    model = ModelConfig("videomae_small", changes={"dim": 16, "depth": 1, "heads": 2})
+    whole = replace(plan, model=model, frame=FrameConfig(32, 32))
     with pytest.raises(UserError, match=r"phases\[0\]: clips of 4 frames of 40x40 do not fit videomae_small"):
-        run(tmp_path / "run", settings(motion, **absolute, phases=[{"frame": {"height": 40, "width": 40}}]))
+        run(tmp_path / "run", whole)
     assert not (tmp_path / "run").exists()
