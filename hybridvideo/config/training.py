@@ -7,7 +7,7 @@ from typing import Literal
 
 from hybridvideo.config.data import AugmentConfig, ClipConfig, DataConfig, FrameConfig
 from hybridvideo.config.evaluation import EvalConfig
-from hybridvideo.config.jobs import Precision
+from hybridvideo.config.jobs import Compute, Precision
 from hybridvideo.config.model import ModelConfig
 from hybridvideo.errors import UserError
 
@@ -50,7 +50,7 @@ class TrainConfig:
     """Clips in one forward pass, summed over all processes."""
     accumulate: int = 1
     """Forward passes per optimizer step."""
-    precision: Precision = "fp32"
+    precision: Precision = Compute.precision
     """fp16 needs a GPU; bf16 also trains on a CPU."""
     checkpoint_every: int = 0
     """Also save `last` every so many optimizer steps; 0: only after each epoch."""
@@ -152,8 +152,8 @@ class TrainRun:
     eval: EvalConfig = field(default_factory=EvalConfig)
     seed: int = 0
     """Everything random follows from the seed, the epoch and the sample's index."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
+    device: str = Compute.device
+    """auto, cpu, mps, cuda or cuda:NUMBER; auto takes a GPU if there is one."""
 
     def __post_init__(self) -> None:
         lengths = [phase.epochs for phase in self.phases]

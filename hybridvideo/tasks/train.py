@@ -42,22 +42,22 @@ from hybridvideo.models.contract import VideoModel, count_parameters
 from hybridvideo.parsing import plain
 from hybridvideo.tasks.evaluate import report_evaluation
 from hybridvideo.tasks.support.device import pick_device, process_state
-from hybridvideo.tasks.support.held_run import run_folder, with_spacing
 from hybridvideo.tasks.support.run_folder import CONFIG, config_text
-from hybridvideo.tasks.support.started import found_again
+from hybridvideo.tasks.support.run_guard import run_folder, with_spacing
+from hybridvideo.tasks.support.start_record import with_found_paths
 from hybridvideo.tasks.support.write_page import write_training_page
 from hybridvideo.text import one_line, shown
-from hybridvideo.weights.described import described_model
-from hybridvideo.weights.load import load_weights
-from hybridvideo.weights.locate import find_checkpoint
-from hybridvideo.weights.trained import load_model
+from hybridvideo.weights.build_model import build_from_settings
+from hybridvideo.weights.find_checkpoint import find_checkpoint
+from hybridvideo.weights.load_model import load_model
+from hybridvideo.weights.load_weights import load_weights
 
 
 def run_training(run: TrainRun, out: str | None, resume: bool, name: str) -> int:
     """Run the command; several processes of `accelerate launch` or torchrun do so together."""
     run = with_spacing(run)
     if resume and out is not None:
-        run = found_again(run, Path(out))
+        run = with_found_paths(run, Path(out))
     check_tools(run)
     manifest, val = read_lists(run)
     found = check_lists(run, manifest, val)
@@ -237,7 +237,7 @@ def build_model(run: TrainRun, labels: tuple[str, ...], shown: bool = False) -> 
     """The model at the run's input size, with its starting weights; the same in every process."""
     torch.manual_seed(hash_seed(run.seed))
     size = {"frames": run.clip.frames, "height": run.frame.height, "width": run.frame.width}
-    model = described_model(run.model.name, len(labels), {**size, **run.model.changes}, "model")
+    model = build_from_settings(run.model.name, len(labels), {**size, **run.model.changes}, "model")
     if run.model.weights:
         report = load_weights(model, run.model.weights, head=run.model.head)
         say(shown, "\n".join([f"{run.model.weights}: {report}", *report.notes]))

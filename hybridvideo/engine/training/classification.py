@@ -15,12 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybridvideo.config.data import AugmentConfig, Normalisation
-from hybridvideo.data.loader import Batch
 from hybridvideo.data.mixing import Mixing, own_partners, soft_targets
 from hybridvideo.engine.exchange import permuted
 from hybridvideo.engine.metrics import accuracy
 from hybridvideo.engine.training.log import number, percent
-from hybridvideo.engine.training.objective import Best, Figures, Gather, Loss, Objective, Place, model_input
+from hybridvideo.engine.training.objective import Batch, Best, Figures, Gather, Loss, Objective, Place, model_input
 from hybridvideo.models.contract import Outputs
 
 Row = tuple[int, int, list[float]]  # index of the video, label, logits

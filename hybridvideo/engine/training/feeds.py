@@ -19,8 +19,9 @@ from torch import nn
 
 from hybridvideo.config.jobs import Reading
 from hybridvideo.data.dataset import ClipDataset
-from hybridvideo.data.loader import Batch, EpochOrder, Loader, train_loader
+from hybridvideo.data.loader import EpochOrder, Loader, train_loader
 from hybridvideo.engine.training.frozen import FrozenDataset, frozen_loader
+from hybridvideo.engine.training.objective import Batch
 from hybridvideo.engine.training.phases import Phase
 from hybridvideo.errors import UserError
 from hybridvideo.models.contract import AfterFrozen
@@ -120,9 +121,7 @@ class ListFeeds:
         order = self.order(data, batch_size, shuffle=shuffle)
         if isinstance(data, FrozenDataset):
             return Feed(order, frozen_loader(data, order), data.clips.manifest.rows, AfterFrozen)  # type: ignore[arg-type]
-        pin = self.accelerator.device.type == "cuda"
-        reading = self.reading
-        loader = train_loader(data, order, workers=reading.workers, deadline=reading.deadline, pin_memory=pin)
+        loader = train_loader(data, order, workers=self.reading.workers, deadline=self.reading.deadline)
         return Feed(order, loader, data.manifest.rows)
 
     def order(self, data: Data, batch_size: int, *, shuffle: bool) -> EpochOrder:

@@ -22,7 +22,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from hybridvideo.data.loader import Batch, device_batches
+from hybridvideo.data.device import device_batches
 from hybridvideo.engine.exchange import gather, gather_numbers
 from hybridvideo.engine.preemption import StopRequest
 from hybridvideo.engine.training.average import MovingAverage
@@ -32,7 +32,7 @@ from hybridvideo.engine.training.drops import Drops
 from hybridvideo.engine.training.feeds import Feed, Feeds, Timed
 from hybridvideo.engine.training.ledger import Entry, Ledger
 from hybridvideo.engine.training.log import Log, epoch_text, number
-from hybridvideo.engine.training.objective import Figures, Objective
+from hybridvideo.engine.training.objective import Batch, Figures, Objective
 from hybridvideo.engine.training.optim import LayerRates, load_optimizer, make_optimizer, set_learning_rate
 from hybridvideo.engine.training.padding import PaddedClips
 from hybridvideo.engine.training.phases import Timetable

@@ -21,9 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from hybridvideo.config.data import Normalisation
-from hybridvideo.data.loader import Batch, normalise
+from hybridvideo.data.device import normalise
 from hybridvideo.data.mixing import batch_generator
 
+Batch = dict[str, Any]  # of a feed: columns by name, tensors and lists of B clips
 Figures = dict[str, float | int | None]
 Gather = Callable[[Any], list[Any]]
 

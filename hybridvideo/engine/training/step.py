@@ -15,11 +15,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from hybridvideo.data.loader import Batch
 from hybridvideo.data.sampling import hash_seed
 from hybridvideo.engine.training.average import MovingAverage
 from hybridvideo.engine.training.buffers import Buffers
-from hybridvideo.engine.training.objective import Loss, Objective, Place
+from hybridvideo.engine.training.objective import Batch, Loss, Objective, Place
 from hybridvideo.engine.training.statistics import counted_statistics
 
 

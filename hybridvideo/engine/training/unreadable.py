@@ -11,9 +11,9 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from hybridvideo.data.loader import Batch
 from hybridvideo.engine.exchange import gather, gather_numbers
 from hybridvideo.engine.training.feeds import Feed, Listed
+from hybridvideo.engine.training.objective import Batch
 from hybridvideo.errors import TooMuchBadData
 
 Bad = dict[str, list[str]]  # path -> status and reason

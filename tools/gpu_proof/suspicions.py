@@ -1,0 +1,260 @@
+"""Faults that were suspected from reading the code: each is proved or disproved, with the figure that decides."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from gpu_proof import internals
+from gpu_proof.finding import Check, Context, Figures, Finding, judged, verdict
+from gpu_proof.models import autocast
+from gpu_proof.timing import Spread, free_memory, in_turn, peak_memory
+from gpu_proof.training import NEEDS, options
+from gpu_proof.videos import motions
+
+MOST_MASK = 100e6  # bytes, of all window masks of Swin-T; expanded for every window they are 0.5 to 1.1 GB
+CUDA_GRID = 65_535  # blocks along the second and third axis of a launch
+
+
+def checks() -> list[Check]:
+    """In the order of what they could cost."""
+    data = ("av",)
+    return [
+        Check("suspicions/window masks", "window masks are expanded for every window", window_masks),
+        Check("suspicions/attention over time", "more than 65,535 groups fail or go wrong", many_groups),
+        Check("suspicions/waits in a step", "the host waits for the device within a step", waits, 90, NEEDS),
+        Check(
+            "suspicions/pinned views", "views are copied from memory that is not pinned", pinned_views, 60, data, True
+        ),
+        Check("suspicions/constants", "constants of normalisation are made for every batch", constants, 30, data),
+        Check("suspicions/depthwise backward", "torch's backward pass of a depthwise Conv3d is slow", depthwise, 60),
+    ]
+
+
+# --- memory of masks --------------------------------------------------------------------------------------------------
+
+
+class Masks(TorchDispatchMode):
+    """Storage of attention masks, by address, and the largest tensor that any operation makes."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.bytes: dict[int, int] = {}
+        self.largest = 0
+        self.kept: list[Tensor] = []  # so that no address is given twice
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "scaled_dot_product" in str(func) and "backward" not in str(func):
+            named = (kwargs or {}).get("attn_bias", (kwargs or {}).get("attn_mask"))
+            for mask in (*args[3:], named):
+                if isinstance(mask, Tensor):
+                    self.kept.append(mask)
+                    self.bytes[mask.untyped_storage().data_ptr()] = mask.untyped_storage().nbytes()
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else [out]:
+            if isinstance(tensor, Tensor) and not tensor._is_view():
+                self.largest = max(self.largest, tensor.numel() * tensor.element_size())
+        return out
+
+
+def window_masks(context: Context) -> Finding:
+    """Bytes of all masks that a Video Swin-T hands to attention for one clip of 32 x 224 x 224."""
+    import hybridvideo as hv
+
+    size: dict[str, Any] = {"num_frames": 4, "image_size": 32, "depths": (2,), "heads": (3,)} if context.small else {}
+    figures: Figures = {}
+    with torch.device(context.device):
+        model = hv.create_model("video_swin_tiny", 400, **size)
+    x_BCTHW = torch.randn(1, *model.input_shape, device=context.device)
+    for mode in ("evaluation", "training"):
+        model.train(mode == "training")
+        with torch.set_grad_enabled(mode == "training"), autocast(context.device, "bf16"), Masks() as masks:
+            model(x_BCTHW)
+        figures[mode] = {
+            "masks": len(masks.bytes), "bytes of masks": sum(masks.bytes.values()), "largest tensor": masks.largest
+        }  # fmt: skip
+        masks.kept.clear()
+
+        def passed(training: bool = mode == "training") -> None:
+            with torch.set_grad_enabled(training), autocast(context.device, "bf16"):
+                out = model(x_BCTHW)
+            if training:
+                out.sum().backward()
+                model.zero_grad()
+
+        figures[mode]["peak memory"] = peak_memory(passed, context.device)  # type: ignore[index, call-overload]
+    most = max(figures[mode]["bytes of masks"] for mode in figures)  # type: ignore[index, call-overload]
+    clip = " x ".join(map(str, model.input_shape))
+    return verdict(most > MOST_MASK, f"{most / 1e6:.1f} MB of masks for a clip of {clip}", **figures)
+
+
+# --- many groups ------------------------------------------------------------------------------------------------------
+
+
+def many_groups(context: Context) -> Finding:
+    """Attention over time of 24 x 56 x 56 positions, against the same in portions."""
+    torch.manual_seed(0)
+    batch, side = (3, 4) if context.small else (24, 56)
+    part = internals.temporal_attention(64, 4).to(context.device)
+    x_BTHWC = torch.randn(batch, 8, side, side, 64, device=context.device)
+    figures: Figures = {"groups": batch * side * side, "limit of a launch": CUDA_GRID}
+    wrong = []
+    for precision, most in (("fp32", 1e-4), ("bf16", 0.05), ("fp16", 0.01)):
+        try:
+            at_once, in_portions = (passes(part, x_BTHWC, step, precision) for step in (batch, 3))
+            errors = [relative(one, other) for one, other in zip(at_once, in_portions, strict=True)]
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            wrong.append(f"{precision}: {str(error).splitlines()[0][:120]}")
+            continue
+        figures[precision] = {"error of output": errors[0], "error of gradient": errors[1]}
+        wrong += [f"{precision}: error {error:.1e}" for error in errors if not error <= most]
+    return verdict(bool(wrong), "; ".join(wrong) or f"{figures['groups']} groups as in portions of fewer", **figures)
+
+
+def passes(part: torch.nn.Module, x_BTHWC: Tensor, step: int, precision: str) -> tuple[Tensor, Tensor]:
+    """Output and gradient of the input, so many clips at a time."""
+    outs, gradients = [], []
+    for x in x_BTHWC.split(step):
+        x = x.detach().clone().requires_grad_()
+        with autocast(x.device, precision):
+            out = part(x)
+        out.float().square().sum().backward()
+        assert x.grad is not None
+        outs.append(out.detach().float())
+        gradients.append(x.grad)
+    part.zero_grad()
+    return torch.cat(outs), torch.cat(gradients)
+
+
+def relative(one: Tensor, other: Tensor) -> float:
+    """Largest difference as a share of the largest value."""
+    return ((one - other).abs().max() / other.abs().max()).item()
+
+
+# --- waiting ----------------------------------------------------------------------------------------------------------
+
+
+def waits(context: Context) -> Finding:
+    """Synchronisations from the first forward pass to the optimizer's step, in a training of the demo."""
+    run, counts = context.folder / "watched", context.folder / "waits.json"
+    words = [
+        "train",
+        "--out",
+        str(run),
+        *options(motions(context), "bf16", context),
+        "--train.epochs",
+        "1",
+        "--augment.mixup",
+        "0",
+    ]
+    environment = {**os.environ, "PROOF_SYNCS": str(counts)}
+    command = [sys.executable, "-m", "gpu_proof.command", *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"training ended with code {done.returncode}: {done.stderr[-2000:]}")
+    found = json.loads(counts.read_text())
+    places: dict[str, int] = {**found["read"], **found["waited"]}
+    per_step = max(sum(found["read"].values()), sum(found["waited"].values())) / max(found["steps"], 1)
+    if not found["steps"]:
+        return judged(False, "no step was seen", **found)
+    where = ", ".join(f"{place} ({count})" for place, count in sorted(places.items(), key=lambda item: -item[1])[:3])
+    return verdict(per_step > 0, f"{per_step:.1f} waits per step{': ' if where else ''}{where}", **found)
+
+
+# --- copying ----------------------------------------------------------------------------------------------------------
+
+
+def pinned_views(context: Context) -> Finding:
+    """Calls of `pin_memory` while videos are classified."""
+    import hybridvideo as hv
+
+    videos = sorted((motions(context) / "test").rglob("*.*"))[:4]
+    model = hv.create_model("hybrid_micro", 8)
+    original = Tensor.pin_memory
+    pinned = []
+
+    def counted(tensor: Tensor, *arguments: Any) -> Tensor:
+        pinned.append(tensor.numel())
+        return original(tensor, *arguments)
+
+    with patch.object(Tensor, "pin_memory", counted):
+        rows = list(hv.classify(model, videos, workers=2, device=context.device))
+    read = sum(row["status"] in ("ok", "partial") for row in rows)
+    figures: Figures = {"videos": len(videos), "read": read, "tensors pinned": len(pinned), "bytes pinned": sum(pinned)}
+    if not read:
+        return judged(False, f"none of {len(videos)} videos could be read: {rows[0]['reason']}", **figures)
+    return verdict(not pinned, f"{len(pinned)} tensors of {read} videos were pinned", **figures)
+
+
+class SmallCopies(TorchDispatchMode):
+    """Counts small tensors that are made from numbers or copied from the host."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.made = self.copied = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, Tensor) and out.numel() <= 16:
+            self.made += "lift_fresh" in str(func)
+            self.copied += "copy" in str(func) and isinstance(args[0], Tensor) and args[0].device != out.device
+        return out
+
+
+def constants(context: Context) -> Finding:
+    """Small tensors made while a batch is normalised whose statistics were used before."""
+    side = 16 if context.small else 112
+    clip_BCTHW = torch.randint(0, 256, (4, 3, 8, side, side), dtype=torch.uint8, device=context.device)
+    internals.normalised(clip_BCTHW)
+    with SmallCopies() as counted:
+        internals.normalised(clip_BCTHW)
+    figures: Figures = {"made from numbers": counted.made, "copied from the host": counted.copied}
+    total = counted.made + counted.copied
+    return verdict(total > 0, f"{counted.made} made and {counted.copied} copied for each batch", **figures)
+
+
+# --- depthwise convolution --------------------------------------------------------------------------------------------
+
+
+def depthwise(context: Context) -> Finding:
+    """Forward and backward of 3x3x3 and 5x5x5 in bf16 and fp32, by each way there is."""
+    shape = (1, 4, 8, 8, 8) if context.small else (16, 8, 56, 56, 64)  # B T H W C
+    ways = internals.depthwise_ways()
+    figures: Figures = {"shape BTHWC": list(shape)}
+    slow = []
+    for side in (3, 5):
+        conv = internals.depthwise_conv(shape[-1], side).to(context.device)
+        for precision in ("bf16", "fp32"):
+            x_BTHWC = torch.randn(shape, device=context.device, requires_grad=True)
+
+            def passed(
+                way: internals.DepthwiseWay, kind: str = precision, x: Tensor = x_BTHWC, layer: Any = conv
+            ) -> None:
+                with autocast(x.device, kind):
+                    out = way(layer, x)
+                out.float().square().mean().backward()
+                layer.zero_grad()
+                x.grad = None
+
+            calls = {name: lambda way=way: passed(way) for name, way in ways.items()}  # type: ignore[misc]
+            medians = {name: Spread.of(times).median for name, times in in_turn(calls, context, 2.0).items()}
+            figures[f"{side}x{side}x{side} {precision}, ms"] = {name: 1e3 * each for name, each in medians.items()}
+            best = min(medians, key=lambda name: medians[name])
+            if medians["chosen"] > 1.2 * medians[best]:
+                slow.append(
+                    f"{side}x{side}x{side} {precision}: {best} is {medians['chosen'] / medians[best]:.1f} times faster"
+                )
+            free_memory(context.device)
+    if context.small:
+        return judged(True, "timed at a small size, where no way is meant to win", **figures)
+    return verdict(bool(slow), "; ".join(slow) or "the way that is chosen is within 1.2 of the fastest", **figures)
