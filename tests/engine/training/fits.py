@@ -15,10 +15,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from hybridvideo.config.data import ClipConfig, FrameConfig, Normalisation
 from hybridvideo.config.training import OptimConfig, TrainConfig
-from hybridvideo.data.dataset import PADDING, ClipItem
-from hybridvideo.data.loader import Batch, EpochOrder, collate_clips
+from hybridvideo.data.dataset import PADDING, ClipItem, collate_clips
+from hybridvideo.data.loader import EpochOrder
 from hybridvideo.engine.training.feeds import Feed
-from hybridvideo.engine.training.objective import Best, Figures, Gather, Loss, Objective, Place, model_input
+from hybridvideo.engine.training.objective import Batch, Best, Figures, Gather, Loss, Objective, Place, model_input
 from hybridvideo.engine.training.phases import Phase
 from hybridvideo.engine.training.run import Plan
 from hybridvideo.models.contract import Outputs
