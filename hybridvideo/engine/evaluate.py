@@ -1,4 +1,4 @@
-"""Multi-view evaluation: every video of a list, all its views, one score; unreadable ones are counted, not replaced."""
+"""Multi-view evaluation: all views of every video of a list, one score; unreadable ones are counted, not replaced."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def evaluate(
         model: on any device; moved to the accelerator's.
         manifest: videos with labels that index the model's classes.
         views: clips in time by crops in space, and how their scores are averaged.
-        accelerator: with several processes each takes its share of the videos; all get the whole result.
+        accelerator: with several processes each takes its share of the videos, and all return the complete result.
         preprocessing: default: what came with the weights.
-        workers: decoding processes. deadline: seconds for one video, after which its process is ended and replaced.
+        workers: decoding processes. deadline: seconds for one video; after that its process is ended and replaced.
         quarantine: table of a scan; what it found unusable is not opened.
 
     Returns:
-        Figures over the videos that could be read; the others are rows with their reason and `num_failed`.
+        Figures of the videos that could be read. The others are rows with a reason, and are counted in `num_failed`.
     """
     accelerator = accelerator or Accelerator(cpu=next(model.parameters()).device.type == "cpu")
     prep = preprocessing or model.preprocessing
@@ -125,7 +125,7 @@ def row_of(result: VideoResult, manifest: Manifest, model: VideoModel, views: Ev
     if len(result.outputs_VK):
         scores_K = averaged(result.outputs_VK, views.average)
         row["scores"] = scores_K.tolist()
-        if bool(scores_K.isfinite().all()):  # else it was named nothing
+        if bool(scores_K.isfinite().all()):  # otherwise it has no prediction
             predicted = int(scores_K.argmax())
             row |= {"predicted": predicted, "predicted_name": labels[predicted]}
     return row

@@ -1,4 +1,4 @@
-"""What processes tell each other: values, numbers, and clips that are mixed with those of another process."""
+"""Exchange between processes: values, numbers, and clips that are mixed with those of another process."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from torch.distributed import P2POp
 
 
 def gather(accelerator: Accelerator, value: Any) -> list[Any]:
-    """The value of each process, in order; anything that can be pickled."""
+    """Return the value of each process, in order; anything that can be pickled."""
     return gather_object([value]) if accelerator.num_processes > 1 else [value]
 
 
 def gather_numbers(accelerator: Accelerator, numbers: list[int]) -> list[list[int]]:
-    """The whole numbers of each process, as many in each, in order.
+    """Return the integers of each process, in order; all must pass equally many.
 
-    They go from host to host: over the devices, the host would have to wait for all that these have been given to do.
+    They go from host to host. Over the devices, the host would have to wait until these have done all queued work.
     """
     if accelerator.num_processes == 1:
         return [numbers]
@@ -33,7 +33,7 @@ def gather_numbers(accelerator: Accelerator, numbers: list[int]) -> list[list[in
 
 
 def host_group() -> Any:
-    """All processes, over a backend that exchanges what is on the host; made at the first call, by all together."""
+    """Return the group of all processes over a backend for the host. The first call creates it, in all together."""
     if "gloo" in str(torch.distributed.get_backend()):
         return None
     world = torch.distributed.group.WORLD
@@ -47,7 +47,7 @@ HOST_GROUPS: dict[Any, Any] = {}  # of the default group, as long as there is th
 
 
 def stacked(value: Tensor, processes: int) -> Tensor:
-    """The tensors of all processes, of one shape, in their order."""
+    """Return the tensors of all processes, which have one shape, in their order."""
     if processes == 1:
         return value[None]
     parts = [torch.empty_like(value) for _ in range(processes)]
@@ -56,7 +56,7 @@ def stacked(value: Tensor, processes: int) -> Tensor:
 
 
 def permuted(rows: Tensor, own: Sequence[int], order: Sequence[int], clips: Sequence[int], rank: int) -> Tensor:
-    """Rows after a permutation of the clips that count, those of all processes numbered through.
+    """Return the rows after a permutation of the clips that count, numbered across processes.
 
     Args:
         rows: (B, ...) of this process.

@@ -1,6 +1,6 @@
-"""What is said of predictions: accuracies with confidence intervals, and the confusion matrix.
+"""Figures of predictions: accuracies with confidence intervals, and the confusion matrix.
 
-A video with a score that is no finite number was named nothing: it is wrong, and in no column of the matrix.
+A video with a score that is not finite counts as wrong, and is in no column of the matrix.
 
 N videos   K classes
 """
@@ -34,18 +34,18 @@ def confusion_matrix(predicted_N: Labels, labels_N: Labels, num_classes: int) ->
 
 
 def class_accuracies(correct_K: Labels, totals_K: Labels) -> NDArray[np.float64]:
-    """(K,) recall of each class; NaN where a class has no video."""
+    """(K,) recall of each class; NaN for a class without videos."""
     return np.where(totals_K > 0, correct_K / np.maximum(totals_K, 1), np.nan)
 
 
 def mean_class_accuracy(correct_K: Labels, totals_K: Labels) -> float:
-    """Mean recall of the classes that occur."""
+    """Return the mean recall of the classes that occur."""
     present = class_accuracies(correct_K, totals_K)[totals_K > 0]
     return float(present.mean()) if len(present) else 0.0
 
 
 def wilson_interval(correct: int, total: int) -> Interval:
-    """95 % interval of a proportion (Wilson 1927); (0, 1) where nothing was seen."""
+    """Return the 95 % interval of a proportion (Wilson 1927); (0, 1) if nothing was seen."""
     if total == 0:
         return 0.0, 1.0
     share, spread = correct / total, Z95**2 / total
@@ -55,11 +55,11 @@ def wilson_interval(correct: int, total: int) -> Interval:
 
 
 def mean_class_interval(correct_K: Labels, totals_K: Labels) -> Interval:
-    """95 % interval of the mean-class accuracy: normal, from the smoothed variance of each class's recall."""
+    """Return the 95 % interval of mean-class accuracy: normal, from the smoothed variance of each class's recall."""
     seen = totals_K > 0
     if not seen.any():
         return 0.0, 1.0
-    # (x + 1) / (n + 2) keeps the variance of a class without a mistake above zero
+    # (x + 1) / (n + 2) keeps the variance of a class without mistakes above zero
     smoothed = (correct_K[seen] + 1) / (totals_K[seen] + 2)
     error = math.sqrt(float((smoothed * (1 - smoothed) / totals_K[seen]).sum())) / int(seen.sum())
     accuracy = mean_class_accuracy(correct_K, totals_K)
@@ -81,7 +81,7 @@ class Accuracy:
 
 
 def accuracy(scores_NK: Scores, labels_N: Labels, names: Sequence[str]) -> Accuracy:
-    """The figures for N videos with their scores and true classes; N may be 0."""
+    """Return the figures of N videos, given scores and true classes; N may be 0."""
     scores_NK = scores_NK.reshape(-1, len(names))
     total = len(labels_N)
     top1, top5 = (int(in_top(scores_NK, labels_N, k).sum()) for k in (1, min(5, len(names))))

@@ -1,4 +1,4 @@
-"""Being asked to stop: a signal sets a flag that the loop reads between steps; a second Ctrl-C ends it at once."""
+"""Requests to stop: a signal sets a flag that the loop reads between steps; a second Ctrl-C ends it at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class StopRequest:
-    """A context in which the signals set `requested` instead of ending the process."""
+    """A context in which signals set `requested` instead of ending the process."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -52,10 +52,10 @@ class StopRequest:
 
 @contextmanager
 def stopping_at_once(message: str) -> Iterator[None]:
-    """A context, outside the loop's steps, in which the first signal ends the work: Preempted with that message."""
+    """A context for work outside the loop's steps. The first signal ends it: Preempted with that message."""
 
     def ask(number: int, frame: FrameType | None) -> None:
-        listen(signal.SIG_IGN)  # a launcher and its launcher both ask; what is tidied up is not to be interrupted
+        listen(signal.SIG_IGN)  # a launcher and its own launcher both ask; the cleanup must not be interrupted
         raise KeyboardInterrupt
 
     before = listen(ask)

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a plain line now and then where the output is a file or a pipe."""
+"""Progress of long work: a bar on a terminal; a plain line now and then if the output is a file or a pipe."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Advance(Protocol):
 
 @contextmanager
 def progress(label: str, total: int, visible: bool = True, done: int = 0) -> Iterator[Advance]:
-    """`advance(steps, note)` moves it on; `visible=False` (a process that is not the first) prints nothing."""
+    """A context that yields `advance(steps, note)`; `visible=False` (all processes but the first) shows nothing."""
     if not visible or total == 0:
         yield lambda steps=1, note="": None
     elif sys.stderr.isatty():
@@ -52,7 +52,7 @@ def bar(label: str, total: int, done: int) -> Iterator[Advance]:
 
 
 def lines(label: str, total: int, done: int) -> Advance:
-    """A line every SECONDS_BETWEEN_LINES, the first after that time, so that short work says nothing."""
+    """Print a line every SECONDS_BETWEEN_LINES, the first after that time, so that short work prints nothing."""
     printed = time.monotonic()
 
     def advance(steps: int = 1, note: str = "") -> None:

@@ -1,9 +1,9 @@
-"""What is frozen is computed once: outputs of a model's frozen part, one file per video, in place of its clips.
+"""The frozen part of a model is computed once: its outputs, one file per video, take the place of the clips.
 
-Possible only where nothing random stands before that part but a choice among a few variants of a clip (flipped or not,
-one of some contrasts): then each is computed. The files are named by what they were computed from (video,
-preprocessing, frozen weights), so an interrupted computation continues, and runs share a folder: other seeds and
-other heads find what the first run computed.
+This is possible only if the sole randomness before that part is a choice among a few variants of a clip (flipped or
+not, one of several contrasts): then all of them are computed. Files are named after what they were computed from
+(video, preprocessing, frozen weights), so an interrupted computation continues, and runs share a folder: other seeds
+and other heads find what the first run computed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from hybridvideo.text import one_line
 
 LARGEST_IN_MEMORY = 4 * 2**30  # bytes of outputs kept in memory by one process
 LARGEST_SHARED = 50 * 2**30  # bytes of outputs that stay on disk for the next run
-SHARED_CACHE = ".frozen"  # the folder of outputs, beside the run folders
+SHARED_CACHE = ".frozen"  # the folder of outputs, next to the run folders
 SUFFIX, IN_USE = ".safetensors", ".in-use"
 
 Variant = tuple[bool, float]  # flipped, contrast
@@ -55,7 +55,7 @@ def can_be_kept(clip: ClipConfig, augment: AugmentConfig) -> bool:
 
 
 def variants_of(augment: AugmentConfig) -> list[Variant]:
-    """What an augmentation chooses from."""
+    """Return what an augmentation chooses from."""
     flips = [flipped for flipped, share in ((False, 1 - augment.flip), (True, augment.flip)) if share > 0]
     return [(flipped, contrast) for flipped in flips for contrast in sorted(set(augment.contrast))]
 
@@ -103,7 +103,7 @@ class FrozenDataset(Dataset[dict[str, Any]]):
 
 
 def frozen_loader(dataset: FrozenDataset, order: EpochOrder) -> DataLoader[dict[str, Any]]:
-    """Batches of the outputs, read in this process."""
+    """Return batches of the outputs, read in this process."""
     return DataLoader(dataset, batch_sampler=order, collate_fn=default_collate)
 
 
@@ -114,10 +114,10 @@ def compute_frozen(
     model: VideoModel, clips: ClipDataset, folder: Path, accelerator: Accelerator, reading: Reading, batch_size: int,
     name: str,
 ) -> FrozenDataset:  # fmt: skip
-    """The outputs of the frozen part for every video, computed where they are not there yet, shared by processes.
+    """Compute the outputs of the frozen part for every video that has none yet; the processes share the work.
 
-    name: of the list, for a person. Raises TooMuchBadData where no video can be read, EnvironmentFault where the
-    outputs cannot be written.
+    name: of the list, for messages. Raises TooMuchBadData if no video can be read, EnvironmentFault if the outputs
+    cannot be written.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -140,7 +140,7 @@ def compute_frozen(
 
 
 def each_variant(clips: ClipDataset) -> Iterator[ClipDataset]:
-    """The clips as each of the variants."""
+    """Yield the clips as each of the variants."""
     for flipped, contrast in variants_of(clips.transform.augment):
         augment = replace(clips.transform.augment, flip=float(flipped), contrast=(contrast,))
         transform = TrainTransform(clips.transform.frame, augment)
@@ -154,13 +154,13 @@ class Share:
 
     clips: ClipDataset
     files: list[Path]
-    """One a video, of all processes."""
+    """One per video, of all processes."""
     waiting: list[int]
-    """The videos of this process whose file is not there."""
+    """The videos of this process whose file is missing."""
 
 
 def share_of(model: VideoModel, clips: ClipDataset, folder: Path, accelerator: Accelerator) -> Share:
-    """Every process's videos by index, not by what is missing: another may be writing while this one looks."""
+    """Return the share of this process: by index, not by what is missing, since others may be writing."""
     key = part_key(model, clips)
     files = [folder / f"{video_key(clips.manifest.file(i), key)}{SUFFIX}" for i in range(len(clips))]
     own = range(accelerator.process_index, len(files), accelerator.num_processes)
@@ -168,7 +168,7 @@ def share_of(model: VideoModel, clips: ClipDataset, folder: Path, accelerator: A
 
 
 def is_output(file: Path) -> bool:
-    """Whether a file holds what its name says; one that does is marked as used now."""
+    """Whether a file holds what its name promises; if so, it is marked as used now."""
     try:
         with safe_open(file, "pt") as opened:
             notes = opened.metadata() or {}
@@ -197,7 +197,7 @@ def read_output(file: Path, shape: list[int]) -> tuple[Tensor, str, str]:
 def batches(
     clips: ClipDataset, share: list[int], reading: Reading, batch_size: int, device: torch.device
 ) -> Iterator[ClipBatch]:
-    """The chosen clips, in order, on the device."""
+    """Yield the chosen clips, in order, on the device."""
     if not share:
         return
     chosen = [[(0, index) for index in share[i : i + batch_size]] for i in range(0, len(share), batch_size)]
@@ -206,7 +206,7 @@ def batches(
 
 
 def store(model: VideoModel, batch: ClipBatch, files: Sequence[Path]) -> dict[int, VideoError]:
-    """Compute and write one batch; gives the videos that could not be read."""
+    """Compute and write one batch; return the videos that could not be read."""
     model.eval()
     with torch.inference_mode():
         clips_BCTHW = normalise(batch["clip"], model.normalisation, batch["contrast"])
@@ -225,7 +225,7 @@ def store(model: VideoModel, batch: ClipBatch, files: Sequence[Path]) -> dict[in
 
 
 def part_key(model: VideoModel, clips: ClipDataset) -> str:
-    """What the outputs depend on beside the video."""
+    """Return a digest of what the outputs depend on besides the video."""
     digest = hashlib.sha256()
     digest.update(json.dumps([model.frozen_settings(), plain(model.normalisation), plain(clips.clip)]).encode())
     digest.update(next(model.parameters()).device.type.encode())
@@ -238,7 +238,7 @@ def part_key(model: VideoModel, clips: ClipDataset) -> str:
 
 
 def video_key(file: Path, part: str) -> str:
-    """Name of a video's output; a changed file gets another."""
+    """Return the name of a video's output; a changed file gets another."""
     try:
         facts = file.stat()
         identity = f"{file.resolve()} {facts.st_size} {facts.st_mtime_ns}"
@@ -251,25 +251,25 @@ def video_key(file: Path, part: str) -> str:
 
 
 def shared_cache(run: Path) -> Path:
-    """Where the outputs of a run's frozen part go by default: beside the run folder, for the runs that lie there."""
+    """Return the default folder of a run's outputs: next to the run folder, for all runs there."""
     return run.parent / SHARED_CACHE if os.access(run.parent, os.W_OK) else run / "cache"
 
 
 @contextmanager
 def using(folder: Path, largest: int | None) -> Iterator[None]:
-    """Hold the outputs in `folder` while they are read; several processes and runs may at once.
+    """Hold the outputs in `folder` while they are in use; several processes and runs may do so at once.
 
-    largest: bytes; the last one to leave removes what is beyond, the longest unused first. None: nothing is removed.
+    largest: bytes. The last one to leave removes what exceeds it, the longest unused first. None: nothing is removed.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / IN_USE, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        with contextlib.suppress(OSError):  # a file system without locks: then nothing is ever removed
+        with contextlib.suppress(OSError):  # on a file system without locks nothing is ever removed
             fcntl.flock(descriptor, fcntl.LOCK_SH)
         yield
         if largest is not None:
-            with contextlib.suppress(OSError):  # others are at it
+            with contextlib.suppress(OSError):  # others still use it
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 prune(folder, largest)
     finally:
@@ -277,7 +277,7 @@ def using(folder: Path, largest: int | None) -> Iterator[None]:
 
 
 def prune(folder: Path, largest: int) -> None:
-    """Remove the longest unused outputs beyond so many bytes, and what killed writers left."""
+    """Remove the longest unused outputs that exceed so many bytes, and what killed writers left."""
     for aside in folder.glob(f".*{SUFFIX}.*.new"):
         aside.unlink(missing_ok=True)
     files = sorted(((file, file.stat()) for file in folder.glob(f"*{SUFFIX}")), key=lambda pair: -pair[1].st_mtime_ns)

@@ -152,11 +152,12 @@ class Run:
         return phase
 
     def wrap(self) -> None:
-        """Wrap what the feed feeds. What wrapped it before must be gone: it would exchange the same gradients again."""
+        """Wrap what the feed feeds, with the parameters that train in this phase."""
         trainee = self.trainee
         self.rates.enter(self.phase)
-        trainee.wrapped = trainee.model
-        trainee.accelerator.free_memory()
+        if trainee.wrapped is not trainee.model and trainee.accelerator.num_processes > 1:
+            trainee.wrapped = trainee.model
+            trainee.accelerator.free_memory()  # an earlier wrapping would go on exchanging the same gradients
         trainee.wrapped = trainee.accelerator.prepare(self.feed.entry(trainee.model))
 
     def close(self) -> None:
@@ -279,7 +280,12 @@ def stop_for_bad(run: Run) -> None:
     why = run.bad.verdict(run.log.bad(run.state.bad))
     run.state.bad.clear()
     save(run)
-    raise TooMuchBadData(why)
+    raise TooMuchBadData(why + resumable(run))
+
+
+def resumable(run: Run) -> str:
+    """How the run continues, if it is saved."""
+    return ", and continue with --resume; the run is saved" if run.keeper is not None else ""
 
 
 def warn_of_padding(run: Run, at_end: bool = False) -> None:
@@ -311,9 +317,9 @@ def end_epoch(run: Run, pace: Pace) -> None:
     warn_of_padding(run, at_end=True)
     try:
         figures = validated(run)
-    except TooMuchBadData:
+    except TooMuchBadData as error:
         save(run)  # before the epoch is closed: on resuming it is validated
-        raise
+        raise TooMuchBadData(f"{error}{resumable(run)}") from error
     line = {**epoch_line(state), **figures}
     lr = run.timetable.rate(state.step)
     state.close_epoch()

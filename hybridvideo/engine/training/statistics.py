@@ -1,9 +1,9 @@
 """BatchNorm's statistics in training: over the clips that count, in all processes together.
 
-A clip that could not be read, and one that only fills a share, has no weight in the loss; it has none here either. With
-several processes the statistics are those of the whole batch, as in one process, and the same to the last bit in each.
-No layer is replaced: `torch.nn.functional.batch_norm`, which every kind of BatchNorm calls, is answered here where
-torch's own answer would be another.
+A clip that could not be read, or that only pads a share, has no weight in the loss, and none here. With several
+processes the statistics are those of the complete batch, as in one process, and the same to the last bit in each. No
+layer is replaced: `torch.nn.functional.batch_norm`, which every kind of BatchNorm calls, is answered here whenever
+torch's own answer would differ.
 
     N rows of a layer's input: clips, or clips * frames with the clip first   C channels   P processes
 """
@@ -31,8 +31,8 @@ torchs_own = F.batch_norm
 def counted_statistics(model: nn.Module, ok: Sequence[bool], clips: Sequence[int], rank: int) -> Iterator[None]:
     """A context for a forward pass of `model` in training and for its backward pass.
 
-    Where all clips of a single process count, and they are two or more, nothing is changed. A layer that has fewer than
-    two values per channel to go by uses its running statistics, and does not count the batch.
+    With a single process, and two or more clips that all count, nothing is changed. A layer with fewer than two values
+    per channel uses its running statistics and does not count the batch.
 
     Args:
         ok: whether each clip of this process's batch counts.
@@ -55,7 +55,7 @@ def counted_statistics(model: nn.Module, ok: Sequence[bool], clips: Sequence[int
 
 
 class CountedBatchNorm:
-    """What answers `torch.nn.functional.batch_norm` for a batch."""
+    """Answers `torch.nn.functional.batch_norm` for a batch."""
 
     def __init__(self, ok: Sequence[bool], clips: Sequence[int], rank: int) -> None:
         self.batch, self.clips, self.rank = len(ok), clips, rank
@@ -67,7 +67,7 @@ class CountedBatchNorm:
         self, input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,
         bias: Tensor | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
     ) -> Tensor:  # fmt: skip
-        """As `torch.nn.functional.batch_norm`."""
+        """Do as `torch.nn.functional.batch_norm`."""
         x = input
         values = sum(self.clips) * x.numel() // (x.shape[1] * self.batch)
         if training and values < 2 and running_mean is not None:
@@ -85,7 +85,7 @@ class CountedBatchNorm:
         return _Normalised.apply(*arguments)
 
     def rows(self, x: Tensor) -> Tensor | None:
-        """Which rows of a layer's input count; None for all."""
+        """Return which rows of a layer's input count; None for all."""
         if self.counting is None:
             return None
         frames, rest = divmod(len(x), self.batch)
@@ -93,7 +93,7 @@ class CountedBatchNorm:
         return (self.counting[:, None] * frames + torch.arange(frames)).flatten().to(x.device, non_blocking=True)
 
     def moments(self, x: Tensor, rows_N: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Mean and variance (C,) of the rows that count in all processes."""
+        """Return mean and variance (C,) of the rows that count in all processes."""
         dtype = torch.promote_types(x.dtype, torch.float32)
         own_2C = torch.zeros(2, x.shape[1], dtype=dtype, device=x.device)
         if self.clips[self.rank]:
@@ -108,10 +108,10 @@ class CountedBatchNorm:
 
 
 class _Normalised(torch.autograd.Function):
-    """(x - mean) / sqrt(var + eps) * weight + bias, where mean and var are those of the counting rows of all processes.
+    """(x - mean) / sqrt(var + eps) * weight + bias, with mean and var of the counting rows of all processes.
 
-    Forward and most of the way back are torch's own of a layer in evaluation. What is missing there is that the
-    statistics move with the rows: each counting row gives up its part of the sums over all of them.
+    Forward, and most of backward, are torch's own for a layer in evaluation. Missing from those is that the statistics
+    depend on the rows: each counting row gives up its part of the sums over all of them.
     """
 
     @staticmethod

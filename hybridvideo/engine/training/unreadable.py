@@ -18,7 +18,7 @@ from hybridvideo.errors import TooMuchBadData
 
 Bad = dict[str, list[str]]  # path -> status and reason
 GOOD = ("ok", "padding")
-ADVICE = "the run is saved: repair them or raise data.max_bad, then continue with --resume"
+ADVICE = "repair them or raise data.max_bad"
 
 
 class BadVideos:
@@ -110,7 +110,7 @@ class Validated:
 
 
 def unreadable(bad: Bad) -> set[str]:
-    """Return the paths of the videos that were of no use at all."""
+    """Return the paths of the videos of which nothing could be used."""
     return {path for path, (status, _) in bad.items() if status != "partial"}
 
 

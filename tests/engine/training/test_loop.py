@@ -168,3 +168,36 @@ def test_bf16_trains_and_fp16_asks_for_a_gpu(motion: Path, tmp_path: Path) -> No
     assert not lines(folder, "skipped")
     with pytest.raises(UserError, match="fp16 needs a GPU; use bf16 or fp32"):
         run(tmp_path / "half", settings(motion, train={"precision": "fp16"}))
+
+
+def test_a_run_of_the_version_before_phases_goes_on(motion: Path, tmp_path: Path) -> None:
+    """Its state has fewer fields, its optimizer other settings, and its counters are on the CPU."""
+    plan = settings(motion, data={"val": ""}, train={"epochs": 2})
+    folder = run(tmp_path / "run", settings(motion, data={"val": ""}, train={"epochs": 1}))
+    last = folder / "checkpoints" / "last"
+    state = json.loads((last / "state.json").read_text())
+    del state["scalar_sums"]
+    (last / "state.json").write_text(json.dumps(state))
+    memory = torch.load(last / "optimizer.pt", weights_only=True)
+    del memory["objective"]
+    for group in memory["optimizer"]["param_groups"]:
+        group["lr_scale"], group["fused"] = group.pop("shares")[0], None
+    torch.save(memory, last / "optimizer.pt")
+    started = json.loads((folder / "started.json").read_text())
+    del started["run"]["phases"]
+    (folder / "started.json").write_text(json.dumps(started))
+    resumed, whole = run(folder, plan, resume=True), run(tmp_path / "whole", plan)
+    assert [row["epoch"] for row in lines(resumed, "epoch")] == [row["epoch"] for row in lines(whole, "epoch")]
+    assert weights(resumed).keys() == weights(whole).keys()
+    assert all(bool(value.isfinite().all()) for value in weights(resumed).values())
+
+
+def test_a_memory_of_other_parameters_is_refused_in_one_line(motion: Path, tmp_path: Path) -> None:
+    plan = settings(motion, data={"val": ""}, train={"epochs": 1})
+    folder = run(tmp_path / "run", plan)
+    file = folder / "checkpoints" / "last" / "optimizer.pt"
+    memory = torch.load(file, weights_only=True)
+    memory["optimizer"]["param_groups"].pop()
+    torch.save(memory, file)
+    with pytest.raises(UserError, match=r"cannot resume from .*what the optimizer remembers does not fit: its groups"):
+        run(folder, settings(motion, data={"val": ""}, train={"epochs": 2}), resume=True)
