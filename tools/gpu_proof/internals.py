@@ -10,6 +10,13 @@ from torch import Tensor, nn
 DepthwiseWay = Callable[[nn.Conv3d, Tensor], Tensor]  # conv, (B, T, H, W, C) -> the same shape
 
 
+def pretraining_names() -> list[str]:
+    """Models that `create_pretraining` knows."""
+    from hybridvideo.models.published.videomae_pretraining import PRETRAINING
+
+    return list(PRETRAINING)
+
+
 def temporal_attention(dim: int, heads: int) -> nn.Module:
     """The part in which every position looks through all frames: (B, T, H, W, C) -> the same shape."""
     from hybridvideo.models.parts.attention import TemporalAttention

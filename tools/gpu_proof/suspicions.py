@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
+from itertools import product
 from typing import Any
 from unittest.mock import patch
 
@@ -71,29 +73,30 @@ def window_masks(context: Context) -> Finding:
 
     size: dict[str, Any] = {"num_frames": 4, "image_size": 32, "depths": (2,), "heads": (3,)} if context.small else {}
     figures: Figures = {}
+    most = 0
     with torch.device(context.device):
         model = hv.create_model("video_swin_tiny", 400, **size)
     x_BCTHW = torch.randn(1, *model.input_shape, device=context.device)
     for mode in ("evaluation", "training"):
         model.train(mode == "training")
-        with torch.set_grad_enabled(mode == "training"), autocast(context.device, "bf16"), Masks() as masks:
+        with torch.set_grad_enabled(model.training), autocast(context.device, "bf16"), Masks() as masks:
             model(x_BCTHW)
-        figures[mode] = {
-            "masks": len(masks.bytes), "bytes of masks": sum(masks.bytes.values()), "largest tensor": masks.largest
-        }  # fmt: skip
+        total = sum(masks.bytes.values())
+        most = max(most, total)
+        row: Figures = {"masks": len(masks.bytes), "bytes of masks": total, "largest tensor": masks.largest}
         masks.kept.clear()
-
-        def passed(training: bool = mode == "training") -> None:
-            with torch.set_grad_enabled(training), autocast(context.device, "bf16"):
-                out = model(x_BCTHW)
-            if training:
-                out.sum().backward()
-                model.zero_grad()
-
-        figures[mode]["peak memory"] = peak_memory(passed, context.device)  # type: ignore[index, call-overload]
-    most = max(figures[mode]["bytes of masks"] for mode in figures)  # type: ignore[index, call-overload]
+        figures[mode] = row | {"peak memory": peak_memory(partial(one_pass, model, x_BCTHW), context.device)}
     clip = " x ".join(map(str, model.input_shape))
     return verdict(most > MOST_MASK, f"{most / 1e6:.1f} MB of masks for a clip of {clip}", **figures)
+
+
+def one_pass(model: torch.nn.Module, x_BCTHW: Tensor) -> None:
+    """Forward in bf16, and in training back."""
+    with torch.set_grad_enabled(model.training), autocast(x_BCTHW.device, "bf16"):
+        out = model(x_BCTHW)
+    if model.training:
+        out.float().sum().backward()
+        model.zero_grad()
 
 
 # --- many groups ------------------------------------------------------------------------------------------------------
@@ -147,16 +150,8 @@ def relative(one: Tensor, other: Tensor) -> float:
 def waits(context: Context) -> Finding:
     """Synchronisations from the first forward pass to the optimizer's step, in a training of the demo."""
     run, counts = context.folder / "watched", context.folder / "waits.json"
-    words = [
-        "train",
-        "--out",
-        str(run),
-        *options(motions(context), "bf16", context),
-        "--train.epochs",
-        "1",
-        "--augment.mixup",
-        "0",
-    ]
+    changes = {"train.epochs": 1, "augment.mixup": 0.0}
+    words = ["train", "--out", str(run), *options(motions(context), "bf16", context, changes)]
     environment = {**os.environ, "PROOF_SYNCS": str(counts)}
     command = [sys.executable, "-m", "gpu_proof.command", *words]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -232,29 +227,25 @@ def depthwise(context: Context) -> Finding:
     ways = internals.depthwise_ways()
     figures: Figures = {"shape BTHWC": list(shape)}
     slow = []
-    for side in (3, 5):
+    for side, precision in product((3, 5), ("bf16", "fp32")):
         conv = internals.depthwise_conv(shape[-1], side).to(context.device)
-        for precision in ("bf16", "fp32"):
-            x_BTHWC = torch.randn(shape, device=context.device, requires_grad=True)
-
-            def passed(
-                way: internals.DepthwiseWay, kind: str = precision, x: Tensor = x_BTHWC, layer: Any = conv
-            ) -> None:
-                with autocast(x.device, kind):
-                    out = way(layer, x)
-                out.float().square().mean().backward()
-                layer.zero_grad()
-                x.grad = None
-
-            calls = {name: lambda way=way: passed(way) for name, way in ways.items()}  # type: ignore[misc]
-            medians = {name: Spread.of(times).median for name, times in in_turn(calls, context, 2.0).items()}
-            figures[f"{side}x{side}x{side} {precision}, ms"] = {name: 1e3 * each for name, each in medians.items()}
-            best = min(medians, key=lambda name: medians[name])
-            if medians["chosen"] > 1.2 * medians[best]:
-                slow.append(
-                    f"{side}x{side}x{side} {precision}: {best} is {medians['chosen'] / medians[best]:.1f} times faster"
-                )
-            free_memory(context.device)
+        x_BTHWC = torch.randn(shape, device=context.device, requires_grad=True)
+        calls = {name: partial(there_and_back, way, conv, x_BTHWC, precision) for name, way in ways.items()}
+        medians = {name: 1e3 * Spread.of(each).median for name, each in in_turn(calls, context, 2.0).items()}
+        case, best = f"{side}x{side}x{side} {precision}", min(medians, key=lambda name: medians[name])
+        figures[f"{case}, ms"] = medians
+        if medians["chosen"] > 1.2 * medians[best]:
+            slow.append(f"{case}: {best} is {medians['chosen'] / medians[best]:.1f} times as fast")
+        free_memory(context.device)
     if context.small:
         return judged(True, "timed at a small size, where no way is meant to win", **figures)
     return verdict(bool(slow), "; ".join(slow) or "the way that is chosen is within 1.2 of the fastest", **figures)
+
+
+def there_and_back(way: internals.DepthwiseWay, conv: torch.nn.Conv3d, x_BTHWC: Tensor, precision: str) -> None:
+    """Forward, and gradients of input and weight."""
+    with autocast(x_BTHWC.device, precision):
+        out = way(conv, x_BTHWC)
+    out.float().square().mean().backward()
+    conv.zero_grad()
+    x_BTHWC.grad = None

@@ -1,8 +1,8 @@
 """Where the host waits for the device within a training step, without a look into the loop that takes it.
 
 A step begins with the first forward pass of a model in training and ends with the optimizer's step; torch's global
-hooks report both. In between torch itself warns of every synchronisation on a GPU, and on any device those operations are
-counted that read a tensor's value on the host, for which a GPU would have to finish its work. (On a CPU a step ends
+hooks report both. In between torch itself warns of every synchronisation on a GPU, and on any device those operations
+are counted that read a tensor's value on the host, for which a GPU would have to finish its work. (On a CPU a step ends
 before the optimizer's, which keeps its step count in a tensor there and reads it.)
 """
 
@@ -81,7 +81,7 @@ def watched(path: str) -> Iterator[None]:
     """Write what the steps of the block waited for to a JSON file."""
     watch, warned = Watch(), Counter[str]()
 
-    def show(message: Any, category: Any, filename: str, lineno: int, *rest: Any) -> None:
+    def show(message: Any, *details: Any, **named: Any) -> None:
         if WARNING in str(message):
             warned[asking_line()] += 1
 

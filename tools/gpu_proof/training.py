@@ -13,9 +13,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -110,7 +112,9 @@ def trio(context: Context, videos: Path, precision: str, environment: dict[str, 
     )
 
 
-def options(videos: Path, precision: str, context: Context) -> list[str]:
+def options(
+    videos: Path, precision: str, context: Context, changes: Mapping[str, object] = MappingProxyType({})
+) -> list[str]:
     """Of the command, but for the run folder: the demo's training on fewer videos."""
     values: dict[str, Any] = {
         "data.train": videos / "train", "data.val": videos / "val", "data.workers": 2, "model.name": "hybrid_micro",
@@ -120,7 +124,7 @@ def options(videos: Path, precision: str, context: Context) -> list[str]:
         "train.precision": precision, "train.trackers": "[]", "eval.clips": 1, "eval.crops": 1, "seed": 3,
         "device": context.device,
     }  # fmt: skip
-    return [word for name, value in values.items() for word in (f"--{name}", str(value))]
+    return [word for name, value in {**values, **changes}.items() for word in (f"--{name}", str(value))]
 
 
 def begin(run: Path, words: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
