@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from hybridvideo.data.manifest import kinetics400_labels
     from hybridvideo.engine.inference.rows import classify, extract
     from hybridvideo.models import create_model, list_models
-    from hybridvideo.weights.load import load_weights
-    from hybridvideo.weights.trained import load_model
+    from hybridvideo.weights.load_model import load_model
+    from hybridvideo.weights.load_weights import load_weights
 
 PUBLIC = {
     "Clip": "hybridvideo.data.decode",
@@ -30,8 +30,8 @@ PUBLIC = {
     "extract": "hybridvideo.engine.inference.rows",
     "kinetics400_labels": "hybridvideo.data.manifest",
     "list_models": "hybridvideo.models",
-    "load_model": "hybridvideo.weights.trained",
-    "load_weights": "hybridvideo.weights.load",
+    "load_model": "hybridvideo.weights.load_model",
+    "load_weights": "hybridvideo.weights.load_weights",
     "loader": "hybridvideo.data.api",
 }
 

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, NoReturn
 import yaml
 
 from hybridvideo.errors import UserError
-from hybridvideo.parsing import check_plain, said
+from hybridvideo.parsing import check_plain, short_repr
 from hybridvideo.text import one_line, shown
 
 LARGEST_YAML, LARGEST_JSON = 2**19, 2**24  # bytes; the parsers need about 10 seconds for the worst of such files
@@ -44,7 +44,7 @@ def read_json_object(path: str | Path, advice: str) -> dict[str, Any]:
     """The content of a JSON file that holds a mapping."""
     content = read_json(path, advice)
     if not isinstance(content, dict):
-        raise UserError(f"{path} holds {said(content)}, not a JSON object; {advice}")
+        raise UserError(f"{path} holds {short_repr(content)}, not a JSON object; {advice}")
     return content
 
 
@@ -140,7 +140,7 @@ def without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def twice(names: list[str]) -> str:
     """What is wrong with names of which one is there more than once."""
-    return f"the key {said(Counter(names).most_common(1)[0][0])} appears twice"
+    return f"the key {short_repr(Counter(names).most_common(1)[0][0])} appears twice"
 
 
 def refuse_constant(name: str) -> NoReturn:

@@ -192,7 +192,7 @@ def check_keys(values: Mapping[Any, Any], path: str) -> None:
     """UserError for a key that is no text, or that asks for a class to be made."""
     for key in values:
         if not isinstance(key, str) or "\0" in key:
-            raise UserError(f"{joined(path, said(key))} is no name of a setting; give text for a key")
+            raise UserError(f"{joined(path, short_repr(key))} is no name of a setting; give text for a key")
         if key in NOT_DATA:
             raise UserError(f"{joined(path, key)}: a file or option is data, no class is made from it; remove {key}")
 
@@ -204,7 +204,7 @@ def refuse(hint: Any, value: Any, path: str) -> None:
     """Raise UserError: where, what, and what is wanted."""
     choices = [choice for choice in get_args(hint) if isinstance(choice, str)] if get_origin(hint) is Literal else []
     near = nearest(value, choices) if isinstance(value, str) else ""
-    raise UserError(f"{path or 'the value'} is {said(value)}{near}; give {wanted(hint)}")
+    raise UserError(f"{path or 'the value'} is {short_repr(value)}{near}; give {wanted(hint)}")
 
 
 def wanted(hint: Any) -> str:
@@ -221,7 +221,7 @@ def wanted(hint: Any) -> str:
     return WORDS.get(hint, "a mapping of settings")
 
 
-def said(value: Any) -> str:
+def short_repr(value: Any) -> str:
     """A value as it may stand in a message."""
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= LARGEST:
         return "an integer of more than 64 bits"

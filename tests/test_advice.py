@@ -70,7 +70,7 @@ PRINTED_BY = {
     "tasks/prepare.py": ("prepare",),
     "tasks/prepare_kinetics.py": ("prepare",),
     "tasks/convert.py": ("convert",),
-    "tasks/support/given.py": ("predict", "extract", "evaluate"),
+    "tasks/support/weights_argument.py": ("predict", "extract", "evaluate"),
     "tasks/demo.py": ("demo",),
     "engine/training/loop.py": ("train",),
     "engine/inference/rows.py": ("predict", "extract"),

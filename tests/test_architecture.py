@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,31 @@ def test_imports_follow_the_arrows(file: Path) -> None:
         parts = name.split(".")
         if parts[0] == "hybridvideo" and len(parts) > 1:
             assert parts[1] == own or parts[1] in ALLOWED[own], f"{own} imports {name}"
+
+
+def imported_modules() -> dict[str, set[str]]:
+    """Module of the package -> modules of the package it imports, inside functions too."""
+    names = {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file for file in FILES}
+    return {name: imports_within(file, set(names)) - {name} for name, file in names.items()}
+
+
+def imports_within(file: Path, modules: set[str]) -> set[str]:
+    """`from package import module` imports that module; `from module import name` imports the one it names."""
+    found = set[str]()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            full = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= (full & modules) | ({str(node.module)} if full - modules else set())
+    return found & modules
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    try:
+        TopologicalSorter(imported_modules()).prepare()
+    except CycleError as error:
+        pytest.fail("modules import each other: " + " -> ".join(reversed(error.args[1])))
 
 
 def test_accelerate_appears_in_engine_and_tasks_only() -> None:

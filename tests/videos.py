@@ -5,6 +5,7 @@ The blocks are 16 pixels wide and survive lossy codecs; `numbers` reads them bac
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -54,9 +55,9 @@ def write_video(
 ) -> Path:
     """Write `frames` numbered frames and return the path; the container follows the suffix.
 
-    ticks: presentation times in TIME_BASE, instead of an even `fps`. rotation: degrees a player turns the pictures
-    clockwise; they are stored turned the other way, so that they come out upright. size: (width, height) as shown.
-    image: what the frames show instead of their number: uint8 (height, width, 3) of that size.
+    ticks: presentation times in TIME_BASE, instead of an even `fps`. rotation (MP4 and MOV only): degrees a player
+    turns the pictures clockwise; they are stored turned the other way, so that they come out upright. size: (width,
+    height) as shown. image: what the frames show instead of their number: uint8 (height, width, 3) of that size.
     """
     shown = image or (lambda number: picture(number, *size))
     with av.open(str(path), "w", container_options=dict(container_options or {})) as container:
@@ -66,8 +67,6 @@ def write_video(
         stream.gop_size, stream.thread_count = gop, 1
         if ticks is not None:
             stream.codec_context.time_base = stream.time_base = TIME_BASE
-        if rotation:
-            stream.set_display_rotation(-rotation)
         sound = container.add_stream("aac", rate=16000, layout="mono") if audio else None
         for number in range(frames):
             stored = np.rot90(shown(number), rotation // 90)
@@ -78,6 +77,8 @@ def write_video(
         container.mux(stream.encode(None))
         if sound is not None:
             _write_silence(container, sound, frames / fps)
+    if rotation:
+        _write_rotation(path, rotation)
     return path
 
 
@@ -121,6 +122,16 @@ def _options(codec: str, b_frames: int) -> dict[str, str]:
         "mpeg2video": {"bf": str(b_frames), "q": "3", "sc_threshold": "1000000000"},
     }
     return quiet.get(codec, {})
+
+
+def _write_rotation(path: Path, clockwise: int) -> None:
+    """Set the display matrix of an MP4 or MOV file with one track; PyAV's own call came only with version 18."""
+    data = bytearray(path.read_bytes())
+    matrix = data.index(b"tkhd") + 4 + 40
+    a, b, c, d = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}[clockwise]
+    one = 1 << 16
+    struct.pack_into(">9i", data, matrix, a * one, b * one, 0, c * one, d * one, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
 
 
 def _write_silence(container: av.container.OutputContainer, stream: av.AudioStream, seconds: float) -> None:

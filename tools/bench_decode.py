@@ -295,8 +295,7 @@ def grid_of(path: str, dataset: ViewDataset) -> Grid:
     """The grid that a data set makes of its video, which has evenly spaced frames."""
     item = dataset[0]
     with VideoReader(path) as reader:
-        sampled = sample(reader, dataset.clip, lambda length, span: uniform_starts(
-            clips=dataset.clips, duration=length, span=span))  # fmt: skip
+        sampled = sample(reader, dataset.clip, dataset.placement)
     corners = [(top, left) for top, left in item["corners"].tolist()]
     height, width = item["frames"].shape[1:3]
     return Grid(path, sampled.indices_KT.tolist(), corners, (height, width))
@@ -320,9 +319,9 @@ def report_views(path: str, rounds: int) -> bool:
     met = True
     for clips, least in VIEW_BARS.items():
         transform = ViewTransform(FrameConfig(*CROP), crops=3)
-        dataset = ViewDataset(
-            Manifest((Row(path),), (), Path(), confined=False), ClipConfig(32, stride=2), transform, clips
-        )
+        manifest = Manifest((Row(path),), (), Path(), confined=False)
+        placement = partial(uniform_starts, clips=clips)
+        dataset = ViewDataset(manifest, ClipConfig(32, stride=2), transform, placement)
         calls = grid_of(path, dataset).calls(dataset)
         compare_views(calls)
         used: dict[str, Call] = {name: partial(use_up, call) for name, call in calls.items()}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hybridvideo.models import create_model
 from hybridvideo.models.contract import VideoModel
-from hybridvideo.weights.load import load_weights
+from hybridvideo.weights.load_weights import load_weights
 
 NAMES = ("torchvision swin3d_t", "transformers TimeSformer-B", "transformers VideoMAE-B")
 

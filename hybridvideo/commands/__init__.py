@@ -1,1 +1,1 @@
-"""The commands: their signatures, and how options are read."""
+"""The commands: light signatures by group, what their options mean, and one table of them all."""

@@ -1,16 +1,15 @@
-"""The options of a command, which are the arguments of its function, and one clear line for what does not fit.
+"""The options of a command: the arguments of its function, and one clear line for what does not fit.
 
     --clip.frames 8   --clip.frames=8   --clip '{frames: 8, stride: 2}'   --model.changes.stem.stride 8   --max-bad 0.1
 
-Options come on top of the config files, wherever they stand, and a deeper option on top of a shallower one; each
-changes only what it names. jsonargparse writes the help. It reads no value, since it would make classes of some.
+Options override config files wherever they appear on the line, and a deeper option overrides a shallower one; each
+changes only what it names. Values are data: nothing is imported or called because of one.
 """
 
 from __future__ import annotations
 
 import inspect
 import os
-import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
@@ -19,14 +18,11 @@ from types import NoneType
 from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 import yaml
-from jsonargparse import ArgumentParser, set_parsing_settings
 
-from hybridvideo.config.training import TrainRun
 from hybridvideo.documents import load_scalar, load_yaml, read_yaml
 from hybridvideo.errors import UserError, nearest
-from hybridvideo.parsing import alternatives, converted, field_types, is_mapping, merged, parsed, plain, said
+from hybridvideo.parsing import alternatives, converted, field_types, is_mapping, merged, parsed, plain, short_repr
 
-Command: TypeAlias = Callable[..., int]
 Types: TypeAlias = dict[str, Any]  # of options without a dot in them, by name
 Written: TypeAlias = list[tuple[str, str | None]]  # options, "--clip.frames", and values, "8" or missing
 
@@ -34,32 +30,49 @@ CONFIG, PRINT, RESUME = "--config", "--print_config", "--resume"
 
 
 @dataclass(frozen=True)
-class Spelling:
-    """How a command's options are written. config_file: its settings are those of a TrainRun, from --config too."""
+class Command:
+    """A function of this package, and how its arguments are written.
 
+    positional: arguments given by place. flat: arguments whose fields are options of their own (--workers, not
+    --reading.workers). config: the flat argument that `--config FILE` fills. common: options that help lists first.
+    """
+
+    function: Callable[..., int]
     positional: tuple[str, ...] = ()
-    config_file: bool = False
+    flat: tuple[str, ...] = ()
+    config: str | None = None
+    common: tuple[str, ...] = ()
+
+    @property
+    def types(self) -> Types:
+        """The types of the function's arguments."""
+        types = get_type_hints(self.function)
+        types.pop("return", None)
+        return types
+
+    @property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
+        return inspect.signature(self.function).parameters
 
 
-def parse_options(program: str, command: Command, spelling: Spelling, arguments: list[str]) -> dict[str, Any]:
-    """Options of a command as arguments of its function. UserError for what it does not have."""
-    if {"-h", "--help"} & set(arguments):
-        make_parser(program, command, spelling).print_help()
-        raise SystemExit(0)
-    words, options = split(arguments, flags_of(command, spelling), {RESUME} if spelling.config_file else set())
-    ours = (CONFIG, PRINT) if spelling.config_file else ()
-    types = types_of(command, spelling)
+def parse_options(program: str, command: Command, arguments: list[str]) -> dict[str, Any]:
+    """Return the arguments for a command's function. Raise UserError for an option it does not have."""
+    words, options = split(arguments, flags_of(command), {RESUME} if command.config else set())
+    ours = (CONFIG, PRINT) if command.config else ()
+    types = types_of(command)
     check_options(options, types, ours, program)
-    configs = config_files(options) if ours else []
-    settings = [(option, str(text)) for option, text in options if option not in ours]
-    given = positional_values(words, spelling.positional, program)
+    configs = config_files(options) if command.config else []
+    given = positional_values(words, command.positional, program)
     for path in configs:
-        given = merged(given, read_config(path))
+        given = merged(given, read_config(path, command.types[command.config or ""]))
+    settings = [(option, str(text)) for option, text in options if option not in ours]
     for option, text in sorted(settings, key=lambda written: written[0].count(".")):
         given = merged(given, nested(option, read_value(type_at(types, option), option, text)))
-    values = arguments_of(program, command, as_run(given, configs) if spelling.config_file else given)
-    if ours and PRINT in dict(options):
-        print(yaml.safe_dump(plain(values["run"]), sort_keys=False, allow_unicode=True), end="")
+    if configs:
+        given = {"name": Path(configs[-1]).stem, **given}
+    values = arguments_of(program, command, given)
+    if command.config and PRINT in dict(options):
+        print(yaml.safe_dump(plain(values[command.config]), sort_keys=False, allow_unicode=True), end="")
         raise SystemExit(0)
     return values
 
@@ -67,23 +80,31 @@ def parse_options(program: str, command: Command, spelling: Spelling, arguments:
 # --- what a command takes ---------------------------------------------------------------------------------------------
 
 
-def types_of(command: Command, spelling: Spelling) -> Types:
-    """The options without a dot in them, and their types; the settings of a run are among them, each section one."""
-    types = get_type_hints(command)
-    for name in ("return", *spelling.positional, *(("run",) if spelling.config_file else ())):
-        types.pop(name, None)
-    return {**types, **(field_types(TrainRun) if spelling.config_file else {})}
+def types_of(command: Command) -> Types:
+    """Options without a dot in their names, and their types; a section such as `clip` is one of them."""
+    types: Types = {}
+    for name, kind in command.types.items():
+        if name in command.flat:
+            types |= field_types(kind)
+        elif name not in command.positional:
+            types[name] = kind
+    return types
 
 
-def flags_of(command: Command, spelling: Spelling) -> set[str]:
+def flags_of(command: Command) -> set[str]:
     """The options that need no value."""
-    parameters = inspect.signature(command).parameters.items()
-    flags = {f"--{name}" for name, parameter in parameters if parameter.default is False}
-    return flags | ({PRINT} if spelling.config_file else set())
+    own = {name for name, parameter in command.parameters.items() if parameter.default is False}
+    shared = {
+        name
+        for flat in command.flat
+        for name, kind in field_types(command.types[flat]).items()
+        if kind is bool and getattr(command.types[flat], name, None) is False
+    }
+    return {f"--{name}" for name in own | shared} | ({PRINT} if command.config else set())
 
 
 def type_at(types: Types, option: str) -> Any:
-    """The type of an option's value, however deep; None where there is no such option."""
+    """The type of an option's value, at any depth; None if there is no such option."""
     first, *keys = option.removeprefix("--").split(".")
     found = types.get(first)
     for key in keys:
@@ -96,7 +117,7 @@ def type_at(types: Types, option: str) -> Any:
 
 
 def names_of(types: Types, prefix: str = "--") -> Iterator[str]:
-    """All options, sections and their settings."""
+    """All options: sections and their settings."""
     for name, kind in types.items():
         yield prefix + name
         if isinstance(kind, type) and is_dataclass(kind):
@@ -104,7 +125,7 @@ def names_of(types: Types, prefix: str = "--") -> Iterator[str]:
 
 
 def check_options(options: Written, types: Types, ours: tuple[str, ...], program: str) -> None:
-    """UserError for the first option that the command does not have, or that lacks its value."""
+    """Raise UserError for the first option that the command does not have, or that lacks its value."""
     for option, text in options:
         if option not in ours and (type_at(types, option) is None or not option.startswith("--")):
             near = nearest(option, [*names_of(types), *ours])
@@ -117,9 +138,9 @@ def check_options(options: Written, types: Types, ours: tuple[str, ...], program
 
 
 def split(arguments: list[str], flags: set[str], alone: set[str]) -> tuple[list[str], Written]:
-    """Words, and options with their values. Both spellings of an option are taken, --max-bad and --max_bad.
+    """Split arguments into words, and options with their values. --max-bad and --max_bad are the same option.
 
-    flags: options that take no value. alone: those that may stand without one, which is then empty.
+    flags: options that take no value. alone: those that may come without one; it is then empty.
     """
     words: list[str] = []
     options: Written = []
@@ -143,12 +164,12 @@ def split(arguments: list[str], flags: set[str], alone: set[str]) -> tuple[list[
 def positional_values(words: list[str], names: tuple[str, ...], program: str) -> dict[str, Any]:
     """The words by the names of their arguments."""
     if len(words) > len(names):
-        raise UserError(f"nothing takes the argument {words[len(names)]!r}; see `{program} --help`")
+        raise UserError(f"unexpected argument {words[len(names)]!r}; see `{program} --help`")
     return dict(zip(names, words, strict=False))
 
 
 def config_files(options: Written) -> list[str]:
-    """The config files, in their order; that of the run, where `--resume RUN` names one. UserError for both."""
+    """The config files in order, or that of the run which `--resume RUN` names. Raise UserError for both at once."""
     configs = [str(text) for option, text in options if option == CONFIG]
     run = dict(options).get(RESUME)
     if not run:
@@ -161,20 +182,20 @@ def config_files(options: Written) -> list[str]:
     return [config]
 
 
-def read_config(path: str) -> dict[str, Any]:
-    """The settings of a config file, which must be right by themselves."""
+def read_config(path: str, kind: type) -> dict[str, Any]:
+    """The settings of a config file, which must be valid by itself."""
     advice = "give a YAML file such as those in configs/"
     if not os.path.exists(path):
         raise UserError(f"no config file {path!r}; {advice}")
     settings = read_yaml(path, advice)
     if not isinstance(settings, dict):
         raise UserError(f"{path} holds no settings; give a mapping such as those in configs/")
-    parsed(TrainRun, settings, path)
+    parsed(kind, settings, path)
     return settings
 
 
 def read_value(kind: Any, option: str, text: str) -> Any:
-    """The plain value that an option's text stands for: text where text is wanted, else as in YAML."""
+    """The plain value of an option: text if text is expected, otherwise read as YAML."""
     kinds = alternatives(kind)
     if text == "null" and NoneType in kinds:
         return None
@@ -185,7 +206,7 @@ def read_value(kind: Any, option: str, text: str) -> Any:
     if str in kinds and not (holds_more and text.startswith("[")):
         return text
     if holds_more or text[:1] in ("[", "{", '"', "'"):
-        return load_yaml(text, f"{option} {said(text)}", "give a value such as 8, [1, 2] or {key: value}")
+        return load_yaml(text, f"{option} {short_repr(text)}", "give a value such as 8, [1, 2] or {key: value}")
     return load_scalar(text)
 
 
@@ -199,68 +220,29 @@ def nested(option: str, value: Any) -> dict[str, Any]:
 # --- the arguments ----------------------------------------------------------------------------------------------------
 
 
-def as_run(given: Mapping[str, Any], configs: list[str]) -> dict[str, Any]:
-    """The settings of a run together, as `run`; its name, unless given, is that of the last config file."""
-    run = {name: given[name] for name in field_types(TrainRun) if name in given}
-    name = {"name": Path(configs[-1]).stem} if configs else {}
-    return {**name, **{key: value for key, value in given.items() if key not in run}, "run": run}
-
-
 def arguments_of(program: str, command: Command, given: Mapping[str, Any]) -> dict[str, Any]:
     """All arguments of the function, each of its type."""
-    types = get_type_hints(command)
     values = {}
-    for name, parameter in inspect.signature(command).parameters.items():
-        default = parameter.default
-        if name not in given and default is inspect.Parameter.empty:
+    for name, parameter in command.parameters.items():
+        kind, default = command.types[name], parameter.default
+        if name in command.flat:
+            values[name] = filled_from(kind, default, given)
+        elif name in given:
+            value = merged(plain(default), given[name]) if is_section(default, given[name]) else given[name]
+            values[name] = converted(kind, plain(value), name)
+        elif default is inspect.Parameter.empty:
             raise UserError(f"{name.upper()} is missing; see `{program} --help`")
-        value = given.get(name, default)
-        if is_dataclass(default) and isinstance(value, Mapping):
-            value = merged(plain(default), value)
-        place = "" if types[name] is TrainRun else name
-        values[name] = converted(types[name], plain(value), place) if name in given else default
+        else:
+            values[name] = default
     return values
 
 
-# --- help -------------------------------------------------------------------------------------------------------------
+def filled_from(kind: Any, default: Any, given: Mapping[str, Any]) -> Any:
+    """A flat argument: its fields from the options that bear their names, the others from the default."""
+    own = {name: given[name] for name in field_types(kind) if name in given}
+    return parsed(kind, merged(plain(default), own) if is_dataclass(default) else own)
 
 
-def make_parser(program: str, command: Command, spelling: Spelling) -> ArgumentParser:
-    """The parser that writes a command's help, made from its function's signature."""
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    text = (inspect.getdoc(command) or "").split("\nArgs:")[0].strip()
-    parser = ArgumentParser(prog=program, description=text)
-    if spelling.config_file:
-        about = "YAML file with the settings of a run; of several, a later one on top; options come on top of all"
-        parser.add_argument(CONFIG, metavar="FILE", help=about)
-        parser.add_argument(PRINT, action="store_true", help="print all settings as a config file, and do nothing")
-        parser.add_class_arguments(TrainRun)
-    types = get_type_hints(command)
-    for name, parameter in inspect.signature(command).parameters.items():
-        optional = {} if parameter.default is inspect.Parameter.empty else {"default": parameter.default}
-        if name in spelling.positional:
-            optional |= {"nargs": "?"} if optional else {}
-            parser.add_argument(name, type=str, help=describe(command, name), **optional)
-        elif parameter.default is False:
-            parser.add_argument(f"--{name}", action="store_true", help=describe(command, name))
-        elif f"--{name}" == RESUME:
-            parser.add_argument(RESUME, nargs="?", metavar="RUN", help=describe(command, name))
-        elif types[name] is not TrainRun:
-            parser.add_argument(f"--{name}", type=types[name], help=describe(command, name), **optional)
-    return tidied(parser)
-
-
-def tidied(parser: ArgumentParser) -> ArgumentParser:
-    """The parser without what jsonargparse would take and this does not: a file for a section, items for a list."""
-    for action in parser._actions:
-        action.option_strings = [option for option in action.option_strings if not option.endswith("+")]
-        if action.help == "Path to a configuration file.":
-            action.metavar, action.help = "{KEY: VALUE, ...}", "Several of these at once."
-    return parser
-
-
-def describe(command: Command, argument: str) -> str:
-    """What a docstring says of one argument, on one line."""
-    about = (inspect.getdoc(command) or "").partition("\nArgs:\n")[2]
-    found = re.search(rf"^    {argument}: (.+?)(?=^    \w|\Z)", about, re.MULTILINE | re.DOTALL)
-    return " ".join(found[1].split()) if found else ""
+def is_section(default: Any, value: Any) -> bool:
+    """Whether a value changes some fields of a default."""
+    return is_dataclass(default) and isinstance(value, Mapping)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
+from hybridvideo.config.jobs import Reading, check_share
 from hybridvideo.errors import UserError
 
 
@@ -108,8 +109,8 @@ class Preprocessing:
 
 
 @dataclass(frozen=True)
-class DataConfig:
-    """Where the videos of a training run are, and what to do with those that cannot be read."""
+class TrainingLists:
+    """Where the videos of a training run are."""
 
     train: str = ""
     """Training list: a folder with one folder per class, a CSV or Parquet with a header, or `path label` lines."""
@@ -120,46 +121,51 @@ class DataConfig:
     labels: list[str] | str | None = None
     """Class names in order: a list, `kinetics400`, or a file of names; default: those of the training list, sorted."""
     order: str | None = None
-    """A file of class names (or `kinetics400`) that the lists' numbers follow, where that is another order."""
-    workers: int = 2
-    """Decoding processes per training process; 0 decodes in the training process."""
-    deadline: float = 120.0
-    """Seconds that reading one video may take. A decoder that hangs longer or dies, twice, makes it a bad video."""
-    quarantine: str | None = None
-    """Table of `hybridvideo scan`: what it found unusable is not opened, and counted as bad, until the file changes."""
-    bad: Literal["retry", "skip", "fail"] = "retry"
-    """A clip that does not decode. retry: another one from what can be read of the same file; if nothing can, as skip.
-    skip: weight 0 in the loss, counted and logged. fail: stop, exit code 3. Never another video in its place."""
-    max_bad: float = 0.05
-    """Share of a list that may be unreadable before the run stops with exit code 3."""
-    cache: str | None = None
-    """Folder for the outputs of a frozen stem; default: `.frozen` beside the run folders, which runs share and which is
-    kept under 50 GiB."""
-
-    def __post_init__(self) -> None:
-        if self.workers < 0:
-            raise UserError(f"data.workers is {self.workers}; give 0 or more")
-        if not self.deadline > 0:
-            raise UserError(f"data.deadline is {self.deadline}; give seconds above 0")
-        if not 0 <= self.max_bad <= 1:
-            raise UserError(f"data.max_bad is {self.max_bad}; give a share from 0 to 1")
+    """A file of class names (or `kinetics400`) in the order that the lists number them, if it differs from `labels`."""
 
 
 @dataclass(frozen=True)
-class EvaluateData:
-    """The list that is evaluated."""
+class DataConfig(Reading, TrainingLists):
+    """The videos of a training run, how they are read, and what happens to those that cannot be read."""
+
+    section: ClassVar[str] = "data."
+
+    bad: Literal["retry", "skip", "fail"] = "retry"
+    """What to do with a clip that does not decode. retry: take another clip from the readable part of the same file,
+    or skip if there is none. skip: give it weight 0 in the loss, count and log it. fail: stop with exit code 3. No
+    other video ever takes its place."""
+    max_bad: float = 0.05
+    """Share of a list that may be unreadable before the run stops with exit code 3."""
+    cache: str | None = None
+    """Folder for the outputs of a frozen stem; default: `.frozen` next to the run folders, shared by all runs there and
+    kept under 50 GiB."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_share("data.max_bad", self.max_bad)
+
+
+@dataclass(frozen=True)
+class EvaluationList:
+    """Which videos are evaluated."""
 
     manifest: str | None = None
     """A labelled list, of any kind that data.train may be; default: the validation list of the run."""
     order: str | None = None
-    """A file of class names (or `kinetics400`) that the list's numbers follow, where that is another order."""
+    """A file of class names (or `kinetics400`) in the order that the list numbers them, if it is not the model's."""
     root: str | None = None
     """Folder that relative paths start from; default: the folder of the list."""
-    workers: int = 2
-    """Decoding processes; 0 decodes in the main process."""
-    deadline: float = 120.0
-    """Seconds that reading one video may take. A decoder that hangs longer or dies, twice, makes it unreadable."""
-    quarantine: str | None = None
-    """Table of `hybridvideo scan`: what it found unusable is not opened, and counted as failed, until it changes."""
+
+
+@dataclass(frozen=True)
+class EvaluateData(Reading, EvaluationList):
+    """The list to evaluate, and how its videos are read."""
+
+    section: ClassVar[str] = "data."
+
     max_bad: float = 1.0
-    """Share of the list that may be unreadable; beyond it the exit code is 3. The results are written all the same."""
+    """Share of the list that may be unreadable; above it the exit code is 3. The results are written all the same."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_share("data.max_bad", self.max_bad)

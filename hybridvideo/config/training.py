@@ -1,4 +1,4 @@
-"""Settings of a training run. A run file is `TrainRun` as YAML, complete, without inheritance."""
+"""Settings of a training run. A run file is a complete `TrainRun` in YAML; there is no inheritance."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 from hybridvideo.config.data import AugmentConfig, ClipConfig, DataConfig, FrameConfig
 from hybridvideo.config.evaluation import EvalConfig
-from hybridvideo.config.jobs import Precision
+from hybridvideo.config.jobs import Compute, Precision
 from hybridvideo.config.model import ModelConfig
 from hybridvideo.errors import UserError
 
@@ -18,20 +18,20 @@ Tracker = Literal[
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW, linear warm-up and cosine decay."""
+    """AdamW with linear warm-up and cosine decay."""
 
     lr: float = 1e-3
     """Peak learning rate at the given batch size."""
     stem_lr_scale: float = 1.0
-    """Learning rate of the stem, as a share of `lr`."""
+    """Learning rate of the stem as a share of `lr`."""
     weight_decay: float = 0.05
-    """Decoupled, of matrices and kernels; norms, biases and what the model names do not decay."""
+    """Decoupled weight decay of matrices and kernels; norms, biases and parameters that the model exempts have none."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay of AdamW's averages of the gradient and of its square."""
     warmup_epochs: float = 1.0
-    """Epochs, or part of one, in which the rate grows linearly from 0."""
+    """Epochs, or a fraction of one, over which the learning rate rises linearly from 0."""
     final_lr: float = 0.01
-    """Last learning rate as a share of `lr`."""
+    """Final learning rate as a share of `lr`."""
     clip_norm: float | None = 1.0
     """Largest gradient norm; null turns clipping off."""
     label_smoothing: float = 0.0
@@ -42,26 +42,26 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The loop."""
+    """The training loop."""
 
     epochs: int = 10
-    """Passes over the training list."""
+    """Passes over the training list. If all `phases` give their epochs, those count."""
     batch_size: int = 16
     """Clips in one forward pass, summed over all processes."""
     accumulate: int = 1
     """Forward passes per optimizer step."""
-    precision: Precision = "fp32"
-    """fp16 needs a GPU; bf16 trains on a CPU too."""
+    precision: Precision = Compute.precision
+    """fp16 needs a GPU; bf16 also trains on a CPU."""
     checkpoint_every: int = 0
-    """Also save `last` every so many optimizer steps; 0: after each epoch only."""
+    """Also save `last` every so many optimizer steps; 0: only after each epoch."""
     keep: Literal["last", "best"] = "last"
-    """Which checkpoint the run folder stands for in evaluate, predict and extract."""
+    """The checkpoint that evaluate, predict and extract use when they are given the run folder."""
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
     trackers: list[Tracker] = field(default_factory=lambda: ["tensorboard"])
     """Accelerate trackers: tensorboard, wandb, mlflow ..."""
     max_skipped_steps: int = 10
-    """Consecutive steps with a non-finite loss or gradient before the run stops."""
+    """Consecutive steps with a non-finite loss or gradient that are tolerated; one more stops the run."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate", "log_every"):
@@ -70,8 +70,75 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class PhaseClip:
+    """What a phase changes about `clip`."""
+
+    frames: int | None = None
+    """Frames in a clip."""
+    interval: float | None = None
+    """Seconds between frames."""
+    stride: int | None = None
+    """Frames between frames."""
+
+    def __post_init__(self) -> None:
+        if self.frames is not None and self.frames < 1:
+            raise UserError(f"clip.frames of a phase is {self.frames}; give 1 or more")
+
+
+@dataclass(frozen=True)
+class PhaseFrame:
+    """What a phase changes about `frame`."""
+
+    height: int | None = None
+    """Rows of a training frame."""
+    width: int | None = None
+    """Columns of a training frame."""
+
+
+@dataclass(frozen=True)
+class PhaseConfig:
+    """What one phase of a run changes; everything else is as in the rest of the settings.
+
+    Validation always uses the run's own `clip` and `frame`, so that its figures can be compared between phases.
+    """
+
+    epochs: int | None = None
+    """Epochs of this phase. Only the last phase may leave it out: it then lasts until `train.epochs`."""
+    clip: PhaseClip = field(default_factory=PhaseClip)
+    """Length and spacing of training clips."""
+    frame: PhaseFrame = field(default_factory=PhaseFrame)
+    """Size of training frames."""
+    batch_size: int | None = None
+    """Clips in one forward pass, summed over all processes."""
+    groups: dict[str, float] | None = None
+    """Layer groups that train, each with its learning rate as a share of the schedule's: {head: 1.0, stem: 0.1}.
+    `others` is all that are not named; without it they are frozen. Default: everything trains, at the rates of
+    `optim`."""
+    lr: float | None = None
+    """Peak of a new schedule (warm-up and cosine), which lasts until the next phase with an `lr`. Default: the schedule
+    that began earlier goes on."""
+    drop: float | tuple[float, float] = 1.0
+    """Factor on the rates of dropout and stochastic depth; two numbers: at the first step of the phase and at the
+    last."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name} of a phase is {value}; give 1 or more")
+        for group, share in (self.groups or {}).items():
+            if share < 0:
+                raise UserError(f"groups.{group} of a phase is {share}; give a share of the learning rate, 0 or more")
+        if self.groups is not None and not any(self.groups.values()):
+            raise UserError("no group of a phase trains; give at least one a share of the learning rate above 0")
+        drops = self.drop if isinstance(self.drop, tuple) else (self.drop,)
+        if not all(0 <= drop <= 1 for drop in drops):
+            raise UserError(f"drop of a phase is {self.drop}; give factors from 0 to 1")
+
+
+@dataclass(frozen=True)
 class TrainRun:
-    """A whole training run."""
+    """A complete training run."""
 
     data: DataConfig = field(default_factory=DataConfig)
     clip: ClipConfig = field(default_factory=ClipConfig)
@@ -80,8 +147,26 @@ class TrainRun:
     model: ModelConfig = field(default_factory=ModelConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    phases: list[PhaseConfig] = field(default_factory=list)
+    """Parts of the run that differ in clips, frames, layers that train or learning rate. Default: one, as set above."""
     eval: EvalConfig = field(default_factory=EvalConfig)
     seed: int = 0
     """Everything random follows from the seed, the epoch and the sample's index."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
+    device: str = Compute.device
+    """auto, cpu, mps, cuda or cuda:NUMBER; auto takes a GPU if there is one."""
+
+    def __post_init__(self) -> None:
+        lengths = [phase.epochs for phase in self.phases]
+        if None in lengths[:-1]:
+            raise UserError(f"phases[{lengths.index(None)}].epochs is missing; only the last phase may leave it out")
+        if lengths and lengths[-1] is None and self.train.epochs <= (done := sum(filter(None, lengths))):
+            raise UserError(
+                f"the phases before the last take {done} epochs and train.epochs is {self.train.epochs}; give more, "
+                f"or set phases[{len(lengths) - 1}].epochs"
+            )
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of the run: `train.epochs`, or those of the phases."""
+        lengths = [phase.epochs for phase in self.phases]
+        return sum(filter(None, lengths)) if lengths and lengths[-1] is not None else self.train.epochs

@@ -1,4 +1,4 @@
-"""Clips for a training loop of one's own: `hv.dataset` and `hv.loader`.
+"""Clips for your own training loop: `hv.dataset` and `hv.loader`.
 
     clips = hv.dataset("videos/train", frames=16, size=112, stride=2, train=True)
     loader = hv.loader(clips, batch_size=8, workers=4, normalise=model)
@@ -14,17 +14,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self, TypedDict
+from typing import Protocol, Self, TypedDict
 
 import torch
 from torch.utils.data import Dataset
 
 from hybridvideo.config.data import AugmentConfig, ClipConfig, FrameConfig, Normalisation
+from hybridvideo.config.jobs import Reading
 from hybridvideo.data import loader as loading
 from hybridvideo.data.corpus.quarantine import quarantined
-from hybridvideo.data.dataset import ClipDataset
+from hybridvideo.data.dataset import ClipBatch, ClipDataset
+from hybridvideo.data.device import device_batches, normalise
 from hybridvideo.data.manifest import Manifest, Names, Row, read_manifest
-from hybridvideo.data.processes.workers import DEADLINE
 from hybridvideo.data.transforms import TrainTransform
 from hybridvideo.errors import UserError
 
@@ -34,9 +35,9 @@ Source = str | Path | Iterable[str | Path] | Manifest
 class Clip(TypedDict):
     """An item of `hv.dataset`; torch's `default_collate` makes batches of it.
 
-    `clip`: uint8 RGB (C, T, H, W), zeros where not `ok`. `label`: index into `classes`, -1 for none. `index`: of the
+    `clip`: uint8 RGB (C, T, H, W), zeros if not `ok`. `label`: index into `classes`, -1 for none. `index`: of the
     video. `ok`: whether the clip shows the video. `status`: "ok", "partial" (a readable part was used) or why nothing
-    could be read; `reason`: one line.
+    could be read. `reason`: one line.
     """
 
     clip: torch.Tensor
@@ -49,7 +50,7 @@ class Clip(TypedDict):
 
 
 class ClipsOfVideos(Dataset[Clip]):
-    """One clip of each video, by its number; made by `hv.dataset`. Can be pickled and used with torch's DataLoader."""
+    """One clip of each video, made by `hv.dataset`. It can be pickled and used with torch's DataLoader."""
 
     def __init__(self, clips: ClipDataset, train: bool) -> None:
         self.clips, self.train = clips, train
@@ -76,35 +77,51 @@ class ClipsOfVideos(Dataset[Clip]):
         item = self.clips[self.epoch, place]
         assert not isinstance(item, list)
         return Clip(
-            clip=item["clip"], label=item["label"], index=place, ok=item["ok"], status=item["status"],
-            reason=item["reason"], path=self.clips.manifest.rows[place].path,
-        )  # fmt: skip
+            clip=item["clip"],
+            label=item["label"],
+            index=place,
+            ok=item["ok"],
+            status=item["status"],
+            reason=item["reason"],
+            path=self.clips.manifest.rows[place].path,
+        )
 
 
 def dataset(
-    source: Source, *, frames: int = 16, size: int | tuple[int, int] = 224, interval: float | None = None,
-    stride: int | None = None, train: bool = False, augment: AugmentConfig | None = None, seed: int = 0,
-    labelled: bool = True, labels: Names | None = None, root: str | Path | None = None,
+    source: Source,
+    *,
+    frames: int = 16,
+    size: int | tuple[int, int] = 224,
+    interval: float | None = None,
+    stride: int | None = None,
+    train: bool = False,
+    augment: AugmentConfig | None = None,
+    seed: int = 0,
+    labelled: bool = True,
+    labels: Names | None = None,
+    root: str | Path | None = None,
     quarantine: str | None = None,
-) -> ClipsOfVideos:  # fmt: skip
-    """One clip of each video of a folder or list; by number, for a loop of one's own.
+) -> ClipsOfVideos:
+    """Make a data set of one clip per video of a folder or list, for your own training loop.
 
     Args:
         source: a folder with one folder per class, a list file (CSV, Parquet, `path label` lines), or, without labels,
             several paths.
         frames: T, frames of a clip. A shorter video repeats its last one.
         size: of the frames in pixels, the side of a square or (H, W).
-        interval: seconds between frames, or stride: frames between frames; default: every frame.
-        train: a random clip and crop of each video, another one each epoch, following from (seed, epoch, index)
+        interval: seconds between frames.
+        stride: frames between frames, instead of `interval`; default: every frame.
+        train: a random clip and crop of each video, another one in each epoch, determined by (seed, epoch, index)
             alone. Otherwise the clip and crop in the middle, always the same.
-        augment: what is random in training, `hybridvideo.config.AugmentConfig`; default: resized crop, mirrored or not.
-        labelled: False for videos without labels. labels: names of the classes in order; default: sorted.
+        augment: what is random in training, `hybridvideo.config.AugmentConfig`; default: resized crop, random flip.
+        labelled: False for videos without labels.
+        labels: names of the classes in order; default: sorted.
         root: where relative paths start; default: the folder of the list.
         quarantine: table of a scan; what it found unusable is not opened.
 
     Returns:
-        A map-style dataset: `dataset[i]` is a `Clip`, uint8 (C, T, H, W). A video that cannot be read is an item that
-        is not `ok` and says why; no other takes its place, and no exception comes of it.
+        A map-style data set: `dataset[i]` is a `Clip`, uint8 (C, T, H, W). A video that cannot be read is an item that
+        is not `ok` and has a reason; no other video takes its place, and no exception is raised.
 
     Raises:
         UserError: for a wrong list or setting.
@@ -113,7 +130,7 @@ def dataset(
     height, width = (size, size) if isinstance(size, int) else size
     chosen = augment or AugmentConfig() if train else AugmentConfig(crop="none", flip=0.0)
     if chosen.repeats > 1 or chosen.mixup or chosen.cutmix:
-        raise UserError("hv.dataset gives one clip of each video, unmixed; leave out augment.repeats, mixup and cutmix")
+        raise UserError("hv.dataset has one unmixed clip per video; leave out augment.repeats, mixup and cutmix")
     clip = ClipConfig(frames, interval, stride, "random" if train else "centre")
     transform = TrainTransform(FrameConfig(height, width), chosen)
     clips = ClipDataset(manifest, clip, transform, seed, quarantine=quarantined(quarantine, manifest))
@@ -129,8 +146,26 @@ def _manifest(source: Source, labelled: bool, labels: Names | None, root: str | 
     return Manifest(rows, (), Path(root or ""), confined=False)
 
 
+class Batch(TypedDict):
+    """What `hv.loader` yields, for B clips.
+
+    `clip`: (B, C, T, H, W), uint8 or normalised float32, black where not `ok`: leave those out of the loss. `label`,
+    `index`: int64 (B,). `ok`: bool (B,). `padded`: share of the frames that lie after the end of the video. `padded`,
+    `status`, `reason`, `path`: lists of B.
+    """
+
+    clip: torch.Tensor
+    label: torch.Tensor
+    index: torch.Tensor
+    ok: torch.Tensor
+    padded: list[float]
+    status: list[str]
+    reason: list[str]
+    path: list[str]
+
+
 class Normalised(Protocol):
-    """What knows the statistics of its input, as every model does."""
+    """Anything that knows the statistics of its input, as every model does."""
 
     @property
     def normalisation(self) -> Normalisation: ...
@@ -140,30 +175,43 @@ class ClipLoader:
     """Batches of a dataset, in an order that changes from epoch to epoch; made by `hv.loader`."""
 
     def __init__(
-        self, dataset: ClipsOfVideos, loader: loading.Loader, order: loading.EpochOrder, device: torch.device,
+        self,
+        dataset: ClipsOfVideos,
+        loader: loading.Loader[ClipBatch],
+        order: loading.EpochOrder,
+        device: torch.device,
         normalisation: Normalisation | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.dataset, self.device, self.normalisation = dataset, device, normalisation
         self._loader, self._order, self._next_epoch = loader, order, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """The next iteration is this epoch; without it each iteration is the one after the one before."""
+        """Iterate over this epoch next; without it, each iteration moves on to the next epoch."""
         self._next_epoch = epoch
 
     def __len__(self) -> int:
         return self._order.batches
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[Batch]:
         self._order.set_epoch(self._next_epoch)
         self._next_epoch += 1
-        return map(self._finished, loading.device_batches(self._loader, self.device))
+        return map(self._finished, device_batches(self._loader, self.device))
 
-    def _finished(self, batch: dict[str, Any]) -> dict[str, Any]:
-        contrast = batch.pop("contrast")
+    def _finished(self, batch: ClipBatch) -> Batch:
+        clip, rows = batch["clip"], self.dataset.clips.manifest.rows
         if self.normalisation is not None:
-            batch["clip"] = loading.normalise(batch["clip"], self.normalisation, contrast)
-        rows = self.dataset.clips.manifest.rows
-        return {**batch, "path": [rows[index].path if index >= 0 else "" for index in batch["index"].tolist()]}
+            clip = normalise(clip, self.normalisation, batch["contrast"])
+        paths = [rows[index].path if index >= 0 else "" for index in batch["index"].tolist()]
+        return Batch(
+            clip=clip,
+            label=batch["label"],
+            index=batch["index"],
+            ok=batch["ok"],
+            padded=batch["padded"],
+            status=batch["status"],
+            reason=batch["reason"],
+            path=paths,
+        )
 
     def close(self) -> None:
         """End the workers; the next iteration starts new ones. They also end with the loader."""
@@ -179,30 +227,37 @@ class ClipLoader:
 
 
 def loader(
-    dataset: ClipsOfVideos, *, batch_size: int = 8, workers: int = 2, shuffle: bool | None = None,
-    normalise: Normalisation | Normalised | None = None, device: str | torch.device = "cpu",
-    deadline: float = DEADLINE, rank: int = 0, world: int = 1,
-) -> ClipLoader:  # fmt: skip
-    """Batches of clips, decoded by worker processes that no video can hang or kill; a new epoch at each iteration.
+    dataset: ClipsOfVideos,
+    *,
+    batch_size: int = 8,
+    workers: int = Reading.workers,
+    shuffle: bool | None = None,
+    normalise: Normalisation | Normalised | None = None,
+    device: str | torch.device = "cpu",
+    deadline: float = Reading.deadline,
+    rank: int = 0,
+    world: int = 1,
+) -> ClipLoader:
+    """Make batches of clips, decoded by worker processes that no video can hang or kill; one epoch per iteration.
 
     Args:
         dataset: from `hv.dataset`.
         batch_size: clips of a batch, of all `world` processes together; the last batch of an epoch may be smaller.
-        workers: decoding processes; 0 decodes in this one. deadline: seconds for one video; one that hangs or kills
-            its worker twice is not `ok`, with status "timeout" or "crashed".
-        shuffle: another order each epoch; default: where the dataset is for training.
-        normalise: a model, or `hybridvideo.config.Normalisation`: clips are float32, (x / 255 - mean) / std, as the
-            model takes them. Default: uint8, 0 to 255.
-        device: where the tensors are to be.
-        rank, world: this process gets its share of each batch. A share without a video is one item of index -1,
+        workers: decoding processes; 0 decodes in this one.
+        shuffle: use another order in each epoch; default: if the data set is for training.
+        normalise: a model, or `hybridvideo.config.Normalisation`: clips are then float32, (x / 255 - mean) / std, as
+            the model takes them. Default: uint8, 0 to 255.
+        device: where the tensors go.
+        deadline: seconds for one video; one that hangs or kills its worker twice is not `ok`, with status "timeout" or
+            "crashed".
+        rank, world: this process gets its share of each batch. A share without a video is one item of index -1 that is
             not `ok`.
 
     Yields:
-        A dict: `clip` (B, C, T, H, W), `label` and `index` int64 (B,), `ok` bool (B,), and lists of B: `status`,
-        `reason`, `path`. Clips that are not `ok` are black: leave them out of the loss.
+        `Batch`: a dict of `clip` (B, C, T, H, W), `label`, `index` and `ok` (B,), and lists of B.
 
     Raises:
-        UserError: for a wrong setting. EnvironmentFault: where workers cannot work.
+        UserError: for a wrong setting. EnvironmentFault: if workers cannot work.
     """
     if workers < 0:
         raise UserError(f"workers is {workers}; give 0 or more")
@@ -210,8 +265,6 @@ def loader(
     shuffled = dataset.train if shuffle is None else shuffle
     order = loading.EpochOrder(len(dataset), seed, batch_size=batch_size, rank=rank, world=world, shuffle=shuffled)
     target = torch.device(device)
-    batches = loading.train_loader(
-        dataset.clips, order, workers=workers, deadline=deadline, pin_memory=target.type == "cuda"
-    )
+    batches = loading.train_loader(dataset.clips, order, workers=workers, deadline=deadline)
     statistics = normalise if normalise is None or isinstance(normalise, Normalisation) else normalise.normalisation
     return ClipLoader(dataset, batches, order, target, statistics)

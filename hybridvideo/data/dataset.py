@@ -8,7 +8,7 @@ C channels, T frames of a clip, H height, W width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypedDict
 
 import torch
@@ -18,8 +18,10 @@ from hybridvideo.config.data import ClipConfig
 from hybridvideo.data.decode import IndexCache
 from hybridvideo.data.decode.frames import Framing, Size
 from hybridvideo.data.manifest import Manifest
-from hybridvideo.data.reading import Decoded, decode_clips, listed_file, whole_frames
+from hybridvideo.data.processes import transport
+from hybridvideo.data.reading import Decoded, decode_clips, full_frames, listed_file
 from hybridvideo.data.sampling import STARTS, hash_seed
+from hybridvideo.data.stages import stage
 from hybridvideo.data.transforms import Planner, TrainTransform
 from hybridvideo.errors import VideoError
 
@@ -126,11 +128,15 @@ class ClipDataset(Dataset[ClipItem | list[ClipItem]]):
     def _decode(self, index: int, draws: list[Draws]) -> Decoded:
         start = STARTS[self.clip.train_start]
         inside = self.transform.frame.scaling == "decoder"
+
+        def placement(duration: float, span: float) -> list[float]:
+            return [start(duration=duration, span=span, draw=draw.start) for draw in draws]
+
         return decode_clips(
             listed_file(self.manifest, index),
             self.clip,
-            lambda duration, span: [start(duration=duration, span=span, draw=draw.start) for draw in draws],
-            [draw.framing if inside else whole_frames for draw in draws],
+            placement,
+            [draw.framing if inside else full_frames for draw in draws],
             index=self.index,
             exact=not inside,
             retry=self.bad == "retry",
@@ -139,8 +145,9 @@ class ClipDataset(Dataset[ClipItem | list[ClipItem]]):
     def _item(self, index: int, decoded: Decoded, place: int, draw: Draws) -> ClipItem:
         plan, frames_TCHW = draw.plan(decoded.size), decoded.frames[place]
         inside = self.transform.frame.scaling == "decoder"
-        clip_TCHW = plan.finished(frames_TCHW) if inside else plan.on_rgb(frames_TCHW)
-        clip = clip_TCHW.contiguous(memory_format=torch.channels_last).transpose(0, 1)
+        with stage("transform"):
+            clip_TCHW = plan.finished(frames_TCHW) if inside else plan.on_rgb(frames_TCHW)
+            clip = clip_TCHW.contiguous(memory_format=torch.channels_last).transpose(0, 1)
         item = self._labelled(index, decoded.status, decoded.reason, clip)
         return {**item, "contrast": draw.contrast, "padded": decoded.sampled.padded[place], "ok": True}
 
@@ -159,3 +166,40 @@ class ClipDataset(Dataset[ClipItem | list[ClipItem]]):
             status=status,
             reason=reason,
         )
+
+
+# ---- batches
+
+
+class ClipBatch(TypedDict):
+    """A batch of B clips; a sample of several clips counts as that many.
+
+    `clip`: uint8 (B, C, T, H, W), in memory (B, T, H, W, C). `contrast`: float (B,). `label`, `index`: int64 (B,).
+    `ok`: bool (B,). `padded`, `status`, `reason`: lists of B.
+    """
+
+    clip: torch.Tensor
+    contrast: torch.Tensor
+    label: torch.Tensor
+    index: torch.Tensor
+    ok: torch.Tensor
+    padded: list[float]
+    status: list[str]
+    reason: list[str]
+
+
+def collate_clips(samples: Sequence[ClipItem | list[ClipItem]]) -> ClipBatch:
+    """Return the items as one batch; in a worker its clips lie in memory that other processes can share."""
+    items = [item for sample in samples for item in (sample if isinstance(sample, list) else [sample])]
+    clips_THWC = [item["clip"].permute(1, 2, 3, 0) for item in items]
+    clip_BTHWC = transport.new_tensor((len(items), *clips_THWC[0].shape), torch.uint8)
+    return ClipBatch(
+        clip=torch.stack(clips_THWC, out=clip_BTHWC).permute(0, 4, 1, 2, 3),
+        contrast=torch.tensor([item["contrast"] for item in items]),
+        label=torch.tensor([item["label"] for item in items]),
+        index=torch.tensor([item["index"] for item in items]),
+        ok=torch.tensor([item["ok"] for item in items]),
+        padded=[item["padded"] for item in items],
+        status=[item["status"] for item in items],
+        reason=[item["reason"] for item in items],
+    )

@@ -24,7 +24,8 @@ def soft_targets(labels_B: torch.Tensor, num_classes: int, smoothing: float = 0.
     A negative label (padding, no label) gives a row of zeros, hence no loss.
     """
     known_B = labels_B >= 0
-    targets_BK = torch.nn.functional.one_hot(labels_B.clamp(min=0), num_classes).float()
+    classes_K = torch.arange(num_classes, device=labels_B.device)
+    targets_BK = (labels_B.clamp(min=0)[:, None] == classes_K).float()  # one_hot would wait for the labels
     return (targets_BK * (1.0 - smoothing) + smoothing / num_classes) * known_B[:, None]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,14 @@ from accelerate import Accelerator
 
 from hybridvideo.config.data import Preprocessing
 from hybridvideo.config.evaluation import EvalConfig
-from hybridvideo.config.jobs import Precision
+from hybridvideo.config.jobs import Compute, Precision, Reading
 from hybridvideo.data.corpus.quarantine import quarantined
 from hybridvideo.data.decode.known import index_beside
-from hybridvideo.data.loader import Loader, Reading, view_loader
+from hybridvideo.data.loader import Loader, view_loader
 from hybridvideo.data.manifest import Manifest
-from hybridvideo.data.processes.workers import DEADLINE
+from hybridvideo.data.sampling import uniform_starts
 from hybridvideo.data.transforms import ViewTransform
-from hybridvideo.data.views import ViewDataset
+from hybridvideo.data.views import ViewBatch, ViewDataset
 from hybridvideo.engine.exchange import gather
 from hybridvideo.engine.metrics import accuracy
 from hybridvideo.engine.multiview import VideoResult, averaged, run_views
@@ -43,10 +44,10 @@ def evaluate(
     *,
     accelerator: Accelerator | None = None,
     preprocessing: Preprocessing | None = None,
-    workers: int = 2,
-    deadline: float = DEADLINE,
+    workers: int = Reading.workers,
+    deadline: float = Reading.deadline,
     quarantine: str | None = None,
-    precision: Precision = "fp32",
+    precision: Precision = Compute.precision,
 ) -> Evaluation:
     """Score a labelled list.
 
@@ -95,11 +96,11 @@ def score_share(
 def open_views(
     manifest: Manifest, prep: Preprocessing, views: EvalConfig, reading: Reading, *, rank: int = 0, world: int = 1,
     order: Iterable[int] | None = None,
-) -> Loader:  # fmt: skip
+) -> Loader[ViewBatch]:  # fmt: skip
     """All views of the videos of one process, or of those in `order`, in batches; to be closed."""
     held = quarantined(reading.quarantine, manifest)
     dataset = ViewDataset(
-        manifest, prep.clip, ViewTransform(prep.frame, views.crops), views.clips,
+        manifest, prep.clip, ViewTransform(prep.frame, views.crops), partial(uniform_starts, clips=views.clips),
         index=index_beside(reading.quarantine), quarantine=held,
     )  # fmt: skip
     return view_loader(

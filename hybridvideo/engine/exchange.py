@@ -20,13 +20,30 @@ def gather(accelerator: Accelerator, value: Any) -> list[Any]:
 
 
 def gather_numbers(accelerator: Accelerator, numbers: list[int]) -> list[list[int]]:
-    """As `gather`, and quick: as many whole numbers of each process."""
+    """The whole numbers of each process, as many in each, in order.
+
+    They go from host to host: over the devices, the host would have to wait for all that these have been given to do.
+    """
     if accelerator.num_processes == 1:
         return [numbers]
-    rows: list[list[int]] = stacked(
-        torch.tensor(numbers, device=accelerator.device), accelerator.num_processes
-    ).tolist()
-    return rows
+    own = torch.tensor(numbers, dtype=torch.int64)
+    parts = [torch.empty_like(own) for _ in range(accelerator.num_processes)]
+    torch.distributed.all_gather(parts, own, group=host_group())
+    return [part.tolist() for part in parts]
+
+
+def host_group() -> Any:
+    """All processes, over a backend that exchanges what is on the host; made at the first call, by all together."""
+    if "gloo" in str(torch.distributed.get_backend()):
+        return None
+    world = torch.distributed.group.WORLD
+    if world not in HOST_GROUPS:
+        HOST_GROUPS.clear()
+        HOST_GROUPS[world] = torch.distributed.new_group(backend="gloo")
+    return HOST_GROUPS[world]
+
+
+HOST_GROUPS: dict[Any, Any] = {}  # of the default group, as long as there is that one
 
 
 def stacked(value: Tensor, processes: int) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hybridvideo.config.data import Normalisation
 from hybridvideo.config.jobs import Precision
-from hybridvideo.data.loader import device_batches, normalise
+from hybridvideo.data.device import device_batches, normalise
 from hybridvideo.data.views import views_of
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}

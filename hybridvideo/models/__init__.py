@@ -13,7 +13,7 @@ from hybridvideo.models.baselines.pytorchvideo import PYTORCHVIDEO
 from hybridvideo.models.baselines.torchvision import TORCHVISION_VIDEO
 from hybridvideo.models.checks import check_classes
 from hybridvideo.models.contract import VideoModel
-from hybridvideo.models.families.hybrid import HYBRIDS
+from hybridvideo.models.families import FAMILIES
 from hybridvideo.models.published.timesformer import TIMESFORMERS
 from hybridvideo.models.published.uniformer import UNIFORMERS
 from hybridvideo.models.published.video_swin import VIDEO_SWINS
@@ -22,7 +22,7 @@ from hybridvideo.models.published.videomae_pretraining import PRETRAINING, Video
 
 # name -> builder(num_classes, **changes): the whole registry
 MODELS: dict[str, Callable[..., VideoModel]] = {
-    **HYBRIDS,
+    **FAMILIES,
     **TIMESFORMERS,
     **UNIFORMERS,
     **VIDEO_SWINS,

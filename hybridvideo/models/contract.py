@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,6 +23,8 @@ from hybridvideo.errors import UserError, nearest
 from hybridvideo.folders import replacing_folder
 from hybridvideo.models.card import ModelCard, check_free, write_checkpoint
 from hybridvideo.models.checks import check_classes, check_clip
+from hybridvideo.models.parts.linear import Linear
+from hybridvideo.models.parts.shortcuts import literally
 from hybridvideo.parsing import plain
 
 
@@ -41,8 +44,22 @@ class Grids:
 NOTHING = Grids(())
 
 
+@dataclass(frozen=True)
+class Outputs:
+    """What a call in training mode may return instead of logits (B, K); in evaluation mode a call returns logits alone.
+
+    `auxiliary`: named tensors for the objective, such as second logits, gates, features, reconstructions.
+    """
+
+    logits: Tensor
+    auxiliary: dict[str, Tensor] = field(default_factory=dict)
+
+
 class VideoModel(nn.Module, ABC):
-    """Base of all models: `model(x_BCTHW) -> logits_BK`, always logits, in both modes.
+    """Base of all models: `model(x_BCTHW) -> logits_BK`, always logits, never probabilities.
+
+    In evaluation a call returns logits alone. In training a model may return `Outputs` instead, whose `logits` are
+    the same and whose `auxiliary` tensors an objective may use; every model here returns plain logits in both modes.
 
     A subclass sets `config`, `num_classes`, `num_features`, `input_shape`, `normalisation` and `classifier_name`, and
     defines the abstract methods; the rest follows from them.
@@ -126,7 +143,7 @@ class VideoModel(nn.Module, ABC):
         parent, _, name = self.classifier_name.rpartition(".")
         old: Any = self.get_submodule(self.classifier_name)
         with torch.inference_mode(False):  # whatever the caller is in, the model may be trained later
-            new = nn.Linear(self.num_features, num_classes, device=old.weight.device, dtype=old.weight.dtype)
+            new = Linear(self.num_features, num_classes).to(old.weight.device, old.weight.dtype)
             self.init_classifier(new)
         setattr(self.get_submodule(parent), name, new)
         self.num_classes, self.labels = num_classes, None
@@ -234,7 +251,8 @@ def count_parameters(model: nn.Module) -> int:
 def count_gmacs(model: VideoModel, input_shape: tuple[int, int, int, int] | None = None) -> float:
     """Billions of multiply-adds of one forward pass of one view; what papers of this field call GFLOPs.
 
-    Those of the device that the model is on: shifted windows take fewer on a CPU. On `meta` they are the papers'.
+    Counted without the shortcuts that models take, so that the number is the papers' and the same on every device;
+    a model on `meta` costs neither time nor memory.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -242,7 +260,7 @@ def count_gmacs(model: VideoModel, input_shape: tuple[int, int, int, int] | None
     device = next(model.parameters()).device
     training = model.training
     model.eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), literally(), FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, *shape, device=device))
     model.train(training)
     return counter.get_total_flops() / 2e9

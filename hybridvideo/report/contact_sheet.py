@@ -1,4 +1,4 @@
-"""Clips at a glance: a strip of evenly spaced frames for each, with what it is and what the model calls it."""
+"""Clips at a glance: a strip of evenly spaced frames per clip, with its true and its predicted label."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from hybridvideo.report.page import Html, join, percent, text
+from hybridvideo.report.markup import Html, join, text
+from hybridvideo.report.numbers import percent
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +27,7 @@ FRAME_HEIGHT = 84
 GAP = 4
 """Pixels between frames."""
 TWO_ROWS_FROM = 1.2
-"""Frames wider than this (width over height) stand in two rows."""
+"""Frames wider than this (width over height) are put in two rows."""
 WIDEST = 16 / 9
 """Frames wider than this (width over height) are cut at the sides, so that a strip is never a thin line."""
 
@@ -43,36 +44,38 @@ class Sample:
 
 
 def evenly(count: int, wanted: int) -> list[int]:
-    """At most `wanted` evenly spaced indices of `count`, the first and the last among them."""
+    """Return at most `wanted` evenly spaced indices out of `count`, including the first and the last."""
     if count <= wanted:
         return list(range(count))
-    return [round(place) for place in np.linspace(0, count - 1, wanted)]
+    return [round(index) for index in np.linspace(0, count - 1, wanted)]
 
 
 def contact_sheet(samples: Sequence[Sample], clips: int = CLIPS, frames: int = FRAMES) -> Html:
-    """Up to `clips` samples, evenly spaced through those given, each with up to `frames` frames."""
+    """Show up to `clips` evenly spaced samples, each with up to `frames` frames."""
     shown = [samples[index] for index in evenly(len(samples), clips)]
-    return Html(f'<div class="sheet">{join(_clip(sample, frames) for sample in shown)}</div>')
+    return Html(f'<div class="sheet">{join(clip_box(sample, frames) for sample in shown)}</div>')
 
 
-def _clip(sample: Sample, frames: int) -> Html:
+def clip_box(sample: Sample, frames: int) -> Html:
+    """Show one clip, its labels and its file name."""
     name = PurePath(sample.path).name
     picture = f'<img src="{strip(sample.frames_TCHW, frames)}" alt="{text(f"frames of {name}")}">'
-    border, words = _verdict(sample)
+    border, words = verdict(sample)
     return Html(f'<div class="clip{border}">{picture}<div>{words}</div><div class="file">{text(name)}</div></div>')
 
 
-def _verdict(sample: Sample) -> tuple[str, Html]:
-    said = Html(f"<b>{text(sample.predicted)}</b> {text(percent(sample.score, 0))}")
+def verdict(sample: Sample) -> tuple[str, Html]:
+    """Return the class of the border, and the predicted label next to the true one if it is known."""
+    predicted = Html(f"<b>{text(sample.predicted)}</b> {text(percent(sample.score, 0))}")
     if sample.truth is None:
-        return "", Html(f"predicted {said}")
+        return "", Html(f"predicted {predicted}")
     kind, mark = ("good", "✓") if sample.truth == sample.predicted else ("bad", "✗")
     truth = f"<b>{text(sample.truth)}</b>"
-    return f" {kind}-border", Html(f'<span class="tag {kind}">{mark}</span> predicted {said}, true {truth}')
+    return f" {kind}-border", Html(f'<span class="tag {kind}">{mark}</span> predicted {predicted}, true {truth}')
 
 
 def strip(frames_TCHW: Frames, frames: int = FRAMES) -> str:
-    """Evenly spaced frames side by side, as a JPEG data URI."""
+    """Return evenly spaced frames side by side, as a JPEG data URI."""
     from PIL import Image
 
     clip_TCHW: npt.NDArray[Any] = np.asarray(frames_TCHW)
@@ -97,7 +100,7 @@ def strip(frames_TCHW: Frames, frames: int = FRAMES) -> str:
 
 
 def jpeg(picture_HWC: npt.NDArray[np.uint8]) -> str:
-    """A uint8 RGB picture as a JPEG data URI."""
+    """Encode a uint8 RGB picture as a JPEG data URI."""
     from PIL import Image
 
     target = io.BytesIO()

@@ -1,4 +1,4 @@
-"""What a result was made with: the facts that `environment.json` and every page hold."""
+"""The environment a result was made in, as `environment.json` and every page show it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ PACKAGES = ("hybridvideo", "torch", "torchvision", "av", "accelerate", "timm")
 
 
 def environment_facts() -> dict[str, str]:
-    """Versions, processor and device, each one short text. Never raises: what cannot be told is said so."""
+    """Return versions, processor and device as short texts. Never raises: what cannot be found out is `not known`."""
     facts = {package: package_version(package) for package in PACKAGES}
     return facts | {
-        "FFmpeg of av": _ffmpeg(),
-        "device": _device(),
+        "FFmpeg of av": ffmpeg_version(),
+        "device": device_name(),
         "cpu": f"{cpu_name()}, {cpu_cores()} cores",
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -23,7 +23,7 @@ def environment_facts() -> dict[str, str]:
 
 
 def package_version(package: str) -> str:
-    """The installed version, read from its metadata without importing it."""
+    """Return the installed version from a package's metadata, without importing it."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -31,7 +31,7 @@ def package_version(package: str) -> str:
 
 
 def cpu_name() -> str:
-    """The processor as it calls itself, or its architecture."""
+    """Return the name of the processor, or its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -41,13 +41,14 @@ def cpu_name() -> str:
 
 
 def cpu_cores() -> int:
-    """Cores this process may use; a container or a batch job often has fewer than the machine."""
+    """Return the cores this process may use; a container or a batch job often has fewer than the machine."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def _ffmpeg() -> str:
+def ffmpeg_version() -> str:
+    """Return the version of the FFmpeg that av carries."""
     try:
         import av
     except Exception as fault:  # a broken wheel raises more than ImportError
@@ -55,7 +56,8 @@ def _ffmpeg() -> str:
     return str(av.ffmpeg_version_info)
 
 
-def _device() -> str:
+def device_name() -> str:
+    """Return the GPUs, or what torch says about the CPU."""
     try:
         import torch
     except Exception as fault:

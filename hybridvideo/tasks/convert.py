@@ -13,12 +13,12 @@ from hybridvideo.models.card import ModelCard, check_free, write_checkpoint
 from hybridvideo.models.contract import count_parameters
 from hybridvideo.parsing import plain
 from hybridvideo.text import shown
-from hybridvideo.weights.foreign import Wanted, load_foreign
-from hybridvideo.weights.locate import find_checkpoint
-from hybridvideo.weights.sources import is_ours
+from hybridvideo.weights.find_checkpoint import find_checkpoint
+from hybridvideo.weights.load_foreign import Wanted, load_foreign
+from hybridvideo.weights.open_source import is_ours
 
 
-def convert(source: str, out: str, wanted: Wanted, overwrite: bool) -> int:
+def run_conversion(source: str, out: str, wanted: Wanted, overwrite: bool) -> int:
     """The command."""
     folder = Path(out)
     if Path(source).exists() and is_ours(source):

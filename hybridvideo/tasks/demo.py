@@ -26,6 +26,7 @@ import torch
 
 from hybridvideo.config.data import AugmentConfig, ClipConfig, DataConfig, EvaluateData, FrameConfig
 from hybridvideo.config.evaluation import EvalConfig, Views
+from hybridvideo.config.jobs import Compute, Job, Reading
 from hybridvideo.config.model import ModelConfig
 from hybridvideo.config.training import OptimConfig, TrainConfig, TrainRun
 from hybridvideo.data.manifest import read_manifest
@@ -35,15 +36,15 @@ from hybridvideo.errors import Preempted
 from hybridvideo.files import write_json
 from hybridvideo.report.environment import environment_facts
 from hybridvideo.report.history import read_metrics
-from hybridvideo.report.pages.demo import Arm
-from hybridvideo.report.pages.results import demo_page
-from hybridvideo.tasks.evaluate import evaluate
-from hybridvideo.tasks.extract import extract
-from hybridvideo.tasks.predict import predict
+from hybridvideo.report.pages.demo_page import Arm, Findings, demo_page
+from hybridvideo.report.results import Results
+from hybridvideo.report.sections.settings import MadeWith
+from hybridvideo.tasks.evaluate import run_evaluation
+from hybridvideo.tasks.extract import run_extraction
+from hybridvideo.tasks.predict import run_prediction
 from hybridvideo.tasks.support.run_folder import CONFIG, read_run_config
-from hybridvideo.tasks.support.table_job import Job
 from hybridvideo.tasks.support.write_page import evaluation_samples
-from hybridvideo.tasks.train import train
+from hybridvideo.tasks.train import run_training
 from hybridvideo.text import shown
 
 VIDEOS = {"train": 128, "val": 8, "test": 32}  # of each motion
@@ -60,7 +61,7 @@ RUN = TrainRun(
 CONTROL = {"time": False}
 
 
-def demo(out: str, seed: int, seeds: int) -> int:
+def run_demo(out: str, seed: int, seeds: int) -> int:
     """The command."""
     folder, timings = Path(out), Timings()
     with timings.measure("rendering"):
@@ -89,7 +90,7 @@ def render(folder: Path, seed: int) -> None:
 
 
 def run_seed(folder: Path, seed: int, timings: Timings, first: bool) -> tuple[float, float]:
-    """Train and evaluate both networks; the first seed also classifies and extracts. Gives the two accuracies."""
+    """Train and evaluate both networks; the first seed also classifies and extracts. Return the two accuracies."""
     name = "" if first else f"-seed{seed}"
     hybrid, control = folder / f"hybrid{name}", folder / f"control{name}"
     test = folder / "videos" / "test"
@@ -99,15 +100,16 @@ def run_seed(folder: Path, seed: int, timings: Timings, first: bool) -> tuple[fl
         with timings.measure(f"training the {label}"):
             train_once(folder, run, seed, changes)
         with timings.measure("evaluating"), quiet():
-            data = EvaluateData(str(test), workers=2)
+            data = EvaluateData(str(test))
             shutil.rmtree(run / "test", ignore_errors=True)  # of another version
-            evaluate(str(run), data, Views(), str(run / "test"), None, "auto", "fp32")
+            run_evaluation(str(run), data, Views(), str(run / "test"), None, Compute())
         accuracies.append(json.loads((run / "test" / "results.json").read_text())["top1"])
     if first:
+        how = (Reading(), Compute(), Job(overwrite=True))
         with timings.measure("classifying"):
-            predict(str(hybrid), str(test), str(folder / "predictions"), 3, Views(), Job(overwrite=True))
+            run_prediction(str(hybrid), str(test), str(folder / "predictions"), 3, Views(), *how)
         with timings.measure("extracting"):
-            extract(str(hybrid), str(test), str(folder / "features"), "head", Views(clips=1), Job(overwrite=True))
+            run_extraction(str(hybrid), str(test), str(folder / "features"), "head", Views(clips=1), *how)
     return accuracies[0], accuracies[1]
 
 
@@ -125,14 +127,14 @@ def train_once(folder: Path, run: Path, seed: int, changes: dict[str, Any]) -> N
     if not same:
         shutil.rmtree(run, ignore_errors=True)
     try:
-        train(settings, str(run), same, run.name)
+        run_training(settings, str(run), same, run.name)
     except Preempted:
         raise Preempted(f"stopped; what is done is kept in {folder}: the same command goes on") from None
 
 
 def write_page(folder: Path, seed: int, timings: Timings) -> Path:
     """The page of the first seed."""
-    arms = [Arm(title, json.loads((folder / name / "test" / "results.json").read_text()),
+    arms = [Arm(title, Results.of(json.loads((folder / name / "test" / "results.json").read_text())),
                 read_metrics(folder / name / "metrics.jsonl"))
             for name, title in (("hybrid", "The hybrid"), ("control", "The control"))]  # fmt: skip
     test = read_manifest(folder / "videos" / "test")
@@ -140,17 +142,18 @@ def write_page(folder: Path, seed: int, timings: Timings) -> Path:
     features = pq.read_table(folder / "features" / "features.parquet").to_pylist()
     read = [row for row in features if row["feature"] is not None]
     hybrid, control = arms
-    write_json(folder / "summary.json", {"hybrid": hybrid.results["top1"], "control": control.results["top1"],
+    write_json(folder / "summary.json", {"hybrid": hybrid.top1.value, "control": control.top1.value,
                                          "seed": seed, "seconds": timings.seconds})  # fmt: skip
     return demo_page(
         folder / "report.html",
         {"videos": sum(VIDEOS.values()) * 8, "held out": len(test), "seed": seed, "cores": os.cpu_count() or 1,
          "threads": torch.get_num_threads()},
-        hybrid, control, timings=timings.seconds, samples=evaluation_samples(scores, test),
-        predictions=pq.read_table(folder / "predictions" / "predictions.parquet").to_pylist(),
-        features_ND=np.array([row["feature"] for row in read], np.float32),
-        feature_labels=[Path(row["path"]).parent.name for row in read],
-        environment=environment_facts(), config=(folder / "hybrid" / "config.yaml").read_text(),
+        hybrid, control,
+        Findings(timings.seconds, evaluation_samples(scores, test),
+                 pq.read_table(folder / "predictions" / "predictions.parquet").to_pylist(),
+                 np.array([row["feature"] for row in read], np.float32),
+                 [Path(row["path"]).parent.name for row in read]),
+        MadeWith(environment_facts(), (folder / "hybrid" / "config.yaml").read_text()),
     )  # fmt: skip
 
 

@@ -318,7 +318,7 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
 SIGNS = {"ok": ("ok", "green"), "optional": ("optional", "yellow"), "fault": ("FAULT", "bold red")}
 
 
-def doctor() -> int:
+def run_doctor() -> int:
     """Print what each check found and how to mend it; 0 where videos can be read and models run, else 4."""
     findings = [check() for check in CHECKS]
     show(findings)

@@ -16,56 +16,65 @@ from accelerate import Accelerator
 
 from hybridvideo.config.data import EvaluateData
 from hybridvideo.config.evaluation import EvalConfig, Views
-from hybridvideo.config.jobs import Precision
+from hybridvideo.config.jobs import Compute, Precision
 from hybridvideo.data.corpus.quarantine import quarantined
 from hybridvideo.data.manifest import Manifest, read_manifest
 from hybridvideo.documents import read_json_object
-from hybridvideo.engine.evaluate import Evaluation, protocol
-from hybridvideo.engine.evaluate import evaluate as run_evaluation
+from hybridvideo.engine.evaluate import Evaluation, evaluate, protocol
 from hybridvideo.errors import TooMuchBadData, UserError
 from hybridvideo.files import acquire, holder, release, write_json
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.parsing import plain
-from hybridvideo.report.sections import MEASURES, judged, telling_measures
+from hybridvideo.report.results import Results
 from hybridvideo.tasks.support.device import pick_device, process_state
-from hybridvideo.tasks.support.given import card_of, open_given, results_folder, weights_digest, weights_said
-from hybridvideo.tasks.support.launched import honour_launcher
 from hybridvideo.tasks.support.output_table import write_table
 from hybridvideo.tasks.support.run_folder import config_text, read_run_config
+from hybridvideo.tasks.support.weights_argument import card_of, open_model, results_folder, weights_digest, weights_name
 from hybridvideo.tasks.support.write_page import write_evaluation_page
 from hybridvideo.text import encodable, shown
 
 LOCK = ".lock"
 
 
-def evaluate(
-    run: str, data: EvaluateData, eval: Views, out: str | None, checkpoint: Literal["last", "best"] | None,
-    device: str, precision: Precision,
-) -> int:  # fmt: skip
-    """The command; several processes of `accelerate launch` share the videos."""
-    honour_launcher()
-    process_state(device)
-    model = open_given(run, checkpoint)
+def run_evaluation(
+    run: str,
+    data: EvaluateData,
+    eval: Views,
+    out: str | None,
+    checkpoint: Literal["last", "best"] | None,
+    compute: Compute,
+) -> int:
+    """The command; several processes share the videos."""
+    process_state(compute.device)
+    model = open_model(run, checkpoint)
     manifest, source = read_list(run, data, model)
-    accelerator = Accelerator(cpu=pick_device(device).type == "cpu")
+    accelerator = Accelerator(cpu=pick_device(compute.device).type == "cpu")
     card = card_of(model)
     views = eval.over(card.eval)
     with contextlib.ExitStack() as stack:
         if accelerator.is_main_process:
             made_of = {
-                "weights_sha256": weights_digest(run, model, checkpoint), "list_sha256": list_digest(manifest),
+                "weights_sha256": weights_digest(run, model, checkpoint),
+                "list_sha256": list_digest(manifest),
                 "quarantine_sha256": quarantine_digest(data, manifest),
                 "normalisation": plain(card.preprocessing.normalisation),
-                "protocol": protocol(views, card.preprocessing, precision),
-            }  # fmt: skip
-            wanted = Path(out) if out else results_folder(run) / default_name(source, views, checkpoint, precision)
-            folder = stack.enter_context(place_for(wanted, out is not None, made_of))
-        evaluation = run_evaluation(
-            model, manifest, views, accelerator=accelerator, precision=precision, workers=data.workers,
-            deadline=data.deadline, quarantine=data.quarantine,
-        )  # fmt: skip
+                "protocol": protocol(views, card.preprocessing, compute.precision),
+            }
+            name = default_name(source, views, checkpoint, compute.precision)
+            wanted = Path(out) if out else results_folder(run) / name
+            folder = stack.enter_context(evaluation_folder(wanted, out is not None, made_of))
+        evaluation = evaluate(
+            model,
+            manifest,
+            views,
+            accelerator=accelerator,
+            precision=compute.precision,
+            workers=data.workers,
+            deadline=data.deadline,
+            quarantine=data.quarantine,
+        )
         if accelerator.is_main_process:
-            given = {"checkpoint": weights_said(run, checkpoint), "list": source, "quarantine": data.quarantine}
+            given = {"checkpoint": weights_name(run, checkpoint), "list": source, "quarantine": data.quarantine}
             page = report_evaluation(folder, model, evaluation, manifest, given | made_of, config_text(run))
             say(evaluation.results, views, page)
     check_bad(evaluation.results, data.max_bad)
@@ -117,7 +126,7 @@ def quarantine_digest(data: EvaluateData, manifest: Manifest) -> str | None:
 
 
 @contextlib.contextmanager
-def place_for(folder: Path, chosen: bool, made_of: Mapping[str, Any]) -> Iterator[Path]:
+def evaluation_folder(folder: Path, chosen: bool, made_of: Mapping[str, Any]) -> Iterator[Path]:
     """The folder for an evaluation, held until the block ends; the same evaluation may be made there again.
 
     chosen: by the person: UserError where it holds another evaluation, or one is at work there. Else FOLDER-2, ...
@@ -198,9 +207,9 @@ def score_schema(num_classes: int) -> pa.Schema:
 def say(results: dict[str, Any], views: EvalConfig, page: Path) -> None:
     """The figures, for a person."""
     print(f"{results['num_videos']} videos, {results['num_failed']} unreadable, {views.clips} x {views.crops} views")
-    for name in telling_measures(results) if judged(results) else ():
-        low, high = results[f"{name}_interval"]
-        print(f"{MEASURES[name]:<20} {results[name]:.4f}   95 % {low:.4f} to {high:.4f}")
+    for accuracy in Results.of(results).accuracies:
+        low, high = accuracy.interval or (float("nan"), float("nan"))
+        print(f"{accuracy.name:<20} {accuracy.value:.4f}   95 % {low:.4f} to {high:.4f}")
     for failure in results["failures"][:10]:
         print(shown(f"unreadable: {failure['path']}: {failure['status']}: {failure['reason']}"), file=sys.stderr)
     print(f"results {shown(str(page.parent))}\nreport {shown(str(page))}")

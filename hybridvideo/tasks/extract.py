@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import torch
@@ -10,75 +13,102 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from hybridvideo.config.evaluation import Views
-from hybridvideo.engine.inference.rows import extract as extract_rows
-from hybridvideo.engine.inference.rows import feature_function
+from hybridvideo.config.jobs import Compute, Job, Reading
+from hybridvideo.engine.inference.rows import extract, feature_function
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.parsing import plain
 from hybridvideo.tasks.support.device import pick_device
-from hybridvideo.tasks.support.given import card_of, open_given
 from hybridvideo.tasks.support.run_folder import config_text
 from hybridvideo.tasks.support.table_job import (
     STDOUT,
-    Job,
+    Finished,
     Work,
     failures,
     held_by,
+    model_notes,
     output_table,
-    provenance,
-    quarantine_notes,
     read_inputs,
     run_job,
+    source_notes,
     stream_job,
 )
+from hybridvideo.tasks.support.weights_argument import card_of, open_model
 from hybridvideo.tasks.support.write_page import keep_page, write_extraction_page
 from hybridvideo.text import shown
 
 
-def extract(run: str, source: str, out: str | None, stage: str, eval: Views, job: Job) -> int:
+def run_extraction(
+    run: str,
+    source: str,
+    out: str | None,
+    stage: str,
+    eval: Views,
+    reading: Reading,
+    compute: Compute,
+    job: Job,
+) -> int:
     """The command."""
     table = output_table(out, run, "features")
-    model = open_given(run)
-    device = pick_device(job.device)
+    model = open_model(run)
+    device = pick_device(compute.device)
     width = feature_width(model, stage)
     manifest = read_inputs(source)
-    card = card_of(model)
-    views = eval.over(card.eval)
-    settings = {"job": "extract", "stage": stage, "width": width, "views": plain(views), "precision": job.precision,
-                "preprocessing": plain(model.preprocessing), "model": card.name}  # fmt: skip
-    work = Work(
-        "extracting", provenance(run, model, source, manifest, settings | quarantine_notes(job)),
-        feature_schema(width),
-        lambda order: extract_rows(model, manifest, stage=stage, views=views, workers=job.workers,
-                                   deadline=job.deadline, quarantine=job.quarantine, device=device,
-                                   precision=job.precision, order=order),
-        rows_of=lambda row: 1 if row["start"] is None else views.clips,
-        held=held_by(job, manifest),
+    views = eval.over(card_of(model).eval)
+    notes = {
+        "job": "extract",
+        "stage": stage,
+        "width": width,
+        "views": plain(views),
+        **model_notes(run, model, compute),
+        **source_notes(source, manifest, reading),
+    }
+    rows = partial(
+        extract, model, manifest, stage=stage, views=views, **asdict(reading), device=device,
+        precision=compute.precision,
     )  # fmt: skip
+    rows_of = partial(rows_of_input, clips=views.clips)
+    work = Work("extracting", notes, feature_schema(width), rows, rows_of, held=held_by(reading, manifest))
     if out == STDOUT:
         return stream_job(manifest, work, job)
     finished = run_job(table, manifest, work, job)
-    clips = sum(row["feature"] is not None for row in finished.rows)
-    print(f"{clips} clips of {len(manifest) - finished.failed} videos, {width} numbers each, from {stage}; "
-          f"{finished.failed} unreadable{finished.pace('videos')}")  # fmt: skip
-    for line in failures(finished.rows):
-        print(shown(line))
+    show(finished, len(manifest))
     page = keep_page(
-        table, table != Path(out or ""),
-        lambda page, mark: write_extraction_page(page, mark, finished, config_text(run)),
-    )  # fmt: skip
+        table, table != Path(out or ""), partial(write_extraction_page, finished=finished, config=config_text(run))
+    )
     print(f"features {shown(str(table))}\nreport {shown(str(page))}")
     return 0
+
+
+def rows_of_input(first: dict[str, Any], clips: int) -> int:
+    """How many rows an input has: one per clip, or one that says why there are none."""
+    return 1 if first["start"] is None else clips
+
+
+def show(finished: Finished, inputs: int) -> None:
+    """What was extracted, and each input that could not be read."""
+    notes, clips = finished.provenance, sum(row["feature"] is not None for row in finished.rows)
+    print(
+        f"{clips} clips of {inputs - finished.failed} videos, {notes['width']} numbers each, from {notes['stage']}; "
+        f"{finished.failed} unreadable{finished.pace('videos')}"
+    )
+    for line in failures(finished.rows):
+        print(shown(line))
 
 
 def feature_schema(width: int) -> pa.Schema:
     """Columns of the table; `feature` has a fixed size, which readers map without copying."""
     return pa.schema(
-        [
-            ("path", pa.string()), ("status", pa.string()), ("reason", pa.string()), ("start", pa.float64()),
-            ("end", pa.float64()), ("feature", pa.list_(pa.float32(), width)), ("bytes", pa.int64()),
-            ("mtime_ns", pa.int64()),
-        ]
-    )  # fmt: skip
+        {
+            "path": pa.string(),
+            "status": pa.string(),
+            "reason": pa.string(),
+            "start": pa.float64(),
+            "end": pa.float64(),
+            "feature": pa.list_(pa.float32(), width),
+            "bytes": pa.int64(),
+            "mtime_ns": pa.int64(),
+        }
+    )
 
 
 class Features(nn.Module):

@@ -33,7 +33,7 @@ video, whose frames lie a step apart. weights: hf: and torchvision: are download
 A single name shows stages, settings and sources. hybrid: any stem, stages and head of your own, see the README."""
 
 
-def models(pattern: str) -> int:
+def run_models(pattern: str) -> int:
     """The command. UserError where no model matches."""
     known = all_facts()
     chosen = {name: facts for name, facts in known.items() if fnmatch(name, pattern)}

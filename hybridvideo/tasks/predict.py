@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,64 +14,79 @@ from rich.table import Table
 from rich.text import Text
 
 from hybridvideo.config.evaluation import Views
+from hybridvideo.config.jobs import Compute, Job, Reading
 from hybridvideo.engine.inference.rows import classify
 from hybridvideo.parsing import plain
 from hybridvideo.tasks.support.device import pick_device
-from hybridvideo.tasks.support.given import card_of, open_given
 from hybridvideo.tasks.support.run_folder import config_text
 from hybridvideo.tasks.support.table_job import (
     STDOUT,
     Finished,
-    Job,
     Work,
     held_by,
+    model_notes,
     output_table,
-    provenance,
-    quarantine_notes,
     read_inputs,
     run_job,
+    source_notes,
     stream_job,
 )
+from hybridvideo.tasks.support.weights_argument import card_of, open_model
 from hybridvideo.tasks.support.write_page import keep_page, write_prediction_page
 from hybridvideo.text import shown
 
 MOST_LINES = 40  # of the table on the terminal
 
 SCHEMA = pa.schema(
-    [
-        ("path", pa.string()), ("status", pa.string()), ("reason", pa.string()), ("label", pa.string()),
-        ("score", pa.float32()), ("topk_labels", pa.list_(pa.string())), ("topk_scores", pa.list_(pa.float32())),
-        ("bytes", pa.int64()), ("mtime_ns", pa.int64()),
-    ]
-)  # fmt: skip
+    {
+        "path": pa.string(),
+        "status": pa.string(),
+        "reason": pa.string(),
+        "label": pa.string(),
+        "score": pa.float32(),
+        "topk_labels": pa.list_(pa.string()),
+        "topk_scores": pa.list_(pa.float32()),
+        "bytes": pa.int64(),
+        "mtime_ns": pa.int64(),
+    }
+)
 
 
-def predict(run: str, source: str, out: str | None, top_k: int, eval: Views, job: Job) -> int:
+def run_prediction(
+    run: str,
+    source: str,
+    out: str | None,
+    top_k: int,
+    eval: Views,
+    reading: Reading,
+    compute: Compute,
+    job: Job,
+) -> int:
     """The command."""
     table = output_table(out, run, "predictions")
-    model = open_given(run)
-    device = pick_device(job.device)
+    model = open_model(run)
+    device = pick_device(compute.device)
     manifest = read_inputs(source)
-    card = card_of(model)
-    views = eval.over(card.eval)
-    settings = {"job": "predict", "views": plain(views), "top_k": top_k, "precision": job.precision,
-                "preprocessing": plain(model.preprocessing), "model": card.name,
-                "labels": list(card.labels)}  # fmt: skip
-    work = Work(
-        "classifying", provenance(run, model, source, manifest, settings | quarantine_notes(job)), SCHEMA,
-        lambda order: classify(model, manifest, views=views, top_k=top_k, workers=job.workers,
-                               deadline=job.deadline, quarantine=job.quarantine, device=device,
-                               precision=job.precision, order=order),
-        held=held_by(job, manifest),
+    views = eval.over(card_of(model).eval)
+    notes = {
+        "job": "predict",
+        "views": plain(views),
+        "top_k": top_k,
+        **model_notes(run, model, compute),
+        "labels": list(card_of(model).labels),
+        **source_notes(source, manifest, reading),
+    }
+    rows = partial(
+        classify, model, manifest, views=views, top_k=top_k, **asdict(reading), device=device,
+        precision=compute.precision,
     )  # fmt: skip
+    work = Work("classifying", notes, SCHEMA, rows, held=held_by(reading, manifest))
     if out == STDOUT:
         return stream_job(manifest, work, job)
     finished = run_job(table, manifest, work, job)
     show(finished)
-    page = keep_page(
-        table, table != Path(out or ""),
-        lambda page, mark: write_prediction_page(page, mark, finished, manifest, config_text(run)),
-    )  # fmt: skip
+    write = partial(write_prediction_page, finished=finished, manifest=manifest, config=config_text(run))
+    page = keep_page(table, table != Path(out or ""), write)
     print(f"predictions {shown(str(table))}\nreport {shown(str(page))}")
     return 0
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from hybridvideo.config.jobs import Decoding
 from hybridvideo.data.corpus.copies import (
     ASIDE,
     Copy,
@@ -41,9 +42,9 @@ from hybridvideo.engine.preemption import stopping_at_once
 from hybridvideo.engine.progress import progress
 from hybridvideo.errors import TooMuchBadData, UserError, VideoError
 from hybridvideo.files import append_line, locked, write_json, write_text, writing
-from hybridvideo.parsing import parsed, said
+from hybridvideo.parsing import parsed, short_repr
 from hybridvideo.report.environment import environment_facts
-from hybridvideo.tasks.prepare_kinetics import prepare_kinetics
+from hybridvideo.tasks.prepare_kinetics import prepare_kinetics_list
 from hybridvideo.tasks.support.output_table import write_table
 from hybridvideo.text import encodable, shown
 
@@ -93,32 +94,38 @@ class Planned:
     refused: str = ""
 
 
-def start(
-    source: str, out: str | None, recipe: Recipe, root: str | None, annotations: str | None, videos: str | None,
-    workers: int, deadline: float, max_bad: float, overwrite: bool,
-) -> int:  # fmt: skip
-    """Either of the two: copies of a corpus, or the list of Kinetics-400."""
+def run_preparation(
+    source: str,
+    out: str | None,
+    recipe: Recipe,
+    root: str | None,
+    annotations: str | None,
+    videos: str | None,
+    decoding: Decoding,
+    max_bad: float,
+    overwrite: bool,
+) -> int:
+    """The command: copies of a corpus, or the list of Kinetics-400."""
     if annotations is None and videos is None and (source != KINETICS or os.path.exists(source)):
         if out is None:
-            raise UserError("give --out FOLDER, where the copies go")
-        return prepare(source, out, recipe, root, workers, deadline, max_bad, overwrite)
+            raise UserError("give --out FOLDER for the copies")
+        return prepare_copies(source, out, recipe, root, decoding, max_bad, overwrite)
     if source != KINETICS or annotations is None or videos is None:
         call = f"prepare {KINETICS} --annotations CSV --videos FOLDER"
         raise UserError(f"give `{call}`, or another source without these two options")
-    return prepare_kinetics(annotations, videos, out, max_bad)
+    return prepare_kinetics_list(annotations, videos, out, max_bad)
 
 
-def prepare(
-    source: str, out: str, recipe: Recipe, root: str | None = None, workers: int = 2, deadline: float = 600.0,
-    max_bad: float = 1.0, overwrite: bool = False,
-) -> int:  # fmt: skip
-    """Copy what `source` lists, say what became of it. Preempted where the person stops it."""
+def prepare_copies(
+    source: str, out: str, recipe: Recipe, root: str | None, decoding: Decoding, max_bad: float, overwrite: bool
+) -> int:
+    """Copy what `source` lists, and report what became of it. Raise Preempted if the person stops it."""
     check_encoder()
     manifest = read_source(source, root)
     folder = Path(out)
     plans = plan_copies(manifest, Path(source), folder)
     with open_folder(folder, recipe, overwrite) as ledger:
-        done = make_copies(plans, folder, recipe, ledger, workers, deadline)
+        done = make_copies(plans, folder, recipe, ledger, decoding)
         made = [Made("refused", plan.refused) if plan.refused else done[plan.source].made for plan in plans]
         kept = [index for index, result in enumerate(made) if result.status in KEPT]
         write_results(folder, manifest, plans, made, kept, recipe)
@@ -218,16 +225,16 @@ def other_recipe(file: Path, now: dict[str, Any]) -> str:
     then = read_json_object(file, AGAIN)
     now = json.loads(json.dumps(now))
     return ", ".join(
-        f"{key} {said(then.get(key))} there, {said(now[key])} now" for key in now if then.get(key) != now[key]
+        f"{key} {short_repr(then.get(key))} there, {short_repr(now[key])} now"
+        for key in now
+        if then.get(key) != now[key]
     )
 
 
 # ---- doing it
 
 
-def make_copies(
-    plans: list[Planned], out: Path, recipe: Recipe, ledger: Path, workers: int, deadline: float
-) -> dict[str, Done]:
+def make_copies(plans: list[Planned], out: Path, recipe: Recipe, ledger: Path, decoding: Decoding) -> dict[str, Done]:
     """What became of each original, by its path. Preempted where the person stops it; what is done stays done."""
     done = read_done(ledger)
     wanted = {plan.source: plan for plan in plans if not plan.refused}
@@ -244,7 +251,7 @@ def make_copies(
             make_folder(folder, out)
         stack.callback(_remove_asides, folders)
         advance = stack.enter_context(progress("prepare", len(wanted), done=len(wanted) - len(waiting)))
-        made = stack.enter_context(contextlib.closing(_made(copies, workers, deadline)))
+        made = stack.enter_context(contextlib.closing(_made(copies, decoding)))
         for plan, result in zip(waiting.values(), made, strict=True):
             done[plan.source] = Done(plan.source, plan.size, plan.changed, plan.copy, result)
             append_line(ledger, json.dumps(asdict(done[plan.source])))
@@ -252,8 +259,8 @@ def make_copies(
     return done
 
 
-def _made(copies: list[Copy], workers: int, deadline: float) -> Generator[Made, None, None]:
-    for copy, result in zip(copies, each(transcode, copies, workers=workers, deadline=deadline), strict=True):
+def _made(copies: list[Copy], decoding: Decoding) -> Generator[Made, None, None]:
+    for copy, result in zip(copies, each(transcode, copies, **asdict(decoding)), strict=True):
         if isinstance(result, Lost):
             result = Made(result.status, result.reason, bytes_before=max(_size_and_change(copy.source)[0], 0))
         yield result

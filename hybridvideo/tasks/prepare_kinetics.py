@@ -14,7 +14,7 @@ from hybridvideo.files import write_text, writing
 from hybridvideo.text import encodable, shown
 
 
-def prepare_kinetics(annotations: str, videos: str, out: str | None, max_bad: float = 1.0) -> int:
+def prepare_kinetics_list(annotations: str, videos: str, out: str | None, max_bad: float = 1.0) -> int:
     """Find the file of each row of the CSV, say what is wrong, write the list of those that are there."""
     source, folder, table = Path(annotations), Path(videos), output_list(annotations, out)
     matched = match(source, folder)

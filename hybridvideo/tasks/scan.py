@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,36 +16,51 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from hybridvideo.config.jobs import Decoding, Job
 from hybridvideo.data.corpus.examine import ScanSettings, listed, scan
 from hybridvideo.data.decode import BACKENDS
 from hybridvideo.data.decode.known import SUFFIX
 from hybridvideo.data.manifest import Manifest, read_manifest
 from hybridvideo.errors import STATUSES, TooMuchBadData, UserError, nearest
 from hybridvideo.report.environment import environment_facts
-from hybridvideo.report.page import percent
-from hybridvideo.report.pages.corpus import next_steps, scan_page
-from hybridvideo.tasks.support.table_job import STDOUT, Finished, Job, Work, run_job, stream_job
+from hybridvideo.report.numbers import percent
+from hybridvideo.report.pages.scan_page import next_steps, scan_page
+from hybridvideo.report.sections.settings import MadeWith
+from hybridvideo.tasks.support.table_job import STDOUT, Finished, Work, run_job, stream_job
 from hybridvideo.tasks.support.write_page import keep_page, last_part
 from hybridvideo.text import duration, shown
 
-__all__ = ["ScanSettings", "scan_corpus"]
+__all__ = ["ScanSettings", "run_scan"]
 
 MOST_LINES = 20  # of the bad files on the terminal
 
 SCHEMA = pa.schema(
-    [
-        ("path", pa.string()), ("status", pa.string()), ("reason", pa.string()), ("label", pa.string()),
-        ("group", pa.string()), ("promised", pa.int64()), ("decoded", pa.int64()), ("codec", pa.string()),
-        ("pixel_format", pa.string()), ("width", pa.int64()), ("height", pa.int64()), ("fps", pa.float64()),
-        ("duration", pa.float64()), ("regular", pa.bool_()), ("rotation", pa.int64()), ("bytes", pa.int64()),
-        ("mtime_ns", pa.int64()), ("checksum", pa.string()),
-    ]
-)  # fmt: skip
+    {
+        "path": pa.string(),
+        "status": pa.string(),
+        "reason": pa.string(),
+        "label": pa.string(),
+        "group": pa.string(),
+        "promised": pa.int64(),
+        "decoded": pa.int64(),
+        "codec": pa.string(),
+        "pixel_format": pa.string(),
+        "width": pa.int64(),
+        "height": pa.int64(),
+        "fps": pa.float64(),
+        "duration": pa.float64(),
+        "regular": pa.bool_(),
+        "rotation": pa.int64(),
+        "bytes": pa.int64(),
+        "mtime_ns": pa.int64(),
+        "checksum": pa.string(),
+    }
+)
 
 
-def scan_corpus(
-    source: str, out: str, settings: ScanSettings, labelled: bool, root: str | None, job: Job
-) -> int:  # fmt: skip
+def run_scan(
+    source: str, out: str, settings: ScanSettings, labelled: bool, root: str | None, decoding: Decoding, job: Job
+) -> int:
     """The command."""
     if settings.backend not in ("auto", *BACKENDS):
         allowed = ("auto", *BACKENDS)
@@ -52,15 +68,19 @@ def scan_corpus(
         raise UserError(f"no decoding backend is called {settings.backend!r}{hint}; allowed: {', '.join(allowed)}")
     table = Path(out) if Path(out).suffix and not Path(out).is_dir() else Path(out) / "scan.parquet"
     manifest = read_manifest(source, root=root, labelled=labelled)
-    work = scan_work(manifest, source, replace(settings, index=None if out == STDOUT else str(table) + SUFFIX), job)
+    settings = replace(settings, index=None if out == STDOUT else str(table) + SUFFIX)
+    work = scan_work(manifest, source, settings, decoding)
     if out == STDOUT:
         return stream_job(manifest, work, job)
     finished = run_job(table, manifest, work, replace(job, max_bad=1.0))
-    page = keep_page(
-        table, table != Path(out),
-        lambda page, mark: scan_page(page, finished.rows, facts(finished, manifest), work.notes,
-                                     title=f"Scan: {last_part(source)}", mark=mark),
-    )  # fmt: skip
+
+    def write(page: Path, mark: str) -> None:
+        made_with = MadeWith(work.notes["environment"])
+        scan_page(
+            page, finished.rows, facts(finished, manifest), made_with, title=f"Scan: {last_part(source)}", mark=mark
+        )
+
+    page = keep_page(table, table != Path(out), write)
     show(finished, table, page)
     if finished.failed > job.max_bad * len(manifest):
         raise TooMuchBadData(
@@ -70,16 +90,19 @@ def scan_corpus(
     return 0
 
 
-def scan_work(manifest: Manifest, source: str, settings: ScanSettings, job: Job) -> Work:
+def scan_work(manifest: Manifest, source: str, settings: ScanSettings, decoding: Decoding) -> Work:
     """What is made of each file."""
-    notes = {"job": "scan", "source": os.path.abspath(source), "root": os.path.abspath(manifest.root),
-             "labels": list(manifest.labels), **asdict(replace(settings, index=None)), "deadline": job.deadline,
-             "environment": environment_facts()}  # fmt: skip
-    return Work(
-        "scanning", notes, SCHEMA,
-        lambda order: scan(manifest, settings, workers=job.workers, deadline=job.deadline, order=order),
-        listed=lambda index: listed(manifest, index), free=("labels",),
-    )  # fmt: skip
+    notes = {
+        "job": "scan",
+        "source": os.path.abspath(source),
+        "root": os.path.abspath(manifest.root),
+        "labels": list(manifest.labels),
+        **asdict(replace(settings, index=None)),
+        "deadline": decoding.deadline,
+        "environment": environment_facts(),
+    }
+    rows = partial(scan, manifest, settings, **asdict(decoding))
+    return Work("scanning", notes, SCHEMA, rows, listed=partial(listed, manifest), free=("labels",))
 
 
 def facts(finished: Finished, manifest: Manifest) -> dict[str, object]:

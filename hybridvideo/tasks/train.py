@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,21 +14,27 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.tracking import get_available_trackers
 
-from hybridvideo.config.data import AugmentConfig, Preprocessing
+from hybridvideo.config.data import AugmentConfig, ClipConfig, FrameConfig, Preprocessing
+from hybridvideo.config.jobs import Reading
 from hybridvideo.config.training import TrainRun
 from hybridvideo.data.corpus.quarantine import quarantined
 from hybridvideo.data.dataset import ClipDataset
 from hybridvideo.data.decode.known import index_beside
-from hybridvideo.data.loader import Reading
 from hybridvideo.data.manifest import Manifest, read_manifest
 from hybridvideo.data.manifest.check import check_files
 from hybridvideo.data.sampling import hash_seed
 from hybridvideo.data.transforms import TrainTransform
 from hybridvideo.engine.evaluate import evaluate
-from hybridvideo.engine.preemption import stopping_at_once
+from hybridvideo.engine.preemption import StopRequest, stopping_at_once
+from hybridvideo.engine.training.checkpoint import RunKeeper
+from hybridvideo.engine.training.classification import Classification
+from hybridvideo.engine.training.feeds import Data, ListFeeds
 from hybridvideo.engine.training.frozen import LARGEST_SHARED, can_be_kept, compute_frozen, shared_cache, using
-from hybridvideo.engine.training.loop import train as train_loop
-from hybridvideo.engine.training.run import Data, Plan
+from hybridvideo.engine.training.log import RunLog
+from hybridvideo.engine.training.loop import fit
+from hybridvideo.engine.training.optim import LayerRates
+from hybridvideo.engine.training.phases import Phase, phases_of
+from hybridvideo.engine.training.run import Plan
 from hybridvideo.errors import EnvironmentFault, HybridVideoError, TooMuchBadData, UserError
 from hybridvideo.files import ADVICE, AGAIN, writing
 from hybridvideo.models.card import ModelCard
@@ -36,54 +42,59 @@ from hybridvideo.models.contract import VideoModel, count_parameters
 from hybridvideo.parsing import plain
 from hybridvideo.tasks.evaluate import report_evaluation
 from hybridvideo.tasks.support.device import pick_device, process_state
-from hybridvideo.tasks.support.held_run import run_folder, with_spacing
 from hybridvideo.tasks.support.run_folder import CONFIG, config_text
-from hybridvideo.tasks.support.started import found_again
+from hybridvideo.tasks.support.run_guard import run_folder, with_spacing
+from hybridvideo.tasks.support.start_record import with_found_paths
 from hybridvideo.tasks.support.write_page import write_training_page
-from hybridvideo.text import shown
-from hybridvideo.weights.described import described_model
-from hybridvideo.weights.load import load_weights
-from hybridvideo.weights.locate import find_checkpoint
-from hybridvideo.weights.trained import load_model
+from hybridvideo.text import one_line, shown
+from hybridvideo.weights.build_model import build_from_settings
+from hybridvideo.weights.find_checkpoint import find_checkpoint
+from hybridvideo.weights.load_model import load_model
+from hybridvideo.weights.load_weights import load_weights
 
 
-def train(run: TrainRun, out: str | None, resume: bool, name: str) -> int:
-    """The command; several processes of `accelerate launch` or torchrun run it together."""
+def run_training(run: TrainRun, out: str | None, resume: bool, name: str) -> int:
+    """Run the command; several processes of `accelerate launch` or torchrun do so together."""
     run = with_spacing(run)
     if resume and out is not None:
-        run = found_again(run, Path(out))
+        run = with_found_paths(run, Path(out))
     check_tools(run)
     manifest, val = read_lists(run)
-    found = look_over(run, manifest, val)
+    found = check_lists(run, manifest, val)
     first = process_state(run.device).is_main_process
     model = build_model(run, manifest.labels, first)  # before there is a folder: what cannot be built leaves none
+    phases = phases_of(run)
+    check_phases(model, phases, run)
     say(first, *found)
     lists = {"train": manifest} | ({"val": val} if val is not None else {})
     with (
         run_folder(run, lists, out, f"{name}-seed{run.seed}", resume) as (folder, go_on),
-        full_disk_said(folder),
-        loss_of_a_process_said(),
+        naming_full_disk(folder),
+        naming_lost_process(),
+        training_with(run, folder) as accelerator,
     ):
-        run_in(folder, run, model, manifest, val, go_on)
+        say(accelerator.is_main_process, described(run, model, manifest, val, accelerator, folder))
+        keeper = RunKeeper(folder / "checkpoints", card_of(run, model, manifest.labels), go_on)
+        plan = Plan(phases, run.optim, run.train, run.seed, run.data.bad, run.data.max_bad)
+        objective = Classification(manifest.labels, model.normalisation, run.augment, run.optim.label_smoothing)
+        log = RunLog(folder, accelerator)
+        with frozen_cache(run, model, folder) as cache:
+            feeds = make_feeds(run, model.to(accelerator.device), (manifest, val), phases, accelerator, cache)
+            with StopRequest() as stop:
+                fit(model, plan, objective, feeds, accelerator=accelerator, keeper=keeper, log=log, stop=stop)
+        with stopping_at_once("stopped in the evaluation after training; --resume repeats it"):
+            finish(run, folder, val, accelerator)
     return 0
 
 
-def run_in(
-    folder: Path, run: TrainRun, model: VideoModel, manifest: Manifest, val: Manifest | None, go_on: bool
-) -> None:
-    """The run in its folder, from its start or its checkpoint to its report."""
+@contextmanager
+def training_with(run: TrainRun, folder: Path) -> Iterator[Accelerator]:
+    """A context with the accelerator of a run and its trackers."""
     accelerator = make_accelerator(run, folder)
     start_trackers(accelerator, run)
     accelerator.wait_for_everyone()
-    say(accelerator.is_main_process, described(run, model, manifest, val, accelerator, folder))
-    plan = Plan(card_of(run, model, manifest.labels), run.optim, run.train, run.augment, run.seed,
-                run.data.workers, run.data.deadline, run.data.bad, run.data.max_bad)  # fmt: skip
     try:
-        with ExitStack() as used:
-            data, val_data = make_data(run, model, manifest, val, accelerator, used, folder)
-            train_loop(accelerator, model, data, val_data, plan, folder, go_on)
-        with stopping_at_once("stopped in the evaluation after training; --resume repeats it"):
-            finish(run, folder, val, accelerator)
+        yield accelerator
     finally:
         accelerator.end_training()
 
@@ -106,7 +117,7 @@ def described(
 
 
 @contextmanager
-def full_disk_said(folder: Path) -> Iterator[None]:
+def naming_full_disk(folder: Path) -> Iterator[None]:
     """EnvironmentFault for an OSError of a disk that is full or cannot be written."""
     try:
         try:
@@ -123,7 +134,7 @@ def full_disk_said(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def loss_of_a_process_said() -> Iterator[None]:
+def naming_lost_process() -> Iterator[None]:
     """HybridVideoError where what the processes tell each other ends in the middle, for one of them has ended."""
     try:
         yield
@@ -171,7 +182,7 @@ def read_lists(run: TrainRun) -> tuple[Manifest, Manifest | None]:
     return manifest, read(run.data.val, labels=manifest.labels) if run.data.val else None
 
 
-def look_over(run: TrainRun, manifest: Manifest, val: Manifest | None) -> list[str]:
+def check_lists(run: TrainRun, manifest: Manifest, val: Manifest | None) -> list[str]:
     """Lines on missing, duplicate and unlisted files and on classes. Raises TooMuchBadData for too many unusable."""
     lists = {run.data.train: manifest} | ({run.data.val: val} if val is not None else {})
     everything = {os.path.normpath(part.file(index)) for part in lists.values() for index in range(len(part))}
@@ -226,7 +237,7 @@ def build_model(run: TrainRun, labels: tuple[str, ...], shown: bool = False) -> 
     """The model at the run's input size, with its starting weights; the same in every process."""
     torch.manual_seed(hash_seed(run.seed))
     size = {"frames": run.clip.frames, "height": run.frame.height, "width": run.frame.width}
-    model = described_model(run.model.name, len(labels), {**size, **run.model.changes}, "model")
+    model = build_from_settings(run.model.name, len(labels), {**size, **run.model.changes}, "model")
     if run.model.weights:
         report = load_weights(model, run.model.weights, head=run.model.head)
         say(shown, "\n".join([f"{run.model.weights}: {report}", *report.notes]))
@@ -241,36 +252,91 @@ def card_of(run: TrainRun, model: VideoModel, labels: tuple[str, ...]) -> ModelC
     return ModelCard(run.model.name, labels, model.settings(), preprocessing, run.eval)
 
 
-def make_data(
-    run: TrainRun, model: VideoModel, manifest: Manifest, val: Manifest | None, accelerator: Accelerator,
-    used: ExitStack, folder: Path,
-) -> tuple[Data, Data | None]:  # fmt: skip
-    """Clips, or the outputs of a frozen part where nothing random but a flip stands before it.
+def check_phases(model: VideoModel, phases: tuple[Phase, ...], run: TrainRun) -> None:
+    """UserError for a phase whose layer groups or clips the model does not take: now, and not in the middle."""
+    LayerRates(model, run.optim, phases)
+    sizes = [(phase.clip.frames, phase.frame.height, phase.frame.width) for phase in phases]
+    usual = (run.clip.frames, run.frame.height, run.frame.width)
+    for size in dict.fromkeys(size for size in sizes if size != usual):
+        place = f"phases[{sizes.index(size)}]: clips of {size[0]} frames of {size[1]}x{size[2]}"
+        training = model.training
+        try:
+            with torch.no_grad():
+                model.eval()(torch.zeros(1, 3, *size))
+        except (UserError, RuntimeError) as error:
+            raise UserError(
+                f"{place} do not fit {run.model.name} as built for {usual[0]} frames of {usual[1]}x{usual[2]} "
+                f"({one_line(error)}); give others, or another model"
+            ) from error
+        finally:
+            model.train(training)
 
-    used: holds the cache of those outputs while they are in use.
-    """
-    clips = ClipDataset(
+
+def make_feeds(
+    run: TrainRun,
+    model: VideoModel,
+    lists: tuple[Manifest, Manifest | None],
+    phases: tuple[Phase, ...],
+    accelerator: Accelerator,
+    cache: Path | None,
+) -> ListFeeds:
+    """Feeds of clips, or with a `cache` of the outputs of the model's frozen part."""
+    reading = Reading(run.data.workers, run.data.deadline)
+
+    def data_of(clips: ClipDataset, name: str) -> Data:
+        if cache is None:
+            return clips
+        with stopping_at_once(f"stopped in the frozen part; what is done is kept in {cache}, --resume goes on"):
+            return compute_frozen(model, clips, cache, accelerator, reading, run.train.batch_size, name)
+
+    manifest, val = lists
+    sizes = dict.fromkeys((phase.clip, phase.frame) for phase in phases)
+    train = {size: data_of(training_clips(run, manifest, *size), "training") for size in sizes}
+    val_data = data_of(validation_clips(run, val), "validation") if val is not None else None
+    return ListFeeds(
+        accelerator,
+        lambda phase: train[phase.clip, phase.frame],
+        val_data,
+        seed=run.seed,
+        batch_size=run.train.batch_size,
+        reading=reading,
+    )
+
+
+@contextmanager
+def frozen_cache(run: TrainRun, model: VideoModel, folder: Path) -> Iterator[Path | None]:
+    """Hold the folder for the outputs of the model's frozen part. None without such a part, or if its input varies."""
+    if not (model.has_frozen_part() and can_be_kept(run.clip, run.augment)):
+        yield None
+        return
+    cache = Path(run.data.cache) if run.data.cache else shared_cache(folder)
+    with using(cache, None if run.data.cache else LARGEST_SHARED):
+        yield cache
+
+
+def training_clips(run: TrainRun, manifest: Manifest, clip: ClipConfig, frame: FrameConfig) -> ClipDataset:
+    """The training list as augmented clips of a phase."""
+    return ClipDataset(
         manifest,
-        run.clip,
-        TrainTransform(run.frame, run.augment),
+        clip,
+        TrainTransform(frame, run.augment),
         run.seed,
         bad=run.data.bad,
         index=index_beside(run.data.quarantine, run.data.train),
         quarantine=quarantined(run.data.quarantine, manifest),
     )
-    still = AugmentConfig(crop="none", flip=0.0)
-    centre = replace(run.clip, train_start="centre" if run.clip.train_start == "random" else run.clip.train_start)
-    val_clips = ClipDataset(val, centre, TrainTransform(run.frame, still), run.seed,
-                            quarantine=quarantined(run.data.quarantine, val)) if val else None  # fmt: skip
-    if not (model.has_frozen_part() and can_be_kept(run.clip, run.augment)):
-        return clips, val_clips
-    model.to(accelerator.device)
-    cache = Path(run.data.cache) if run.data.cache else shared_cache(folder)
-    used.enter_context(using(cache, None if run.data.cache else LARGEST_SHARED))
-    arguments = (cache, accelerator, Reading(run.data.workers, run.data.deadline), run.train.batch_size)
-    with stopping_at_once(f"stopped in the frozen part; what is done is kept in {cache}, --resume goes on"):
-        frozen = compute_frozen(model, clips, *arguments, "training")
-        return frozen, compute_frozen(model, val_clips, *arguments, "validation") if val_clips else None
+
+
+def validation_clips(run: TrainRun, val: Manifest) -> ClipDataset:
+    """One clip of each validation video, as it is."""
+    start = "centre" if run.clip.train_start == "random" else run.clip.train_start
+    return ClipDataset(
+        val,
+        replace(run.clip, train_start=start),
+        TrainTransform(run.frame, AugmentConfig(crop="none", flip=0.0)),
+        run.seed,
+        quarantine=quarantined(run.data.quarantine, val),
+    )
 
 
 def say(first: bool, *lines: str) -> None:

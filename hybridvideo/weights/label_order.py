@@ -1,11 +1,11 @@
-"""The order of classes in foreign weights, where it is not the alphabetical one used here.
+"""The order of classes in foreign weights that do not use the alphabetical one used here.
 
-A classifier's rows are numbered as its code base numbers the classes. Loaded as they are, such weights give the right
-score to the wrong name, and nothing looks broken but the accuracy. So the rows are put in order when they are loaded.
+A classifier's rows are numbered as its code base numbers the classes. Loaded unchanged, such weights assign the right
+score to the wrong name, and nothing looks broken but the accuracy. So the rows are reordered when they are loaded.
 
-An order is held as numbers alone: at place i, the number that the weights give to class i of the alphabetical list
+An order is stored as numbers alone: at place i, the number that the weights have for class i of the alphabetical list
 `hybridvideo/data/labels/kinetics400.txt`. It is checked, and made for other weights, with the list of names that their
-authors publish beside them:
+authors publish with them:
 
     permutation(their_names, our_names) == UNIFORMER_KINETICS400
 """
@@ -38,16 +38,16 @@ UNIFORMER_KINETICS400 = tuple(map(int, UNIFORMER.split()))
 
 
 def permutation(from_names: Sequence[str], to_names: Sequence[str]) -> tuple[int, ...]:
-    """For each of `to_names` its place in `from_names`: `rows[list(order)]` puts rows of one order into the other.
+    """Return for each of `to_names` its place in `from_names`: `rows[list(order)]` reorders rows from one to the other.
 
-    Names are the same that differ in case, spaces and underscores, quotes, brackets and hyphens only. Raises
-    UserError where a name is missing from one side or stands twice.
+    Names that differ only in case, spaces, underscores, quotes, brackets and hyphens are the same. UserError if a name
+    is missing from one side or appears twice.
     """
     sources = {plain(name): place for place, name in enumerate(from_names)}
     for names in (from_names, to_names):
         name, count = Counter(map(plain, names)).most_common(1)[0] if names else ("", 0)
         if count > 1:
-            raise UserError(f"class name {name!r} stands {count} times in one list; give each class one name")
+            raise UserError(f"class name {name!r} appears {count} times in one list; give each class one name")
     for name in to_names:
         if plain(name) not in sources:
             raise UserError(f"class {name!r} is missing from the other list{nearest(plain(name), sources)}")
@@ -57,10 +57,10 @@ def permutation(from_names: Sequence[str], to_names: Sequence[str]) -> tuple[int
 
 
 def inverse(order: Sequence[int]) -> tuple[int, ...]:
-    """The order that undoes `order`."""
+    """Return the order that undoes `order`."""
     return tuple(sorted(range(len(order)), key=order.__getitem__))
 
 
 def plain(name: str) -> str:
-    """What all spellings of a name share."""
+    """Return what all spellings of a name have in common."""
     return " ".join(re.sub(r"[\s_()-]+", " ", re.sub("[\"'`’]", "", name.casefold())).split())

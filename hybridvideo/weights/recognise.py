@@ -1,4 +1,4 @@
-"""Whose checkpoint a state dict is: this project's own, or of one of the foreign layouts, told by its keys."""
+"""Recognise by its keys which code base wrote a state dict: this project, or one of the foreign layouts."""
 
 from __future__ import annotations
 
@@ -19,44 +19,44 @@ from hybridvideo.text import one_line
 from hybridvideo.weights.layouts import LAYOUTS
 from hybridvideo.weights.layouts.layout import Layout, State
 
-PREFIXES = ("module.", "_orig_mod.", "model.")  # of wrappers that share weights with the model inside
+PREFIXES = ("module.", "_orig_mod.", "model.")  # added by wrappers around the model
 OWN_LAYOUT = "this project's own"
-OWN_SHARE = 0.5  # of the keys must be names of the model for them to be of its own layout
+OWN_SHARE = 0.5  # of the keys must be names in the model for a state dict to be in its own layout
 
 
 @dataclass(frozen=True)
 class Recognised:
-    """Tensors without the wrappers' prefixes, and the layout of their keys; None: this project's own."""
+    """Tensors without wrappers' prefixes, and the layout of their keys; None: this project's own."""
 
     state: State
     layout: Layout | None
 
     @property
     def layout_name(self) -> str:
-        """For messages."""
+        """Name of the layout for messages."""
         return self.layout.name if self.layout else OWN_LAYOUT
 
     def renamed(self, where: str) -> State:
-        """The tensors under the names used here."""
+        """Return the tensors under the names used here."""
         if self.layout is None:
             return self.state
-        with naming_what_is_missing(where, self.layout):
+        with reporting_damage(where, self.layout):
             return self.layout.to_ours(self.state)
 
     def adapted(self, renamed: State, own: Mapping[str, Tensor], where: str) -> State:
-        """The same with what the layout fills in for a model whose state is `own`."""
+        """Add what the layout fills in for a model whose state is `own`."""
         if self.layout is None:
             return renamed
-        with naming_what_is_missing(where, self.layout):
+        with reporting_damage(where, self.layout):
             return self.layout.adapt(renamed, own)
 
 
 def architecture_of(layout: Layout, state: State, where: str) -> tuple[str, dict[str, Any]]:
-    """Name of the model that a state dict belongs to, and the settings in which it differs from that variant.
+    """Return the name of the model a state dict belongs to, and the settings that differ from that variant's.
 
-    UserError where the tensors that tell are missing.
+    UserError if the tensors they are inferred from are missing.
     """
-    with naming_what_is_missing(where, layout):
+    with reporting_damage(where, layout):
         name, changes = layout.architecture(state)
     builder = MODELS.get(name)
     known = plain(builder.config) if isinstance(builder, Variant) else {}
@@ -64,7 +64,7 @@ def architecture_of(layout: Layout, state: State, where: str) -> tuple[str, dict
 
 
 def likely_architecture(layout: Layout, state: State) -> tuple[str, dict[str, Any]] | None:
-    """The same for advice and the like; None where the tensors do not tell."""
+    """Return the same for messages and defaults; None if it cannot be inferred."""
     try:
         return architecture_of(layout, state, "")
     except UserError:
@@ -72,8 +72,8 @@ def likely_architecture(layout: Layout, state: State) -> tuple[str, dict[str, An
 
 
 @contextmanager
-def naming_what_is_missing(where: str, layout: Layout) -> Iterator[None]:
-    """A damaged checkpoint may lack, or have in odd shapes, what a layout reads to do its work."""
+def reporting_damage(where: str, layout: Layout) -> Iterator[None]:
+    """Turn errors caused by a damaged checkpoint, with tensors missing or oddly shaped, into UserError."""
     try:
         yield
     except UserError:
@@ -85,7 +85,7 @@ def naming_what_is_missing(where: str, layout: Layout) -> Iterator[None]:
 
 
 def recognise(state: Mapping[str, Tensor], model: VideoModel, where: str) -> Recognised:
-    """The layout of a state dict that is to go into `model`. Raises UserError where there is none for its class."""
+    """Return the layout of a state dict meant for `model`. UserError if no layout for its class matches."""
     own = model.state_dict().keys()
     if is_own(state, own):
         return Recognised(dict(state), None)
@@ -105,18 +105,18 @@ def recognise(state: Mapping[str, Tensor], model: VideoModel, where: str) -> Rec
 
 
 def layouts_of(state: State) -> list[Layout]:
-    """The foreign layouts whose keys these are."""
+    """Return the foreign layouts that a state dict matches."""
     return [layout for layout in LAYOUTS if layout.fits(state)]
 
 
 def is_own(state: Iterable[str], own: Iterable[str]) -> bool:
-    """Whether these are names of the model; a foreign layout may share a few."""
+    """Return whether these are names in the model; a foreign layout may share a few."""
     keys = set(state)
     return len(keys & set(own)) > OWN_SHARE * len(keys)
 
 
 def unprefixed(state: Mapping[str, Tensor]) -> Iterator[State]:
-    """The state dict as it is, then without each prefix that all its keys share, one after another."""
+    """Yield the state dict unchanged, then without each wrapper's prefix that all its keys share, one by one."""
     bare = dict(state)
     yield bare
     while bare and (prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in bare)), None)):
@@ -125,20 +125,20 @@ def unprefixed(state: Mapping[str, Tensor]) -> Iterator[State]:
 
 
 def belongs_to(fitting: list[tuple[State, Layout]]) -> str:
-    """What a file holds, and the models it is for."""
+    """Say what a file holds, and which models it fits."""
     layouts = dict.fromkeys(layout.name for _, layout in fitting)
-    told = [likely_architecture(layout, state) or (f"a {layout.family}", {}) for state, layout in fitting]
-    names = dict.fromkeys(name for name, _ in told)
+    likely = [likely_architecture(layout, state) or (f"a {layout.family}", {}) for state, layout in fitting]
+    names = dict.fromkeys(name for name, _ in likely)
     return f"holds {' or '.join(layouts)} weights, of {' or '.join(names)}"
 
 
 def unknown(state: Mapping[str, Tensor]) -> str:
-    """What a file of no known layout holds."""
+    """Say what a file of no known layout holds."""
     known = ", ".join(dict.fromkeys(re.split(r" \(|, ", layout.name)[0] for layout in LAYOUTS))
-    return f"has {len(state)} tensors such as {some(state)}, which is no layout known here ({known})"
+    return f"has {len(state)} tensors such as {some(state)}, in no layout known here ({known})"
 
 
 def some(names: Iterable[str]) -> str:
-    """The first and the last name."""
+    """Return the first and the last name."""
     names = list(names)
     return " and ".join(dict.fromkeys((names[0], names[-1]))) if names else "nothing"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ import pytest
 import torch
 
 from hybridvideo.config.data import AugmentConfig, ClipConfig, FrameConfig, Normalisation
-from hybridvideo.data import loader as loader_module
 from hybridvideo.data.dataset import PADDING, ClipDataset
-from hybridvideo.data.loader import EpochOrder, device_batches, normalise, train_loader, view_loader
+from hybridvideo.data.device import device_batches, normalise
+from hybridvideo.data.loader import EpochOrder, train_loader, view_loader
 from hybridvideo.data.manifest import Manifest, Row
 from hybridvideo.data.processes.workers import each
+from hybridvideo.data.sampling import uniform_starts
 from hybridvideo.data.transforms import TrainTransform, ViewTransform
 from hybridvideo.data.views import ViewDataset, views_of
 from hybridvideo.errors import UserError
@@ -58,7 +59,7 @@ def clips(manifest: Manifest, seed: int = 7) -> ClipDataset:
 
 
 def views(manifest: Manifest) -> ViewDataset:
-    return ViewDataset(manifest, ClipConfig(frames=4), ViewTransform(FRAME, 3), clips=2)
+    return ViewDataset(manifest, ClipConfig(frames=4), ViewTransform(FRAME, 3), partial(uniform_starts, clips=2))
 
 
 def same(one: Any, other: Any) -> bool:
@@ -252,7 +253,7 @@ def rows_of(batch: dict[str, Any]) -> Iterator[tuple[int, str, bool, torch.Tenso
 
 
 def test_a_video_that_kills_its_decoder_is_a_row_of_an_evaluation(manifest: Manifest) -> None:
-    dataset = DeadlyViews(manifest, ClipConfig(frames=4), ViewTransform(FRAME, 3), clips=2)
+    dataset = DeadlyViews(manifest, ClipConfig(frames=4), ViewTransform(FRAME, 3), partial(uniform_starts, clips=2))
     with view_loader(dataset, batch_videos=2, workers=2) as loader:
         batches = list(loader)
     assert [status for batch in batches for status in batch["status"]][:3] == ["ok", "crashed", "ok"]
@@ -314,68 +315,3 @@ def test_clips_from_one_pass_are_clips_of_the_batch(manifest: Manifest) -> None:
     (batch,) = train_loader(dataset, EpochOrder(5, 0, batch_size=5, shuffle=False), workers=0)
     assert batch["index"].tolist() == [index for index in range(5) for _ in range(3)]
     assert batch["clip"].shape == (15, 3, 4, 16, 16) and batch["ok"].sum() == 12
-
-
-# ---- device
-
-
-def test_normalisation_is_that_of_the_weights() -> None:
-    clip = torch.randint(0, 256, (2, 3, 4, 5, 6), dtype=torch.uint8)
-    statistics = Normalisation((0.1, 0.2, 0.3), (0.5, 0.25, 0.125))
-    mean, std = (torch.tensor(v).view(3, 1, 1, 1) for v in (statistics.mean, statistics.std))
-    result = normalise(clip, statistics)
-    assert result.dtype == torch.float32 and result.is_contiguous()
-    torch.testing.assert_close(result, (clip.float() / 255 - mean) / std)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_batches_arrive_on_the_gpu_unchanged(manifest: Manifest) -> None:
-    sequence = EpochOrder(5, 0, batch_size=2)
-    on_cpu = list(train_loader(clips(manifest), sequence, workers=0))
-    loader = train_loader(clips(manifest), sequence, workers=1, pin_memory=True)
-    on_gpu = list(device_batches(loader, torch.device("cuda")))
-    assert all(batch["clip"].is_cuda for batch in on_gpu)
-    back = [{k: v.cpu() if isinstance(v, torch.Tensor) else v for k, v in batch.items()} for batch in on_gpu]
-    assert equal(on_cpu, back)
-
-
-class FakeCuda:
-    """Notes which device's streams are asked for; tensors stay where they are."""
-
-    def __init__(self, device: torch.device | None = None) -> None:
-        self.device = torch.device("cuda", device.index or 0) if device else torch.device("cuda", 0)
-        self.events: list[object] = []
-
-    def record_event(self) -> object:
-        return self.device
-
-    def wait_event(self, event: object) -> None:
-        self.events.append(event)
-
-
-@pytest.mark.parametrize("name", ["cuda:1", "cuda:3", "cuda"])
-def test_copying_and_computing_meet_on_the_device_of_the_batch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    computing: dict[torch.device, FakeCuda] = {}
-    moved, kept = [], []
-
-    def current_stream(device: torch.device | None = None) -> FakeCuda:
-        stream = FakeCuda(device)
-        return computing.setdefault(stream.device, stream)
-
-    monkeypatch.setattr(torch.cuda, "Stream", FakeCuda)
-    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
-    monkeypatch.setattr(torch.cuda, "current_stream", current_stream)
-    monkeypatch.setattr(loader_module, "_moved", lambda batch, device: moved.append(device) or dict(batch))
-    monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: kept.append(stream), raising=False)
-    device = torch.device(name)
-    batches = [{"clip": torch.tensor([number])} for number in range(3)]
-    assert [batch["clip"].item() for batch in device_batches(batches, device)] == [0, 1, 2]
-    own = torch.device("cuda", device.index or 0)
-    assert set(computing) == {own} and moved == [own] * 3
-    assert kept == [computing[own]] * 3 and computing[own].events == [own] * 3
-
-
-def test_contrast_multiplies_the_normalised_clip() -> None:
-    clip = torch.randint(0, 256, (2, 3, 4, 5, 6), dtype=torch.uint8)
-    plain = normalise(clip, Normalisation())
-    assert torch.allclose(normalise(clip, Normalisation(), torch.tensor([1.0, 2.0]))[1], 2 * plain[1])

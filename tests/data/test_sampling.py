@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -82,3 +85,46 @@ def test_neighbouring_seeds_are_unrelated() -> None:
     seeds = {sampling.hash_seed(seed, epoch, index) for seed in range(8) for epoch in range(8) for index in range(8)}
     assert len({seed & 0xFFFFFFFF for seed in seeds}) == 512
     assert sampling.hash_seed(1, 23) != sampling.hash_seed(12, 3)
+
+
+# ---- placements
+
+
+def test_strided_clips_start_at_a_fixed_distance_and_fit_completely() -> None:
+    assert sampling.strided_starts(10.0, 2.0, every=3.0) == (0.0, 3.0, 6.0)
+    assert sampling.strided_starts(11.0, 2.0, every=3.0) == (0.0, 3.0, 6.0, 9.0)
+    assert sampling.strided_starts(1.0, 2.0, every=3.0) == (0.0,)
+
+
+def test_rounded_times_cost_no_strided_clip() -> None:
+    assert len(sampling.strided_starts(10.9999, 2.0, every=3.0)) == 4
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize("duration", [0.1, 2.0, 2.1, 9.7, 3600.0])
+def test_sliding_windows_cover_all_of_the_video_and_the_last_ends_with_it(duration: float, overlap: float) -> None:
+    starts = sampling.sliding_starts(duration, 2.0, overlap=overlap)
+    assert starts[0] == 0.0 and starts[-1] == pytest.approx(max(duration - 2.0, 0.0))
+    steps = np.diff(starts)
+    assert (steps > 0).all() and (steps <= 2.0 * (1 - overlap) + 1e-9).all()
+
+
+def test_windows_that_fill_the_video_exactly_are_not_one_more() -> None:
+    assert sampling.sliding_starts(0.3 * 7, 0.3) == pytest.approx([0.3 * k for k in range(7)])
+
+
+@pytest.mark.parametrize(
+    "placement",
+    [
+        sampling.centre_starts,
+        partial(sampling.uniform_starts, clips=4),
+        partial(sampling.strided_starts, every=0.5),
+        partial(sampling.sliding_starts, overlap=0.25),
+    ],
+)
+def test_a_placement_reaches_a_worker_and_places_a_clip_in_any_video(placement: sampling.Placement) -> None:
+    sent = pickle.loads(pickle.dumps(placement))
+    for duration in (0.0, 0.04, 1.0, 1.6, 10.0):
+        starts = sent(duration, 1.6)
+        assert len(starts) >= 1 and list(starts) == sorted(starts) and starts == placement(duration, 1.6)
+        assert all(0 <= start <= max(duration - 1.6, 0.0) + 1e-9 for start in starts)

@@ -9,8 +9,9 @@ import av
 import numpy as np
 import pytest
 
-from hybridvideo.data import synthetic
-from hybridvideo.data.synthetic import CLASSES, MOTIONS, PHASES, render_clip, render_dataset
+from hybridvideo.data.synthetic import CLASSES, MOTIONS, Motion, render_clip, render_dataset
+from hybridvideo.data.synthetic.encode import ENCODINGS, encode
+from hybridvideo.data.synthetic.scenes import DRIFT, PHASES, draw_scene
 from hybridvideo.errors import UserError
 
 COUNTS = {"train": 2, "val": 1, "test": 1}
@@ -59,7 +60,7 @@ def test_another_seed_split_or_number_gives_another_video() -> None:
 
 
 @pytest.mark.parametrize("motion", MOTIONS, ids=lambda motion: motion.forward)
-def test_a_motion_and_its_reverse_are_the_same_frames_in_the_other_order(motion: synthetic.Motion) -> None:
+def test_a_motion_and_its_reverse_are_the_same_frames_in_the_other_order(motion: Motion) -> None:
     forward, *rest = render_clip(motion.forward, seed=5, split="test", number=7)
     backward, *same = render_clip(motion.backward, seed=5, split="test", number=7)
     assert np.array_equal(backward, forward[::-1]) and rest == same
@@ -69,17 +70,17 @@ def test_a_motion_and_its_reverse_are_the_same_frames_in_the_other_order(motion:
 def test_the_class_turns_its_own_phase_and_no_other() -> None:
     for motion in MOTIONS:
         rng = np.random.default_rng(0)
-        scene = synthetic._draw_scene(rng, motion)
+        scene = draw_scene(rng, motion)
         seconds = (len(scene.phases["size"]) - 1) / scene.rate
         turned = {name: (values[-1] - values[0]) / seconds for name, values in scene.phases.items()}
         assert turned[motion.phase] >= motion.rate[0]
-        assert all(abs(turned[name]) <= synthetic.DRIFT for name in PHASES if name != motion.phase)
+        assert all(abs(turned[name]) <= DRIFT for name in PHASES if name != motion.phase)
 
 
 def test_at_every_frame_place_angle_and_size_are_spread_alike_in_all_classes() -> None:
     for motion in MOTIONS:
         rng = np.random.default_rng(1)
-        scenes = [synthetic._draw_scene(rng, motion) for _ in range(800)]
+        scenes = [draw_scene(rng, motion) for _ in range(800)]
         for name in PHASES:
             for t in (0, 5, -1):
                 spread = np.sort([scene.phases[name][t] % 1 for scene in scenes])
@@ -104,7 +105,7 @@ def test_a_linear_classifier_of_single_frames_stays_near_chance() -> None:
 
 
 def test_codecs_containers_sizes_and_rates_vary() -> None:
-    scenes = [synthetic._draw_scene(np.random.default_rng(seed), MOTIONS[0]) for seed in range(60)]
+    scenes = [draw_scene(np.random.default_rng(seed), MOTIONS[0]) for seed in range(60)]
     assert {scene.encoding.codec for scene in scenes} == {"libx264", "mpeg4", "libvpx-vp9", "libx265", "mjpeg"}
     assert len({scene.encoding.extension for scene in scenes}) == 5
     assert len({(scene.width, scene.height) for scene in scenes}) == 5
@@ -113,9 +114,9 @@ def test_codecs_containers_sizes_and_rates_vary() -> None:
 
 def test_every_encoding_decodes_and_h264_has_b_frames(tmp_path: Path) -> None:
     frames, rate, _ = render_clip("up", seed=0, split="val", number=0)
-    for encoding in synthetic.ENCODINGS:
+    for encoding in ENCODINGS:
         path = tmp_path / f"video.{encoding.extension}"
-        synthetic._encode(path, frames, rate, encoding)
+        encode(path, frames, rate, encoding)
         with av.open(str(path)) as container:
             kinds = [frame.pict_type for frame in container.decode(video=0)]
         assert len(kinds) == len(frames)

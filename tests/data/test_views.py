@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from hybridvideo.config.data import ClipConfig
 from hybridvideo.data import reading
 from hybridvideo.data.decode import Framing
 from hybridvideo.data.manifest import Manifest, read_manifest
-from hybridvideo.data.sampling import uniform_starts
+from hybridvideo.data.sampling import sliding_starts, uniform_starts
 from hybridvideo.data.transforms import ViewTransform
 from hybridvideo.data.views import ViewDataset, collate_views, views_of
+from hybridvideo.engine.multiview import by_video
 from tests.data.test_dataset import FRAME, Damaged, manifest, numbers
 from tests.videos import blank, write_video
 
@@ -24,7 +26,7 @@ __all__ = ["manifest"]  # the fixture
 
 def views(manifest: Manifest, clips: int = 1, crops: int = 1, **rule: Any) -> ViewDataset:
     clip = ClipConfig(**{"frames": 8, **rule})
-    return ViewDataset(manifest, clip, ViewTransform(FRAME, crops), clips)
+    return ViewDataset(manifest, clip, ViewTransform(FRAME, crops), partial(uniform_starts, clips=clips))
 
 
 def cut(*items: Any) -> list[torch.Tensor]:
@@ -89,8 +91,10 @@ def test_an_unreadable_video_has_no_views_but_a_reason(manifest: Manifest) -> No
 def test_frames_scaled_as_rgb_need_not_be_in_memory_together(
     manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    uniform = partial(uniform_starts, clips=4)
+
     def views_rgb() -> Any:
-        return ViewDataset(manifest, ClipConfig(8), ViewTransform(replace(FRAME, scaling="rgb"), 3), clips=4)[0]
+        return ViewDataset(manifest, ClipConfig(8), ViewTransform(replace(FRAME, scaling="rgb"), 3), uniform)[0]
 
     whole = views_rgb()
     monkeypatch.setattr(reading, "PART", 5)
@@ -121,9 +125,7 @@ def test_a_clip_of_a_damaged_video_does_not_depend_on_the_other_clips(tmp_path: 
     path = blank(write_video(tmp_path / "a.mp4", 120, container_options={"movflags": "faststart"}), 0.5, 0.7)
     clip, framer = ClipConfig(frames=8), lambda size: Framing(size=(32, 32))
 
-    def starts(duration: float, span: float) -> tuple[float, ...]:
-        return uniform_starts(clips=4, duration=duration, span=span)
-
+    starts = partial(uniform_starts, clips=4)
     union = reading.decode_union(path, clip, starts, framer)
     apart = reading.decode_clips(path, clip, starts, [framer] * 4)
     found = set()
@@ -134,6 +136,36 @@ def test_a_clip_of_a_damaged_video_does_not_depend_on_the_other_clips(tmp_path: 
         assert torch.equal(apart.frames[k], alone.frames[0])
         assert union.sampled.start[k] == apart.sampled.start[k] == alone.sampled.start[0]
     assert union.status == apart.status == "partial" and found == {"ok", "partial"}
+
+
+def test_videos_of_a_batch_may_differ_in_their_number_of_views(manifest: Manifest) -> None:
+    """Sliding windows: ten in a video of 4 seconds, one in a video of 0.3 seconds; none in a missing one."""
+    clip, crops = ClipConfig(frames=8), ViewTransform(FRAME, 3)
+    data = ViewDataset(manifest, clip, crops, partial(sliding_starts, overlap=0.55))
+    batch = collate_views([data[0], data[4], data[1]])
+    assert batch["counts"].tolist() == [30, 0, 3]
+    assert [len(starts) for starts in batch["start"]] == [10, 0, 1]
+    shown = [numbers(view.permute(3, 0, 1, 2))[0] for view in views_of(batch)]
+    assert shown[0] == 0 and shown[29] == 32 and len(shown) == 33
+    model = torch.arange(33.0)[:, None]
+    results = list(by_video(batch, model))
+    assert [result.outputs_VK.flatten().tolist() for result in results] == [
+        list(range(30)), [], list(range(30, 33)),
+    ]  # fmt: skip
+
+
+def test_windows_that_damage_leaves_no_room_for_are_left_out(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Breaking(Damaged):
+        def frames_at(self, indices: Any, framing: Any) -> Any:
+            return self.clips_at([(indices, framing)])[0]
+
+    monkeypatch.setattr(reading, "VideoReader", Breaking)
+    item = ViewDataset(manifest, ClipConfig(frames=8), ViewTransform(FRAME, 1), sliding_starts)[0]
+    assert item["status"] == "partial" and "20 of 40" in item["reason"]
+    assert item["start"] == pytest.approx((0.0, 0.8, 1.2)) and len(item["positions"]) == 3
+    assert [numbers(view)[0] for view in cut(item)] == [0, 8, 12]
 
 
 def test_an_unexpected_error_is_not_taken_for_a_bad_video(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Small results as the jobs write them, for the tests of the pages."""
+"""Small results as jobs write them, for the tests of the pages."""
 
 from __future__ import annotations
 
@@ -8,11 +8,17 @@ from typing import Any
 import numpy as np
 
 from hybridvideo.report.contact_sheet import Sample
+from hybridvideo.report.results import Results
 
 MOTIONS = ["anticlockwise", "approach", "clockwise", "down", "left", "recede", "right", "up"]
 
 
-def results(labels: list[str], confusion: Any, **changes: Any) -> dict[str, Any]:
+def results(labels: list[str], confusion: Any, **changes: Any) -> Results:
+    return Results.of(results_json(labels, confusion, **changes))
+
+
+def results_json(labels: list[str], confusion: Any, **changes: Any) -> dict[str, Any]:
+    """The content of a results.json."""
     counts = np.asarray(confusion)
     share = float(np.trace(counts) / max(counts.sum(), 1))
     bounds = [max(0.0, share - 0.1), min(1.0, share + 0.05)]
@@ -66,8 +72,16 @@ def unreadable(path: str, reason: str = "the file is empty") -> dict[str, Any]:
             "topk_labels": None, "topk_scores": None, "start": None, "end": None}  # fmt: skip
 
 
+def scanned(path: str, status: str = "ok", reason: str = "", **changes: Any) -> dict[str, Any]:
+    bad = status not in ("ok", "partial", "short")
+    facts = {"promised": 10, "decoded": 10, "codec": "h264", "pixel_format": "yuv420p", "width": 64, "height": 48,
+             "fps": 25.0, "duration": 0.4, "regular": True, "rotation": 0, "bytes": 1000, "mtime_ns": 1,
+             "checksum": path, "seconds": 0.1}  # fmt: skip
+    return {"path": path, "status": status, "reason": reason, **(dict.fromkeys(facts) if bad else facts)} | changes
+
+
 class Page(html.parser.HTMLParser):
-    """What a browser would see: tags with their attributes, and the text outside style and script."""
+    """What a browser sees: tags with their attributes, and the text outside style and script."""
 
     NEVER_CLOSED = ("meta", "img", "br", "hr", "link", "input")
 

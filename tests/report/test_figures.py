@@ -11,12 +11,16 @@ import numpy as np
 import pytest
 
 from hybridvideo.engine.metrics import accuracy
-from hybridvideo.report.page import percent, readable
-from hybridvideo.report.pages.corpus import next_steps, scan_page
-from hybridvideo.report.pages.demo import Arm
-from hybridvideo.report.pages.results import demo_page, evaluation_page, extraction_page, prediction_page, training_page
+from hybridvideo.report.numbers import percent, readable
+from hybridvideo.report.pages.demo_page import Arm, Findings, demo_page
+from hybridvideo.report.pages.evaluation_page import evaluation_page
+from hybridvideo.report.pages.features_page import features_page
+from hybridvideo.report.pages.predictions_page import predictions_page
+from hybridvideo.report.pages.scan_page import next_steps, scan_page
+from hybridvideo.report.pages.training_page import training_page
+from hybridvideo.report.results import Results
 from hybridvideo.text import duration
-from tests.report.examples import Page, prediction, unreadable
+from tests.report.examples import Page, prediction, scanned, unreadable
 
 
 def words_of(page: Path) -> str:
@@ -100,13 +104,21 @@ def test_top_5_that_is_always_right_is_not_drawn(tmp_path: Path) -> None:
 # ---- evaluation ------------------------------------------------------------------------------------------------------
 
 
-def evaluated(labels: list[str], truths: list[int], scores: list[list[float]], failed: int = 0) -> dict[str, Any]:
-    """results.json from the rows of a table."""
+def evaluated(labels: list[str], truths: list[int], scores: list[list[float]], failed: int = 0) -> Results:
+    """Results computed from the rows of a table."""
     scores_NK = np.array(scores, float).reshape(-1, len(labels))
     figures = vars(accuracy(scores_NK, np.array(truths, int), labels))
-    return {**figures, "labels": labels, "num_videos": len(truths) + failed, "num_failed": failed,
-            "failures": [unreadable(f"{i}.mp4") for i in range(failed)], "seconds": 4.0,
-            "videos_per_second": (len(truths) + failed) / 4.0, "protocol": {}}  # fmt: skip
+    given = {
+        **figures,
+        "labels": labels,
+        "num_videos": len(truths) + failed,
+        "num_failed": failed,
+        "failures": [unreadable(f"{i}.mp4") for i in range(failed)],
+        "seconds": 4.0,
+        "videos_per_second": (len(truths) + failed) / 4.0,
+        "protocol": {},
+    }
+    return Results.of(given)
 
 
 def test_an_evaluation_counted_again_from_its_scores(tmp_path: Path) -> None:
@@ -147,7 +159,7 @@ def test_an_evaluation_of_nothing_readable_claims_no_accuracy(tmp_path: Path) ->
 def test_predictions_counted_again_from_their_table(tmp_path: Path) -> None:
     rows = [prediction(f"{i}.mp4", label=f"class {i % 23}") for i in range(100)] + [unreadable("same.mp4")] * 2
     rows += [{**prediction("cut.mp4", label="class 0"), "status": "partial"}]
-    words = words_of(prediction_page(tmp_path / "a.html", rows))
+    words = words_of(predictions_page(tmp_path / "a.html", rows))
     assert "101 videos classified; 2 files could not be read, 1 file only read in part." in words
     counts = Counter(row["label"] for row in rows if row["label"])
     most = counts.most_common(20)
@@ -158,7 +170,7 @@ def test_predictions_counted_again_from_their_table(tmp_path: Path) -> None:
 
 def test_features_counted_again_from_their_table(tmp_path: Path) -> None:
     rows = [{"path": f"{i // 4}.mp4", "status": "ok" if i else "partial", "start": 0.0, "end": 1.0} for i in range(12)]
-    page = extraction_page(tmp_path / "a.html", {}, np.eye(12, 5), [*rows, unreadable("x.mp4")])
+    page = features_page(tmp_path / "a.html", {}, np.eye(12, 5), [*rows, unreadable("x.mp4")])
     words = words_of(page)
     assert "12 clips turned into features; 1 file could not be read, 1 file only read in part." in words
     assert "clips12" in words and "files3" in words and "numbers per clip5" in words
@@ -166,25 +178,17 @@ def test_features_counted_again_from_their_table(tmp_path: Path) -> None:
 
 def test_files_of_one_name_in_two_folders_have_two_colours(tmp_path: Path) -> None:
     rows = [{"path": f"{folder}/_clip.mp4", "status": "ok", "start": 0.0, "end": 1.0} for folder in "ab"]
-    words = words_of(extraction_page(tmp_path / "a.html", {}, np.eye(2), rows))
+    words = words_of(features_page(tmp_path / "a.html", {}, np.eye(2), rows))
     assert "a/_clip.mp4" in words and "b/_clip.mp4" in words
 
 
 def test_a_job_of_no_rows_has_a_page(tmp_path: Path) -> None:
-    assert "0 videos classified; every file was read." in words_of(prediction_page(tmp_path / "a.html", []))
-    assert "0 clips" in words_of(extraction_page(tmp_path / "b.html", {}, np.zeros((0, 3)), []))
-    assert "No file." in words_of(scan_page(tmp_path / "c.html", [], {"table": "t.parquet"}, {}))
+    assert "0 videos classified; every file was read." in words_of(predictions_page(tmp_path / "a.html", []))
+    assert "0 clips" in words_of(features_page(tmp_path / "b.html", {}, np.zeros((0, 3)), []))
+    assert "No file." in words_of(scan_page(tmp_path / "c.html", [], {"table": "t.parquet"}))
 
 
 # ---- scan ------------------------------------------------------------------------------------------------------------
-
-
-def scanned(path: str, status: str = "ok", reason: str = "", **changes: Any) -> dict[str, Any]:
-    bad = status not in ("ok", "partial", "short")
-    facts = {"promised": 10, "decoded": 10, "codec": "h264", "pixel_format": "yuv420p", "width": 64, "height": 48,
-             "fps": 25.0, "duration": 0.4, "regular": True, "rotation": 0, "bytes": 1000, "mtime_ns": 1,
-             "checksum": path, "seconds": 0.1}  # fmt: skip
-    return {"path": path, "status": status, "reason": reason, **(dict.fromkeys(facts) if bad else facts)} | changes
 
 
 def test_a_scan_counted_again_from_its_table(tmp_path: Path) -> None:
@@ -192,7 +196,7 @@ def test_a_scan_counted_again_from_its_table(tmp_path: Path) -> None:
     rows += [scanned("cut.mp4", "partial", "cut", bytes=200)]
     rows += [scanned("empty.mp4", "unreadable", "file is empty", bytes=0)]
     rows += [scanned("gone.mp4", "missing", "'gone.mp4': no such file")] * 2
-    page = scan_page(tmp_path / "a.html", rows, {"table": "t.parquet"}, {})
+    page = scan_page(tmp_path / "a.html", rows, {"table": "t.parquet"})
     assert card_of(page, "usable") == (percent(8 / 11), "8 files")
     assert card_of(page, "unusable") == ("3", percent(3 / 11))
     assert card_of(page, "usable video") == (duration(8 * 0.4), f"{readable(7 * 1000 + 21 + 10)} frames decoded")
@@ -206,7 +210,7 @@ def test_a_scan_counted_again_from_its_table(tmp_path: Path) -> None:
 
 def test_sizes_and_speeds_are_never_written_with_a_power_of_ten(tmp_path: Path) -> None:
     rows = [scanned("a.mp4", bytes=999_999_999, duration=5000.0, seconds=0.5), scanned("b.mp4", bytes=999.6)]
-    assert "e+" not in words_of(scan_page(tmp_path / "a.html", rows, {"table": "t.parquet"}, {}))
+    assert "e+" not in words_of(scan_page(tmp_path / "a.html", rows, {"table": "t.parquet"}))
 
 
 def test_a_file_that_is_listed_twice_is_not_a_copy_of_itself() -> None:
@@ -240,7 +244,7 @@ def test_the_demo_counted_again_from_its_results(tmp_path: Path) -> None:
     called = [0, 1, 2, 1, 0, 2, 2, 1]  # of three mistakes two name the reverse
     hybrid = Arm("H", evaluated(labels, truths, np.eye(3)[truths].tolist()), [epoch(0, 1.0, 9)])
     control = Arm("C", evaluated(labels, truths, np.eye(3)[called].tolist()), [epoch(0, 1.0, 9)])
-    page = demo_page(tmp_path / "a.html", {"videos": 8}, hybrid, control, timings={"a": 20.0, "b": 70.0})
+    page = demo_page(tmp_path / "a.html", {"videos": 8}, hybrid, control, Findings({"a": 20.0, "b": 70.0}))
     words = words_of(page)
     assert f"H names {percent(1.0)} of 8 held-out videos" in words and f"removed: {percent(5 / 8)}" in words
     assert f"Guessing: {percent(1 / 3)}" in words and "67\xa0% of the control's mistakes name the reverse" in words

@@ -7,25 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from hybridvideo.report.page import (
-    STYLE,
-    THEME,
-    Section,
-    card,
-    facts,
-    figure,
-    folded,
-    interval,
-    page,
-    paragraph,
-    percent,
-    preformatted,
-    readable,
-    table,
-    text,
-    write_page,
-)
-from hybridvideo.report.plots import Line, curves
+from hybridvideo.report.markup import card, facts, figure, folded, paragraph, preformatted, table, text
+from hybridvideo.report.numbers import interval, percent, readable
+from hybridvideo.report.page import Section, page, write_page
+from hybridvideo.report.plots.curves import Line, curves
+from hybridvideo.report.style import STYLE, THEME
 from hybridvideo.text import duration
 from tests.report.examples import Page
 

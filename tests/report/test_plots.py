@@ -7,20 +7,13 @@ import re
 
 import numpy as np
 
-from hybridvideo.report.page import THEME
-from hybridvideo.report.plots import (
-    Accuracy,
-    Line,
-    accuracy_bars,
-    confused_pairs,
-    confusion_matrix,
-    curves,
-    feature_scatter,
-    principal_plane,
-    score_histogram,
-    shortened,
-    stage_bars,
-)
+from hybridvideo.report.plots.bars import accuracy_bars, score_histogram, stage_bars
+from hybridvideo.report.plots.confusion import confused_pairs, confusion_matrix
+from hybridvideo.report.plots.curves import Line, curves
+from hybridvideo.report.plots.features import feature_scatter, principal_plane
+from hybridvideo.report.plots.figure import shortened
+from hybridvideo.report.results import Accuracy
+from hybridvideo.report.style import THEME
 
 
 def texts(svg: str) -> list[str]:
@@ -41,7 +34,7 @@ def test_the_same_figure_is_drawn_the_same_twice() -> None:
     assert first == second
 
 
-def test_labels_are_text_even_where_they_look_like_formulae_or_markup() -> None:
+def test_labels_are_text_even_if_they_look_like_formulae_or_markup() -> None:
     svg = confusion_matrix([[1, 0], [1, 1]], ["$x^2$ <b>", "日本語"])
     assert "$x^2$ &lt;b&gt;" in texts(svg) and "日本語" in texts(svg)
 
@@ -52,13 +45,13 @@ def test_points_that_are_not_finite_are_left_out_of_curves() -> None:
 
 
 def test_accuracy_bars_write_each_accuracy_and_the_chance_level() -> None:
-    said = texts(accuracy_bars([Accuracy("hybrid", 0.975, [0.95, 0.99]), Accuracy("control", 0.5)], chance=0.125))
-    assert {"hybrid", "97.5 %", "control", "50.0 %", "chance 12.5 %"} <= set(said)
+    written = texts(accuracy_bars([Accuracy("hybrid", 0.975, [0.95, 0.99]), Accuracy("control", 0.5)], chance=0.125))
+    assert {"hybrid", "97.5 %", "control", "50.0 %", "chance 12.5 %"} <= set(written)
 
 
 def test_a_confusion_matrix_of_few_classes_writes_counts_of_many_neither_counts_nor_names() -> None:
-    said = texts(confusion_matrix([[17, 3], [0, 20]], ["a", "b"]))
-    assert {"17", "3", "20", "a", "b"} <= set(said) and said.count("0") == 0
+    written = texts(confusion_matrix([[17, 3], [0, 20]], ["a", "b"]))
+    assert {"17", "3", "20", "a", "b"} <= set(written) and written.count("0") == 0
     many = [f"class {i}" for i in range(400)]
     svg = confusion_matrix(np.eye(400, dtype=int).tolist(), many)
     assert not set(many) & set(texts(svg)) and len(svg) < 200_000
@@ -90,7 +83,7 @@ def test_a_scatter_of_many_clips_draws_at_most_two_thousand() -> None:
     assert svg.count("<use") < 2100
 
 
-def test_scores_beside_the_range_and_no_right_answer_make_a_histogram() -> None:
+def test_scores_outside_the_range_and_no_right_answer_make_a_histogram() -> None:
     assert "<svg" in score_histogram([0.0, 1.0, 1.0000001], [False, False, False])
 
 
@@ -109,5 +102,5 @@ def test_a_label_is_text_whatever_it_looks_like() -> None:
 
 
 def test_steps_of_an_axis_are_whole_numbers() -> None:
-    said = texts(curves([Line("loss", [1, 2, 3], [3.0, 2.0, 1.0])], x="step", y="loss"))
-    assert said[: said.index("step")] == ["1", "2", "3"]
+    written = texts(curves([Line("loss", [1, 2, 3], [3.0, 2.0, 1.0])], x="step", y="loss"))
+    assert written[: written.index("step")] == ["1", "2", "3"]

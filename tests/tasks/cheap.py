@@ -16,10 +16,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from hybridvideo.config.jobs import Job
 from hybridvideo.data.manifest import Manifest, read_manifest
 from hybridvideo.errors import HybridVideoError
-from hybridvideo.tasks.support.job import Job, Work
 from hybridvideo.tasks.support.table_job import Finished, run_job
+from hybridvideo.tasks.support.work import Work
 
 SCHEMA = pa.schema(
     [("path", pa.string()), ("status", pa.string()), ("reason", pa.string()), ("content", pa.string()),

@@ -16,7 +16,7 @@ import hybridvideo as hv
 from hybridvideo import cli
 from hybridvideo.data import synthetic
 from hybridvideo.files import locked
-from hybridvideo.tasks.support.given import results_folder
+from hybridvideo.tasks.support.weights_argument import results_folder
 from tests.engine.training.runs import run, settings
 
 CLASSES = sorted(synthetic.CLASSES)

@@ -19,7 +19,7 @@ from hybridvideo import cli
 from hybridvideo.engine.preemption import StopRequest, stopping_at_once
 from hybridvideo.errors import Preempted
 from hybridvideo.signals import STOPPING
-from tests.tasks.support.test_launched import ENVIRONMENT, write_config
+from tests.tasks.support.test_launch import ENVIRONMENT, write_config
 
 
 class Started:

@@ -17,7 +17,7 @@ from hybridvideo.engine.evaluate import row_of
 from hybridvideo.engine.multiview import VideoResult
 from hybridvideo.files import locked
 from hybridvideo.tasks.evaluate import say
-from hybridvideo.weights.trained import load_model
+from hybridvideo.weights.load_model import load_model
 from tests.engine.training.runs import run, settings
 from tests.report.examples import results
 

@@ -20,7 +20,7 @@ from hybridvideo.config.evaluation import EvalConfig
 from hybridvideo.data.manifest import read_manifest
 from hybridvideo.engine.evaluate import evaluate
 from hybridvideo.engine.preemption import StopRequest
-from hybridvideo.tasks.support.job import Work
+from hybridvideo.tasks.support.work import Work
 from tests.engine.training.runs import run, settings
 from tests.videos import write_video
 

@@ -13,7 +13,7 @@ import torch
 from hybridvideo.errors import UserError
 from hybridvideo.models import create_model, list_models
 from hybridvideo.models.contract import count_gmacs
-from hybridvideo.tasks.models import all_facts, models, row_of, short
+from hybridvideo.tasks.models import all_facts, row_of, run_models, short
 from tools.model_table import facts_of
 
 # Billions of multiply-adds of a view at the standard input, as the papers and model zoos print them.
@@ -68,7 +68,7 @@ def test_attention_is_counted_without_memory_as_with_it() -> None:
 
 
 def test_every_model_has_a_row_of_at_most_120_columns(capsys: pytest.CaptureFixture[str]) -> None:
-    assert models("*") == 0
+    assert run_models("*") == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 120
     first_words = {line.split()[0] for line in lines if line.strip()}
@@ -76,7 +76,7 @@ def test_every_model_has_a_row_of_at_most_120_columns(capsys: pytest.CaptureFixt
 
 
 def test_a_row_shows_size_cost_figure_and_source(capsys: pytest.CaptureFixture[str]) -> None:
-    models("uniformer_*")
+    run_models("uniformer_*")
     out = capsys.readouterr().out
     row = next(line for line in out.splitlines() if line.startswith("uniformer_small"))
     assert row.split()[1:] == ["21.40", "41.66", "16x224x224", "80.8", "4x1", "4", "github.com/Sense-X/UniFormer"]
@@ -88,7 +88,7 @@ def test_a_model_without_published_weights_says_so() -> None:
 
 
 def test_one_name_shows_a_card(capsys: pytest.CaptureFixture[str]) -> None:
-    models("uniformer_base")
+    run_models("uniformer_base")
     out = capsys.readouterr().out
     for text in (
         "16 frames of 224x224", "0.225", "49.81 million", "96.55 GMACs", "stem, stage1, stage2, stage3, stage4",
@@ -99,13 +99,13 @@ def test_one_name_shows_a_card(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_open_hybrid_has_a_card_but_no_row(capsys: pytest.CaptureFixture[str]) -> None:
-    models("hybrid")
+    run_models("hybrid")
     assert "stages: []" in capsys.readouterr().out
 
 
 def test_a_pattern_of_nothing_names_the_nearest() -> None:
     with pytest.raises(UserError, match=r"'uniformer_smal'.*did you mean 'uniformer_small'"):
-        models("uniformer_smal")
+        run_models("uniformer_smal")
 
 
 def test_long_addresses_are_shortened_in_the_table() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from hybridvideo import cli
 from hybridvideo.engine.preemption import StopRequest
-from hybridvideo.tasks.support.kept_rows import opened, rows_in
+from hybridvideo.tasks.support.part_files import opened, rows_in
 from tests.videos import write_audio, write_video
 
 

@@ -37,8 +37,8 @@ def test_spellings_of_a_name_are_the_same_name() -> None:
     ("theirs", "ours", "message"),
     [
         (["jogging", "abseiling"], ["abseiling", "joging"], "'joging' is missing from the other list.*'jogging'"),
-        (["a", "a"], ["a", "b"], "'a' stands 2 times"),
-        (["a", "b"], ["a_b", "a b"], "'a b' stands 2 times"),
+        (["a", "a"], ["a", "b"], "'a' appears 2 times"),
+        (["a", "b"], ["a_b", "a b"], "'a b' appears 2 times"),
         (["a", "b"], ["a"], "2 classes, the other 1"),
     ],
 )

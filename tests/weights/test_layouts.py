@@ -13,7 +13,7 @@ from hybridvideo.errors import UserError
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.weights.layouts import LAYOUTS
 from hybridvideo.weights.layouts.layout import Layout
-from hybridvideo.weights.load import load_weights
+from hybridvideo.weights.load_weights import load_weights
 from hybridvideo.weights.recognise import is_own
 from tests.models.test_contract import FEWER, small
 

@@ -27,7 +27,7 @@ def temporal_attention(dim: int, heads: int) -> nn.Module:
 def normalised(clip_BCTHW: Tensor) -> Tensor:
     """uint8 clips with ImageNet's statistics, as training and views normalise them."""
     from hybridvideo.config.data import Normalisation
-    from hybridvideo.data.loader import normalise
+    from hybridvideo.data.device import normalise
 
     return normalise(clip_BCTHW, Normalisation())
 

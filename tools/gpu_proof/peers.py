@@ -59,7 +59,7 @@ def against_torchvision(context: Context) -> Finding:
     from model_peers import NAMES, make_pair, randomise
 
     from hybridvideo.models import create_model
-    from hybridvideo.weights.load import load_weights
+    from hybridvideo.weights.load_weights import load_weights
 
     if not context.small:
         pair = make_pair(NAMES[0], str(context.device))
@@ -86,7 +86,7 @@ def against_hf(context: Context) -> Finding:
     from model_peers import NAMES, make_pair, randomise
 
     from hybridvideo.models import create_model
-    from hybridvideo.weights.load import load_weights
+    from hybridvideo.weights.load_weights import load_weights
 
     if not context.small:
         pair = make_pair(NAMES[1], str(context.device))

@@ -20,7 +20,7 @@ from hybridvideo.data.corpus.examine import checksum, stamp
 from hybridvideo.data.manifest import Manifest
 from hybridvideo.documents import load_json
 from hybridvideo.errors import STATUSES, USABLE, UserError
-from hybridvideo.parsing import said
+from hybridvideo.parsing import short_repr
 from hybridvideo.text import one_line
 
 COLUMNS = pa.schema(
@@ -60,9 +60,11 @@ def read_held(table: Path) -> dict[str, dict[str, Any]]:
         if row["status"] in USABLE:
             continue
         if not row["path"] or "\0" in row["path"]:
-            raise UserError(f"{table}: a row has no path ({said(row['path'])}); scan again")
+            raise UserError(f"{table}: a row has no path ({short_repr(row['path'])}); scan again")
         if row["status"] not in STATUSES:
-            raise UserError(f"{table}: {said(row['path'])} has the unknown status {said(row['status'])}; scan again")
+            raise UserError(
+                f"{table}: {short_repr(row['path'])} has the unknown status {short_repr(row['status'])}; scan again"
+            )
         folder, name = os.path.split(os.path.abspath(root / row["path"]))
         held[os.path.join(os.path.realpath(folder), name)] = row
     return held

@@ -41,6 +41,7 @@ from hybridvideo.data.decode.frames import (
     shown_at,
 )
 from hybridvideo.data.decode.known import IndexCache, Known
+from hybridvideo.data.stages import stage
 from hybridvideo.errors import EnvironmentFault, HybridVideoError, UserError, VideoError, nearest
 
 __all__ = ["AUTO", "BACKENDS", "WHOLE", "Clip", "Framing", "IndexCache", "VideoInfo", "VideoReader"]
@@ -105,7 +106,7 @@ class VideoReader:
         self._asked, open_backend = backend, _backend(backend)
         self._file, self._index = guard.regular_file(path), index
         self._seen: FloatArray | None = None  # the times that the caller counts by, where it has asked for them
-        with _typed():
+        with _typed(), stage("open"):
             self._backend = open_backend(self._file, index.get(self._file) if index is not None else None)
 
     @property
@@ -178,7 +179,7 @@ class VideoReader:
             Shot(sorted(set(indices)), _checked(framing), exact)
             for indices, (_, framing) in zip(wanted, clips, strict=True)
         ]
-        with _typed():
+        with _typed(), stage("decode"):
             arrays = self._backend.decode(shots)
         self._check_unmoved(times)
         return [self._clip(*parts) for parts in zip(arrays, shots, wanted, strict=True)]
@@ -232,7 +233,8 @@ class VideoReader:
     def close(self) -> None:
         """Let the file go; in a fork, where it is another process's, nothing is done."""
         if os.getpid() == self._process:
-            self._close()
+            with stage("open"):
+                self._close()
 
     @_in_turn
     def _close(self) -> None:

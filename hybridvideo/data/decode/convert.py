@@ -20,6 +20,7 @@ from av.video.reformatter import VideoReformatter
 
 from hybridvideo.data.decode.container import FAULTS, words
 from hybridvideo.data.decode.frames import Box, ByteArray, Framer, Size
+from hybridvideo.data.stages import stage
 from hybridvideo.errors import VideoError
 
 # 8-bit planar YUV -> where it is scaled: FFmpeg has fast paths from these to RGB.
@@ -51,7 +52,8 @@ class Converter:
     def into(self, frame: VideoFrame, image_HWC: ByteArray) -> None:
         """Write the upright RGB pixels of a frame. Raises VideoError `unsupported` where FFmpeg cannot convert it."""
         try:
-            image_HWC[...] = upright(pixels(self._rgb(frame)), self.quarter_turns)
+            with stage("convert"):
+                image_HWC[...] = upright(pixels(self._rgb(frame)), self.quarter_turns)
         except FAULTS as error:
             raise VideoError("unsupported", f"{frame.format.name} pixels cannot be converted: {words(error)}") from None
 

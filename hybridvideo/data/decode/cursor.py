@@ -11,34 +11,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from typing import TypeAlias, cast
+from typing import cast
 
 from av.packet import Packet
 from av.video.frame import PictureType, VideoFrame
-from av.video.stream import VideoStream
 
-from hybridvideo.data.decode import guard
-from hybridvideo.data.decode.container import (
-    FAULTS,
-    LESS_DEBLOCKING,
-    LONGEST_REORDERING,
-    complaints,
-    demuxed,
-    describes_itself,
-    open_container,
-    video_stream,
-    words,
-)
-from hybridvideo.data.decode.packets import FrameIndex, Key, Packets
+from hybridvideo.data.decode.container import FAULTS, complaints, words
+from hybridvideo.data.decode.packets import FrameIndex, Key
+from hybridvideo.data.decode.stream import SEEKABLE_CONTAINERS, OpenStream, VideoPacket
 
-# Containers that store a presentation time with every packet, one packet per frame. Elsewhere times are guessed from
-# decoding times (AVI, ASF), or a frame's two fields may come in two packets (transport streams).
-TIMED_CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv", "ivf", "nut"}
-# Where a packet has the same times after a seek as it had in one pass. Program and transport streams guess anew.
-SEEKABLE_CONTAINERS = TIMED_CONTAINERS | {"avi", "asf"}
 WORTH_A_JUMP = 8  # packets to decode in vain before seeking forward pays
-VideoPacket: TypeAlias = "Packet[VideoStream]"  # a generic in the type stubs only
 DRAINED: Iterator[VideoPacket] = iter(())
 
 
@@ -60,7 +42,7 @@ class Missed(Exception):
     """A promised frame did not come, or the decoder complained on the way to it; the text says how."""
 
 
-class Cursor:
+class Cursor(OpenStream):
     """An open container and the place in its video stream where the decoder stands.
 
     careful: let FFmpeg decode some frames to find out about the stream, as it does by default; else that is left out
@@ -73,15 +55,11 @@ class Cursor:
     """
 
     def __init__(self, path: str, careful: bool = False) -> None:
-        self.path = path
-        self.careful = careful or not describes_itself(path)
         self.index = FrameIndex([], [], [], by_time=True)
-        self.exact = True
         self.by_decoding = False  # the index is: a packet need not hold one frame, so that all are given to the decoder
         # True once complaints are no news: then all is decoded, from the start of the file, and no frame is held while
         # the next is decoded, since what a damaged one lacks is what lay in its memory before.
         self.tolerant = False
-        self.closed = False
         self.decoded = 0  # frames that came out of the decoder so far, wanted or not
         self._streams = False  # True once a request went on behind the last one: go on, do not drain
         self._wanted: frozenset[int] = frozenset()  # packets of this run's frames
@@ -94,36 +72,19 @@ class Cursor:
         self._pending: deque[tuple[int, VideoFrame]] = deque()
         self._last: tuple[int, VideoFrame] | None = None
         self._incoming: Iterator[VideoPacket] = iter(())
-        self._fault = ""
-        self._open()
+        super().__init__(path, careful)
 
     def close(self) -> None:
-        self.closed = True
         self._last = None
         self._pending.clear()
         self._incoming = iter(())
-        self.container.close()
+        super().close()
 
     def rewind(self) -> None:
         """Stand before the first packet."""
         first = self.index.keys[0] if self.index.keys else None
         if first is None or first.packet != 0 or not self._seek(first):
             self.restart()
-
-    def restart(self) -> None:
-        """Open the file again: the one way back to its start that no demuxer gets wrong."""
-        self.container.close()
-        self._open()
-
-    def be_exact(self, exact: bool) -> None:
-        """Whether frames that nothing refers to are deblocked too; changing it on the way opens the file again."""
-        if exact == self.exact:
-            return
-        self.exact = exact
-        if self.codec.is_open:
-            self.restart()
-        else:
-            self.codec.options = self._options()
 
     def fetch(self, indices: Sequence[int]) -> Iterator[VideoFrame]:
         """The frames of these ascending indices, one after another. Raises Missed."""
@@ -188,21 +149,6 @@ class Cursor:
 
     # ---------------------------------------------------------------- whole passes
 
-    def demux(self) -> Packets:
-        """Read the stream to its end without decoding."""
-        packets, vp8 = Packets(), self.codec.name == "vp8"
-        most = guard.most_packets(self.path)
-        packet: VideoPacket
-        try:
-            for packet in demuxed(self.container, self.stream):
-                if packet.size == 0:
-                    packets.empty += packet.dts is not None or packet.pts is not None
-                    continue
-                packets.note(packet, vp8, most)
-        except FAULTS as error:
-            packets.fault = words(error)
-        return packets
-
     def decode_all(self) -> Decoded:
         """What comes of the whole stream. Raises nothing: what does not decode is left out."""
         self.restart()
@@ -226,28 +172,8 @@ class Cursor:
     # ---------------------------------------------------------------- moving
 
     def _open(self) -> None:
-        self.container = open_container(self.path, self.careful)
-        try:
-            self.stream = video_stream(self.container)
-            self.codec = self.stream.codec_context
-            self.size = self.codec.width, self.codec.height  # by the header; the decoder changes its own on the way
-            guard.check_frame_size(*self.size)
-            self.codec.thread_count = 1
-            self._leans = not self.codec.codec.intra_only  # frames on others, so that one's damage goes on in them
-            self._skips = self.codec.name == "h264" and self.container.format.name in TIMED_CONTAINERS
-            self.codec.options = self._options()
-            self.time_base = Fraction(self.stream.time_base or Fraction(1, 1000))
-        except BaseException:
-            self.container.close()
-            raise
-        self._skipping = False
-        self.codec.skip_frame = "DEFAULT"
+        super()._open()
         self._stand(None, ahead=None)
-
-    def _options(self) -> dict[str, str]:
-        """The decoder's, which take effect when it is opened."""
-        reordering = {} if self.careful else LONGEST_REORDERING
-        return guard.CODEC_OPTIONS | reordering | (LESS_DEBLOCKING if self._skips and not self.exact else {})
 
     def _stand(self, key: Key | None, ahead: VideoPacket | None) -> None:
         """Be at this key packet, or before the first one of all; `ahead` is that packet if already read."""
@@ -258,18 +184,6 @@ class Cursor:
         self._last = None
         self._fault = ""
         self._incoming = self._packets(ahead)
-
-    def _packets(self, ahead: VideoPacket | None) -> Iterator[VideoPacket]:
-        """Packets with data, then the empty one that makes a decoder give up its last frames."""
-        if ahead is not None:
-            yield ahead
-        try:
-            for packet in demuxed(self.container, self.stream):
-                if packet.size or (packet.pts is None and packet.dts is None):
-                    yield packet
-        except FAULTS as error:
-            self._fault = words(error)
-            yield cast(VideoPacket, Packet())
 
     def _jump(self, key: Key | None) -> None:
         """Stand at the key packet: by seeking, or where the demuxer misses it by reading from the start."""

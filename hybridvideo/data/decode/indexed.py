@@ -25,10 +25,11 @@ from typing import ClassVar
 import numpy as np
 
 from hybridvideo.data.decode import guard
-from hybridvideo.data.decode.cursor import TIMED_CONTAINERS, Cursor
+from hybridvideo.data.decode.cursor import Cursor
 from hybridvideo.data.decode.frames import ByteArray, FloatArray, Framing, Shot, VideoInfo, framed, shoot
 from hybridvideo.data.decode.known import Known
 from hybridvideo.data.decode.pyav import PyAVBackend
+from hybridvideo.data.decode.stream import TIMED_CONTAINERS
 from hybridvideo.errors import UserError, VideoError
 
 MEAN_BOUND = 5.0  # grey levels, mean absolute difference of a frame from PyAV's

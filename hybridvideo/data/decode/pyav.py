@@ -17,11 +17,12 @@ from av.video.frame import VideoFrame
 from hybridvideo.data.decode import guard, sample_tables
 from hybridvideo.data.decode.container import listening
 from hybridvideo.data.decode.convert import MIRRORED, Converter, quarter_turns, turned
-from hybridvideo.data.decode.cursor import TIMED_CONTAINERS, Cursor, Decoded, Missed
+from hybridvideo.data.decode.cursor import Cursor, Decoded, Missed
 from hybridvideo.data.decode.frames import ByteArray, FloatArray, Shot, VideoInfo
 from hybridvideo.data.decode.known import Known, Picture
 from hybridvideo.data.decode.packets import Packets, index_by_decoding, index_by_times
 from hybridvideo.data.decode.promises import ends_early, promised_packets
+from hybridvideo.data.decode.stream import TIMED_CONTAINERS
 from hybridvideo.errors import UserError, VideoError
 
 EMPTY_PICTURE_BYTES = 32  # MPEG-4 packets below this may be placeholders without a frame

@@ -29,14 +29,14 @@ from multiprocessing.util import Finalize
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
+from hybridvideo.config.jobs import Decoding
 from hybridvideo.data.processes import transport
 from hybridvideo.data.processes.launcher import LAUNCHER
 from hybridvideo.data.processes.worker import MOST_KEYS, NO_MEMORY, PHASES, STARTING, Failure, Lost, Mark, Work, packed
 from hybridvideo.errors import EnvironmentFault, UserError
 
-__all__ = ["DEADLINE", "Lost", "Work", "Workers", "each"]
+__all__ = ["Lost", "Work", "Workers", "each"]
 
-DEADLINE = 120.0  # seconds an item may take, by the clock; also what is between items
 STARTING_SECONDS = 60.0  # that starting may take at least, whatever the deadline
 STRIKES = 2  # deaths of a worker at one item until the item is lost
 UNEXPLAINED = 5  # deaths outside any item, in a row or with one task, until the machine is to blame
@@ -139,7 +139,13 @@ class Workers:
     """
 
     def __init__(
-        self, work: Work, workers: int, *, deadline: float = DEADLINE, depth: int = 2, window: int | None = None
+        self,
+        work: Work,
+        workers: int,
+        *,
+        deadline: float = Decoding.deadline,
+        depth: int = 2,
+        window: int | None = None,
     ) -> None:
         if not deadline > 0:
             raise UserError(f"a deadline of {deadline} seconds; give a number above 0")
@@ -357,7 +363,7 @@ class _Each:
 
 
 def each(
-    function: Callable[[Task], Result], tasks: Iterable[Task], *, workers: int = 2, deadline: float = DEADLINE
+    function: Callable[[Task], Result], tasks: Iterable[Task], *, workers: int = 2, deadline: float = Decoding.deadline
 ) -> Generator[Result | Lost]:
     """`function(task)` of each task, in their order; Lost where no worker survived it.
 

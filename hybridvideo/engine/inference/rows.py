@@ -14,10 +14,8 @@ from torch import Tensor
 
 from hybridvideo.config.data import Preprocessing
 from hybridvideo.config.evaluation import EvalConfig
-from hybridvideo.config.jobs import Precision
-from hybridvideo.data.loader import Reading
+from hybridvideo.config.jobs import Compute, Precision, Reading
 from hybridvideo.data.manifest import Manifest, Row, read_manifest
-from hybridvideo.data.processes.workers import DEADLINE
 from hybridvideo.engine.evaluate import open_views
 from hybridvideo.engine.multiview import VideoResult, averaged, run_views
 from hybridvideo.errors import UserError
@@ -27,9 +25,9 @@ Paths = str | Path | Iterable[str | Path] | Manifest
 
 
 def classify(
-    model: VideoModel, paths: Paths, *, views: EvalConfig | None = None, top_k: int = 5, workers: int = 2,
-    deadline: float = DEADLINE, quarantine: str | None = None, device: str | torch.device = "cpu",
-    precision: Precision = "fp32", order: Iterable[int] | None = None,
+    model: VideoModel, paths: Paths, *, views: EvalConfig | None = None, top_k: int = 5, workers: int = Reading.workers,
+    deadline: float = Reading.deadline, quarantine: str | None = None, device: str | torch.device = "cpu",
+    precision: Precision = Compute.precision, order: Iterable[int] | None = None,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Classes of videos.
 
@@ -66,9 +64,10 @@ def classify(
 
 
 def extract(
-    model: VideoModel, paths: Paths, *, stage: str = "head", views: EvalConfig | None = None, workers: int = 2,
-    deadline: float = DEADLINE, quarantine: str | None = None, device: str | torch.device = "cpu",
-    precision: Precision = "fp32", as_numpy: bool = False, order: Iterable[int] | None = None,
+    model: VideoModel, paths: Paths, *, stage: str = "head", views: EvalConfig | None = None,
+    workers: int = Reading.workers, deadline: float = Reading.deadline, quarantine: str | None = None,
+    device: str | torch.device = "cpu", precision: Precision = Compute.precision, as_numpy: bool = False,
+    order: Iterable[int] | None = None,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Features of clips: one vector per clip, averaged over its crops.
 

@@ -26,8 +26,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from hybridvideo.config.data import AugmentConfig, ClipConfig
-from hybridvideo.data.dataset import PADDING, ClipDataset
-from hybridvideo.data.loader import EpochOrder, Reading, device_batches, normalise, train_loader
+from hybridvideo.config.jobs import Reading
+from hybridvideo.data.dataset import PADDING, ClipBatch, ClipDataset
+from hybridvideo.data.device import device_batches, normalise
+from hybridvideo.data.loader import EpochOrder, train_loader
 from hybridvideo.data.transforms import TrainTransform
 from hybridvideo.engine.exchange import gather
 from hybridvideo.engine.progress import progress
@@ -194,17 +196,16 @@ def read_output(file: Path, shape: list[int]) -> tuple[Tensor, str, str]:
 
 def batches(
     clips: ClipDataset, share: list[int], reading: Reading, batch_size: int, device: torch.device
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[ClipBatch]:
     """The chosen clips, in order, on the device."""
     if not share:
         return
     chosen = [[(0, index) for index in share[i : i + batch_size]] for i in range(0, len(share), batch_size)]
-    pin = device.type == "cuda"
-    with train_loader(clips, chosen, workers=reading.workers, deadline=reading.deadline, pin_memory=pin) as loader:
+    with train_loader(clips, chosen, workers=reading.workers, deadline=reading.deadline) as loader:
         yield from device_batches(loader, device)
 
 
-def store(model: VideoModel, batch: dict[str, Any], files: Sequence[Path]) -> dict[int, VideoError]:
+def store(model: VideoModel, batch: ClipBatch, files: Sequence[Path]) -> dict[int, VideoError]:
     """Compute and write one batch; gives the videos that could not be read."""
     model.eval()
     with torch.inference_mode():

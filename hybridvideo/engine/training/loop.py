@@ -1,7 +1,11 @@
-"""The training loop, written out: epochs of steps, each followed by validation and a checkpoint.
+"""The training loop, written out: epochs of steps, each followed by validation and a save.
 
-A run that is stopped and resumed is the run that was not. The batch is global: any number of processes sees the same
-batches and takes the same steps.
+    fit         a model, for an objective, through the phases of a plan, on feeds
+    windows     the batches of each step, once all processes know of each other's
+    take_step   in step.py: forward, backward, update
+
+A run that is stopped and resumed ends as the run that was not. Batches are global: any number of processes takes the
+same steps on the same batches.
 """
 
 from __future__ import annotations
@@ -11,269 +15,281 @@ import itertools
 import math
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from accelerate import Accelerator
-from timm.utils import ModelEmaV3
+from torch import nn
 
-from hybridvideo.data.loader import Batch, EpochOrder, device_batches, train_loader
+from hybridvideo.data.device import device_batches
 from hybridvideo.engine.exchange import gather, gather_numbers
 from hybridvideo.engine.preemption import StopRequest
-from hybridvideo.engine.progress import Advance, progress
-from hybridvideo.engine.training.checkpoint import LoopState, Saved, load_run, save_run
-from hybridvideo.engine.training.frozen import FrozenDataset, frozen_loader
-from hybridvideo.engine.training.log import RunLog, epoch_text, number
-from hybridvideo.engine.training.optim import learning_rate, make_optimizer
+from hybridvideo.engine.training.average import MovingAverage
+from hybridvideo.engine.training.buffers import Buffers
+from hybridvideo.engine.training.checkpoint import Keeper, Saved
+from hybridvideo.engine.training.drops import Drops
+from hybridvideo.engine.training.feeds import Feed, Feeds, Timed
+from hybridvideo.engine.training.ledger import Entry, Ledger
+from hybridvideo.engine.training.log import Log, epoch_text, number
+from hybridvideo.engine.training.objective import Batch, Figures, Objective
+from hybridvideo.engine.training.optim import LayerRates, load_optimizer, make_optimizer, set_learning_rate
 from hybridvideo.engine.training.padding import PaddedClips
-from hybridvideo.engine.training.run import Buffers, Data, Parts, Plan, manifest_of
-from hybridvideo.engine.training.step import Step, Window, take_step, with_facts
-from hybridvideo.engine.training.unreadable import BadVideos
-from hybridvideo.engine.training.validate import validate
-from hybridvideo.errors import HybridVideoError, Preempted, TooMuchBadData, UserError
-from hybridvideo.models.contract import AfterFrozen, VideoModel
+from hybridvideo.engine.training.phases import Timetable
+from hybridvideo.engine.training.run import Plan, State
+from hybridvideo.engine.training.step import Trainee, Window, take_step
+from hybridvideo.engine.training.unreadable import BadVideos, Validated
+from hybridvideo.errors import Preempted, TooMuchBadData
 
 
-def train(
-    accelerator: Accelerator, model: VideoModel, data: Data, val: Data | None, plan: Plan, folder: Path, resume: bool
-) -> LoopState:
-    """Train `model` in place and leave checkpoints, metrics and the list of bad videos in `folder`.
+@dataclass(frozen=True)
+class Fitted:
+    """A finished run. `epochs`: the figures of each epoch that was run here, as in metrics.jsonl."""
+
+    model: nn.Module
+    """The trained weights: the moving average, if there is one."""
+    state: State
+    epochs: list[dict[str, Any]]
+
+
+def fit(
+    model: nn.Module,
+    plan: Plan,
+    objective: Objective,
+    feeds: Feeds,
+    *,
+    accelerator: Accelerator | None = None,
+    keeper: Keeper | None = None,
+    log: Log | None = None,
+    stop: StopRequest | None = None,
+) -> Fitted:
+    """Train `model` in place.
 
     Args:
-        data: training clips, or the outputs of a frozen part for them; `val` likewise, or None.
-        resume: go on from `folder/checkpoints/last`.
+        model: its `layer_groups()`, if it has them, are what phases name; its `no_weight_decay()` names parameters.
+        accelerator: default: one process, on the model's device, at the precision of the plan.
+        keeper: what to save to and resume from; default: nothing is kept.
+        log: what to report to; default: nobody.
+        stop: what to ask between steps whether to stop; default: nothing does.
 
     Raises:
         Preempted: asked to stop; the run is saved and can be resumed.
         TooMuchBadData: more videos could not be read than the plan allows.
+        HybridVideoError: too many steps in a row were not finite.
+        UserError: the phases do not fit the model or the data, or what is kept does not fit the run.
     """
-    parts, state = assemble(accelerator, model, data, val, plan, folder, resume)
-    total = plan.loop.epochs * parts.order.batches
-    done = state.epoch * parts.order.batches + state.batch
-    shown = accelerator.is_main_process
+    accelerator = accelerator or default_accelerator(model, plan)
+    run = assemble(accelerator, model, plan, objective, feeds, keeper, log or Log(), stop)
+    state, timetable = run.state, run.timetable
+    done, total = timetable.batches_until(state.epoch, state.batch), timetable.batches_until(timetable.epochs)
+    run.log.begin(state.step, state.epoch)
     pace = Pace(total, done)
-    with StopRequest() as stop, contextlib.closing(parts), progress("training", total, shown, done) as advance:
-        while state.epoch < plan.loop.epochs:
-            for _ in steps_of_epoch(parts, state, plan, folder, advance):
-                every = plan.loop.checkpoint_every
-                stopping = stop.anywhere(accelerator)
-                if stopping or (every and state.step % every == 0):
-                    save(parts, state, plan, folder)
-                if stopping:
-                    where = f"epoch {state.epoch + 1}, after step {state.step}"
-                    raise Preempted(f"stopped in {where}; saved, --resume goes on")
-            end_epoch(parts, state, plan, folder, pace)
+    with contextlib.closing(run), run.log.progress(total, done) as advance:
+        while state.epoch < timetable.epochs:
+            phase = run.enter(timetable.phase_of(state.epoch))
+            for window in windows(run):
+                if window is None:
+                    save(run)
+                    raise Preempted(
+                        f"stopped in epoch {state.epoch + 1}, after step {state.step}; saved, --resume goes on"
+                    )
+                lr = timetable.rate(state.step)
+                set_learning_rate(run.trainee.optimizer, lr, phase)
+                run.drops.scale(timetable.drop(state.step))
+                state.batch, state.step = state.batch + len(window.batches), state.step + 1
+                outcome = take_step(
+                    run.trainee, objective, window, number=state.step, seed=plan.seed, clip_norm=plan.optim.clip_norm
+                )
+                members = [index for batch in window.batches for index in batch["members"]]
+                run.ledger.add(Entry(state.step, state.epoch, window.weight, lr, members, outcome), state)
+                advance(
+                    len(window.batches), f"epoch {state.epoch + 1}/{timetable.epochs} loss {number(state.mean_loss)}"
+                )
+                if plan.loop.checkpoint_every and state.step % plan.loop.checkpoint_every == 0:
+                    save(run)
+            end_epoch(run, pace)
     if state.skipped:
-        parts.log.say(f"{state.skipped} of {state.step} steps were left out; metrics.jsonl says which and why")
-    parts.log.write({"kind": "end", "step": state.step, "seconds": state.seconds, "clips_seen": state.clips_seen,
-                     "skipped_steps": state.skipped})  # fmt: skip
-    return state
+        run.log.say(f"{state.skipped} of {state.step} steps were skipped; metrics.jsonl lists them with the reason")
+    totals = {"seconds": state.seconds, "clips_seen": state.clips_seen, "skipped_steps": state.skipped}
+    run.log.write({"kind": "end", "step": state.step, **totals})
+    return Fitted(run.trainee.evaluated, state, run.epochs)
+
+
+# --- what a run works with --------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Run:
+    """All that `fit` works with."""
+
+    plan: Plan
+    objective: Objective
+    feeds: Feeds
+    keeper: Keeper | None
+    log: Log
+    stop: StopRequest | None
+    state: State
+    timetable: Timetable
+    rates: LayerRates
+    drops: Drops
+    trainee: Trainee
+    bad: BadVideos
+    ledger: Ledger
+    feed: Feed
+    val: Feed | None
+    phase: int
+    padded: PaddedClips = field(default_factory=PaddedClips)
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+
+    def enter(self, phase: int) -> int:
+        """Make ready for an epoch of a phase."""
+        if phase != self.phase:
+            self.feed.close()
+            self.feed, self.phase = self.feeds.training(self.plan.phases[phase]), phase
+            self.wrap()
+        self.trainee.wrapped.train()
+        self.rates.rest(self.trainee.model)
+        return phase
+
+    def wrap(self) -> None:
+        """Wrap what the feed feeds. What wrapped it before must be gone: it would exchange the same gradients again."""
+        trainee = self.trainee
+        self.rates.enter(self.phase)
+        trainee.wrapped = trainee.model
+        trainee.accelerator.free_memory()
+        trainee.wrapped = trainee.accelerator.prepare(self.feed.entry(trainee.model))
+
+    def close(self) -> None:
+        """End all decoding processes, and leave the model as it was but for its weights."""
+        self.feed.close()
+        if self.val is not None:
+            self.val.close()
+        self.rates.leave()
+        self.drops.scale(1.0)
+
+
+def default_accelerator(model: nn.Module, plan: Plan) -> Accelerator:
+    """One for the model's device."""
+    precision = plan.loop.precision
+    cpu = next(model.parameters()).device.type == "cpu"
+    return Accelerator(cpu=cpu, mixed_precision="no" if precision == "fp32" else precision)
 
 
 def assemble(
-    accelerator: Accelerator, model: VideoModel, data: Data, val: Data | None, plan: Plan, folder: Path, resume: bool
-) -> tuple[Parts, LoopState]:
-    """Model, optimizer, loaders and state, fresh or resumed."""
+    accelerator: Accelerator,
+    model: nn.Module,
+    plan: Plan,
+    objective: Objective,
+    feeds: Feeds,
+    keeper: Keeper | None,
+    log: Log,
+    stop: StopRequest | None,
+) -> Run:
+    """Model, optimizer, feeds and state, fresh or resumed."""
+    timetable = Timetable(plan.phases, tuple(map(feeds.batches, plan.phases)), plan.loop.accumulate, plan.optim)
+    rates = LayerRates(model, plan.optim, plan.phases)
     model.to(accelerator.device)
-    average = None
-    if plan.optim.ema:
-        average = ModelEmaV3(model, decay=plan.optim.ema, use_warmup=True, foreach=False)
-    evaluated: Any = average.module if average is not None else model
-    last = folder / "checkpoints" / "last"
-    state, saved = load_run(last, evaluated, model if average else None) if resume else (LoopState(), {})
-    optimizer = make_optimizer(model, plan.optim)
-    trainee = AfterFrozen(model) if isinstance(data, FrozenDataset) else model
-    trainee, prepared = accelerator.prepare(trainee, optimizer)
-    if saved:
-        prepared.load_state_dict(saved["optimizer"])
-        if accelerator.scaler is not None and saved.get("scaler"):
-            accelerator.scaler.load_state_dict(saved["scaler"])
-    order, loader = loader_of(data, accelerator, plan, shuffle=True)
-    if state.batch > order.batches:
-        raise UserError(
-            f"cannot resume from {last}: it is after batch {state.batch} of an epoch of {order.batches}; restore it"
-        )
-    val_parts = loader_of(val, accelerator, plan, shuffle=False) if val is not None else None
-    parts = Parts(
-        accelerator, model, trainee, prepared, average, Buffers(model), order, loader, val_parts,
-        BadVideos(accelerator, manifest_of(data).rows, state.bad, plan.bad, plan.max_bad), PaddedClips(),
-        RunLog(folder, accelerator, state.step, state.epoch),
-    )  # fmt: skip
-    return parts, state
+    average = MovingAverage(model, plan.optim.ema) if plan.optim.ema else None
+    evaluated = average.module if average is not None else model
+    loaded = keeper.load(evaluated, model if average is not None else None) if keeper is not None else None
+    state, memory = loaded or (State(), {})
+    optimizer = make_optimizer(model, plan.optim, rates)
+    phase = timetable.phase_of(state.epoch)
+    if keeper is not None and loaded:
+        if state.batch > timetable.batches[phase]:
+            raise keeper.refuse(f"it is after batch {state.batch} of an epoch of {timetable.batches[phase]}")
+        try:
+            recall(memory, optimizer, accelerator, objective)
+        except (LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise keeper.refuse(f"what the optimizer remembers does not fit: {error}") from error
+    feed = feeds.training(plan.phases[phase])
+    run = Run(
+        plan,
+        objective,
+        feeds,
+        keeper,
+        log,
+        stop,
+        state,
+        timetable,
+        rates,
+        Drops(model),
+        Trainee(accelerator, model, model, optimizer, Buffers(model), average),
+        BadVideos(accelerator, feed.rows, state.bad, plan.bad, plan.max_bad),
+        Ledger(accelerator, plan.loop, log),
+        feed,
+        feeds.validation(),
+        phase,
+    )
+    run.wrap()
+    return run
 
 
-def loader_of(data: Data, accelerator: Accelerator, plan: Plan, shuffle: bool) -> tuple[EpochOrder, Any]:
-    """The order of a list for this process, and batches in it."""
-    order = EpochOrder(
-        len(data), plan.seed, batch_size=videos_per_batch(data, plan.loop.batch_size), shuffle=shuffle,
-        rank=accelerator.process_index, world=accelerator.num_processes,
-    )  # fmt: skip
-    if isinstance(data, FrozenDataset):
-        return order, frozen_loader(data, order)
-    cuda = accelerator.device.type == "cuda"
-    return order, train_loader(data, order, workers=plan.workers, deadline=plan.deadline, pin_memory=cuda)
-
-
-def videos_per_batch(data: Data, clips: int) -> int:
-    """Videos whose repeated clips make a batch. UserError where they do not."""
-    repeats = 1 if isinstance(data, FrozenDataset) else data.transform.augment.repeats
-    if clips % repeats:
-        raise UserError(f"train.batch_size {clips} is no multiple of augment.repeats {repeats}; give one that is")
-    return clips // repeats
+def recall(
+    memory: dict[str, Any], optimizer: torch.optim.Optimizer, accelerator: Accelerator, objective: Objective
+) -> None:
+    """Restore what was saved besides the weights."""
+    load_optimizer(optimizer, memory["optimizer"])
+    if accelerator.scaler is not None and memory.get("scaler"):
+        accelerator.scaler.load_state_dict(memory["scaler"])
+    objective.load_state(memory.get("objective", {}))
 
 
 # --- one epoch --------------------------------------------------------------------------------------------------------
 
 
-def steps_of_epoch(parts: Parts, state: LoopState, plan: Plan, folder: Path, advance: Advance) -> Iterator[None]:
-    """Runs the rest of the epoch; control comes back after each optimizer step."""
-    loop = plan.loop
-    parts.order.set_epoch(state.epoch, state.batch)
-    parts.trainee.train()
-    stream = Timed(device_batches(with_facts(parts.loader), parts.accelerator.device))
-    start = time.perf_counter()
-    while batches := list(itertools.islice(stream, loop.accumulate)):
-        window = looked_over(parts, state, plan, folder, batches)
-        lr = rate(parts, state, plan)
-        step = take_step(parts, state, plan, window, lr)
-        count_step(parts, state, plan, window, step)
-        now = time.perf_counter()
-        elapsed, start, wait = now - start, now, stream.waited()
-        state.seconds, state.epoch_seconds = state.seconds + elapsed, state.epoch_seconds + elapsed
-        advance(len(batches), f"epoch {state.epoch + 1}/{loop.epochs} loss {number(mean_loss(state))}")
-        if step.finite and state.step % loop.log_every == 0:
-            parts.log.write({"kind": "step", "step": state.step, "epoch": state.epoch,
-                             "loss": step.loss / window.counted, "lr": lr, "grad_norm": step.norm,
-                             "clips_per_second": window.counted / max(elapsed, 1e-9),
-                             "wait_share": wait / max(elapsed, 1e-9)})  # fmt: skip
-        del batches, window  # their memory is free before the next are read
-        yield
+def windows(run: Run) -> Iterator[Window | None]:
+    """The windows of the rest of the epoch; None as soon as any process was asked to stop."""
+    state, accelerator = run.state, run.trainee.accelerator
+    stream = Timed(device_batches(run.feed.batches(state.epoch, state.batch), accelerator.device))
+    run.ledger.start(stream.waited)
+    while batches := list(itertools.islice(stream, run.plan.loop.accumulate)):
+        window = agreed(run, batches)
+        del batches
+        yield window
+        del window  # its memory is free before the next batches are read
+    if run.stop is not None and run.stop.anywhere(accelerator):
+        yield None
 
 
-def looked_over(parts: Parts, state: LoopState, plan: Plan, folder: Path, batches: list[Batch]) -> Window:
-    """The batches of a step, once all processes know of each other's. TooMuchBadData where too many are unreadable."""
+def agreed(run: Run, batches: list[Batch]) -> Window | None:
+    """The batches of a step, once all processes know of each other's: one exchange, which the device takes no part in.
+
+    None if any process was asked to stop. Raises TooMuchBadData if too many videos are unreadable.
+    """
     for batch in batches:
-        parts.bad.note(batch)
-        parts.padded.note(batch)
-    warn_of_padding(parts, state)
-    rows = gather_numbers(parts.accelerator, [parts.bad.new, *(sum(batch["counts"]) for batch in batches)])
-    if parts.bad.too_many(sum(row[0] for row in rows)):
-        parts.bad.share()
-        if parts.bad.too_many():  # a video that is listed twice was not counted twice
-            stop_for_bad(parts, state, plan, folder)
-    return Window(batches, state.batch, [list(clips) for clips in zip(*(row[1:] for row in rows), strict=True)])
+        run.bad.note(batch)
+        run.padded.note(batch)
+    warn_of_padding(run)
+    stopping = run.stop is not None and run.stop.requested
+    facts = [number for batch in batches for number in (run.objective.weight(batch), sum(batch["counts"]))]
+    rows = gather_numbers(run.trainee.accelerator, [int(stopping), run.bad.new, *facts])
+    if run.bad.too_many(sum(row[1] for row in rows)):
+        run.bad.share()
+        if run.bad.too_many():  # a video that is listed twice was not counted twice
+            stop_for_bad(run)
+    if any(row[0] for row in rows):
+        return None
+    columns = [list(column) for column in zip(*(row[2:] for row in rows), strict=True)]
+    return Window(run.state.epoch, run.state.batch, batches, columns[::2], columns[1::2])
 
 
-def stop_for_bad(parts: Parts, state: LoopState, plan: Plan, folder: Path) -> None:
-    """Save and raise TooMuchBadData, in all processes. The state forgets the videos: they may be there on resuming."""
-    parts.log.bad(state.bad)
-    why = parts.bad.verdict(parts.log.bad_path)
-    state.bad.clear()
-    save(parts, state, plan, folder)
+def stop_for_bad(run: Run) -> None:
+    """Save and raise TooMuchBadData, in all processes. The state forgets the videos: resuming tries them again."""
+    why = run.bad.verdict(run.log.bad(run.state.bad))
+    run.state.bad.clear()
+    save(run)
     raise TooMuchBadData(why)
 
 
-def warn_of_padding(parts: Parts, state: LoopState, at_end: bool = False) -> None:
-    """Say once that clips are longer than their videos, and note it."""
-    if text := parts.padded.warning(at_end):
-        parts.log.say(text)
-        parts.log.write({"kind": "warning", "step": state.step, "text": text})
-
-
-def rate(parts: Parts, state: LoopState, plan: Plan) -> float:
-    """The learning rate of the step to come."""
-    steps_per_epoch = math.ceil(parts.order.batches / plan.loop.accumulate)
-    warmup_steps = round(plan.optim.warmup_epochs * steps_per_epoch)
-    return learning_rate(state.step, plan.loop.epochs * steps_per_epoch, warmup_steps, plan.optim)
-
-
-def count_step(parts: Parts, state: LoopState, plan: Plan, window: Window, step: Step) -> None:
-    """What the state says after a step; HybridVideoError where too many in a row were not finite."""
-    state.batch += len(window.batches)
-    state.step += 1
-    if step.finite:
-        state.skipped_in_a_row = 0
-        state.clips_seen += window.counted
-        state.loss_sum += step.loss
-        state.weight_sum += window.counted
-        return
-    state.skipped += 1
-    state.epoch_skipped += 1
-    members = [index for batch in window.batches for index in batch["members"] if index >= 0]
-    samples = [index for part in gather(parts.accelerator, members) for index in part]
-    why = "loss or gradient not finite" if window.counted else "no clip could be read"
-    parts.log.write({"kind": "skipped", "step": state.step, "epoch": state.epoch, "why": why, "samples": samples})
-    state.skipped_in_a_row += bool(window.counted)
-    if state.skipped_in_a_row > plan.loop.max_skipped_steps:
-        raise HybridVideoError(
-            f"loss or gradient was not finite in {state.skipped_in_a_row} steps in a row (step {state.step}); "
-            "lower optim.lr or use --train.precision bf16; the last checkpoint is intact"
-        )
-
-
-class Timed:
-    """An iterator that adds up how long its user waited for it."""
-
-    def __init__(self, items: Iterator[Batch]) -> None:
-        self.items, self.wait = items, 0.0
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self
-
-    def __next__(self) -> Batch:
-        start = time.perf_counter()
-        try:
-            return next(self.items)
-        finally:
-            self.wait += time.perf_counter() - start
-
-    def waited(self) -> float:
-        """Seconds since this was last asked."""
-        wait, self.wait = self.wait, 0.0
-        return wait
+def warn_of_padding(run: Run, at_end: bool = False) -> None:
+    """Warn once of clips that are longer than their videos."""
+    if text := run.padded.warning(at_end):
+        run.log.say(text)
+        run.log.write({"kind": "warning", "step": run.state.step, "text": text})
 
 
 # --- after an epoch ---------------------------------------------------------------------------------------------------
-
-
-def end_epoch(parts: Parts, state: LoopState, plan: Plan, folder: Path, pace: Pace) -> None:
-    """Metrics, validation, checkpoints."""
-    parts.bad.share()
-    warn_of_padding(parts, state, at_end=True)
-    line = epoch_line(state)
-    if parts.val is not None:
-        try:
-            line |= validate(parts, plan)
-        except TooMuchBadData:
-            save(parts, state, plan, folder)  # before the epoch is closed: on resuming it is validated
-            raise
-    lr = rate(parts, state, plan)
-    state.epoch, state.batch, state.loss_sum, state.weight_sum = state.epoch + 1, 0, 0.0, 0.0
-    state.epoch_seconds, state.epoch_skipped = 0.0, 0
-    parts.log.write(line)
-    parts.log.bad(state.bad)
-    top1 = line.get("val_top1")
-    best = top1 is not None and top1 > state.best
-    if top1 is not None and best:
-        state.best, state.best_step = top1, state.step
-    save(parts, state, plan, folder, best)
-    left = pace.left(state.epoch * parts.order.batches)
-    parts.log.say(epoch_text(line, plan.loop.epochs, state.best, lr, left))
-
-
-def epoch_line(state: LoopState) -> dict[str, Any]:
-    """What training says of an epoch. `seconds` and `clips_seen` are those of the whole run, the rest of the epoch."""
-    return {
-        "kind": "epoch", "epoch": state.epoch, "step": state.step, "train_loss": mean_loss(state),
-        "seconds": state.seconds, "clips_seen": state.clips_seen,
-        "clips_per_second": state.weight_sum / max(1e-9, state.epoch_seconds),
-        "skipped_steps": state.epoch_skipped, "bad_clips": len(state.bad),
-    }  # fmt: skip
-
-
-def mean_loss(state: LoopState) -> float | None:
-    """Of the epoch so far; None where no clip counted."""
-    return state.loss_sum / state.weight_sum if state.weight_sum else None
 
 
 class Pace:
@@ -287,15 +303,82 @@ class Pace:
         return (time.perf_counter() - self.start) / max(1, done - self.before) * (self.total - done)
 
 
-def save(parts: Parts, state: LoopState, plan: Plan, folder: Path, best: bool = False) -> None:
-    """Checkpoint `last`, and `best` if these weights are, from the first process; the others wait."""
-    parts.bad.share()
-    if parts.accelerator.is_main_process:
-        scaler = parts.accelerator.scaler
-        optimizer = {
-            "optimizer": parts.optimizer.state_dict(),
+def end_epoch(run: Run, pace: Pace) -> None:
+    """Validate, log and save."""
+    state = run.state
+    run.ledger.settle(state)
+    run.bad.share()
+    warn_of_padding(run, at_end=True)
+    try:
+        figures = validated(run)
+    except TooMuchBadData:
+        save(run)  # before the epoch is closed: on resuming it is validated
+        raise
+    line = {**epoch_line(state), **figures}
+    lr = run.timetable.rate(state.step)
+    state.close_epoch()
+    run.log.write(line)
+    run.log.bad(state.bad)
+    run.epochs.append(line)
+    save(run, is_best(run.objective, figures, state))
+    left = pace.left(run.timetable.batches_until(state.epoch))
+    phrases = run.objective.summary(figures, state.best if state.best_step >= 0 else None) if run.val else []
+    run.log.say(epoch_text(line, run.timetable.epochs, phrases, lr, left))
+
+
+def validated(run: Run) -> Figures:
+    """Figures of the validation list; none without one."""
+    if run.val is None:
+        return {}
+    accelerator, model = run.trainee.accelerator, run.trainee.evaluated.eval()
+    batches = Validated(accelerator, run.val, device_batches(run.val.batches(0), accelerator.device), run.plan.max_bad)
+    with torch.no_grad(), accelerator.autocast():
+        figures = run.objective.validate(
+            run.val.entry(model).eval(), iter(batches), lambda value: gather(accelerator, value)
+        )
+    return {**figures, **batches.counts()}
+
+
+def is_best(objective: Objective, figures: Figures, state: State) -> bool:
+    """Whether these figures are the best so far, which the state then remembers."""
+    value = figures.get(objective.best.name) if objective.best is not None else None
+    if objective.best is None or value is None or not math.isfinite(value):
+        return False
+    if state.best_step >= 0 and not objective.best.beats(value, state.best):
+        return False
+    state.best, state.best_step = float(value), state.step
+    return True
+
+
+def epoch_line(state: State) -> dict[str, Any]:
+    """Figures of training. `seconds` and `clips_seen` are those of the complete run, the rest those of the epoch."""
+    means = {f"train_{name}": value / state.weight_sum for name, value in state.scalar_sums.items() if state.weight_sum}
+    return {
+        "kind": "epoch",
+        "epoch": state.epoch,
+        "step": state.step,
+        "train_loss": state.mean_loss,
+        **means,
+        "seconds": state.seconds,
+        "clips_seen": state.clips_seen,
+        "clips_per_second": state.weight_sum / max(1e-9, state.epoch_seconds),
+        "skipped_steps": state.epoch_skipped,
+        "bad_clips": len(state.bad),
+    }
+
+
+def save(run: Run, best: bool = False) -> None:
+    """Save the run, and as its best if it is, from the first process; the others wait."""
+    run.ledger.settle(run.state)
+    run.bad.share()
+    trainee = run.trainee
+    if run.keeper is not None and trainee.accelerator.is_main_process:
+        scaler = trainee.accelerator.scaler
+        memory = {
+            "optimizer": trainee.optimizer.state_dict(),
             "scaler": scaler.state_dict() if scaler is not None else None,
+            "objective": run.objective.state(),
         }
-        raw = parts.model if parts.average is not None else None
-        save_run(folder / "checkpoints", Saved(parts.evaluated, plan.card, state, optimizer, raw), best)
-    parts.accelerator.wait_for_everyone()
+        raw = trainee.model if trainee.average is not None else None
+        run.keeper.save(Saved(trainee.evaluated, raw, run.state, memory), best)
+    trainee.accelerator.wait_for_everyone()

@@ -1,32 +1,32 @@
-"""Clips that are longer than their videos, seen as they come: most of such a clip is its last frame over and over."""
+"""Clips that are longer than their videos, counted as they come: most of such a clip is its last frame, repeated."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-ENOUGH = 200  # clips to judge by; fewer where an epoch has fewer
-FEW = 0.05  # share of clips that is not worth a word
+ENOUGH = 200  # clips to judge by; at the end of an epoch, fewer will do
+FEW = 0.05  # share of clips that needs no warning
 
 
 class PaddedClips:
     """Counts the clips of the batches it sees, those of one process."""
 
     def __init__(self) -> None:
-        self.clips, self.said = 0, False
+        self.clips, self.warned = 0, False
         self.shares: list[float] = []
 
     def note(self, batch: Mapping[str, Any]) -> None:
-        """Count a batch; one of stored outputs does not say how long its videos were."""
-        if not self.said and "padded" in batch:
+        """Count a batch; one of stored outputs does not tell how long its videos were."""
+        if not self.warned and "padded" in batch:
             self.clips += sum(batch["counts"])
             self.shares += [share for share in batch["padded"] if share > 0]
 
     def warning(self, at_end: bool = False) -> str | None:
-        """One line, once, where there is something to say; `at_end` of an epoch a few clips are enough."""
-        if self.said or self.clips < (1 if at_end else ENOUGH):
+        """Return a warning, once, if there is reason for one. `at_end` of an epoch a few clips are enough to judge."""
+        if self.warned or self.clips < (1 if at_end else ENOUGH):
             return None
-        self.said = True
+        self.warned = True
         if len(self.shares) <= FEW * self.clips:
             return None
         mean = sum(self.shares) / len(self.shares)

@@ -1,98 +1,65 @@
-"""What a training run is to do (its plan, settings only), and the parts it works with."""
+"""What a training run is: its plan, which is settings only, and its state, which is all that it remembers."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
-import torch
-from accelerate import Accelerator
-from timm.utils import ModelEmaV3
-from torch import Tensor, nn
-
-from hybridvideo.config.data import AugmentConfig
 from hybridvideo.config.training import OptimConfig, TrainConfig
-from hybridvideo.data.dataset import ClipDataset
-from hybridvideo.data.loader import EpochOrder, Loader
-from hybridvideo.engine.training.frozen import FrozenDataset
-from hybridvideo.engine.training.log import RunLog
-from hybridvideo.engine.training.padding import PaddedClips
-from hybridvideo.engine.training.unreadable import BadVideos
-from hybridvideo.models.card import ModelCard
-from hybridvideo.models.contract import VideoModel
-
-Data = ClipDataset | FrozenDataset
+from hybridvideo.engine.training.phases import Phase
 
 
-@dataclass
+@dataclass(frozen=True)
 class Plan:
-    """What a run is made of; settings only."""
+    """What is to be done.
 
-    card: ModelCard
-    optim: OptimConfig
-    loop: TrainConfig
-    augment: AugmentConfig
-    seed: int
-    workers: int
-    deadline: float
-    bad: str
-    max_bad: float
+    `loop.epochs` and `loop.batch_size` are those of the phases. `bad`, `max_bad`: as in `DataConfig`.
+    """
+
+    phases: tuple[Phase, ...]
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    loop: TrainConfig = field(default_factory=TrainConfig)
+    seed: int = 0
+    bad: str = "retry"
+    max_bad: float = 0.05
 
 
 @dataclass
-class Parts:
-    """What a run works with; `trainee` is what is stepped, wrapped by Accelerate around `model`."""
+class State:
+    """Where a run is. Written to `state.json` of a checkpoint; fields that an older run lacks have their defaults."""
 
-    accelerator: Accelerator
-    model: VideoModel
-    trainee: nn.Module
-    optimizer: Any
-    average: ModelEmaV3 | None
-    buffers: Buffers
-    order: EpochOrder
-    loader: Any
-    val: tuple[EpochOrder, Any] | None
-    bad: BadVideos
-    padded: PaddedClips
-    log: RunLog
+    epoch: int = 0
+    batch: int = 0
+    """Batches of this epoch that are done."""
+    step: int = 0
+    """Steps that are done, skipped ones included."""
+    clips_seen: int = 0
+    """What counted in all steps that were taken."""
+    skipped: int = 0
+    """Steps that were skipped."""
+    skipped_in_a_row: int = 0
+    loss_sum: float = 0.0
+    """Of this epoch, over `weight_sum` clips."""
+    weight_sum: float = 0.0
+    scalar_sums: dict[str, float] = field(default_factory=dict)
+    """Of the objective's other sums in this epoch, over the same clips."""
+    seconds: float = 0.0
+    """Of training, without validation."""
+    epoch_seconds: float = 0.0
+    epoch_skipped: int = 0
+    best: float = -1.0
+    """Best value of the objective's deciding figure; see `best_step`."""
+    best_step: int = -1
+    """Steps that were done when it was reached; below 0: no value yet."""
+    bad: dict[str, list[str]] = field(default_factory=dict)
+    """Training video -> status and reason, of those that could not be read completely."""
 
     @property
-    def evaluated(self) -> VideoModel:
-        """The model whose weights count."""
-        return self.average.module if self.average is not None else self.model
+    def mean_loss(self) -> float | None:
+        """Of the epoch so far; None if nothing counted."""
+        return self.loss_sum / self.weight_sum if self.weight_sum else None
 
-    def close(self) -> None:
-        """No decoding process outlives the loop."""
-        for loader in (self.loader, self.val[1] if self.val is not None else None):
-            if isinstance(loader, Loader):
-                loader.close()
-
-
-class Buffers:
-    """What of a checkpoint a forward pass in training changes, as it was before: BatchNorm's statistics, counters."""
-
-    def __init__(self, model: nn.Module) -> None:
-        saved = model.state_dict().keys()
-        self.now = [buffer for name, buffer in model.named_buffers() if name in saved]
-        self.kept = [buffer.clone() for buffer in self.now]
-        self.finite = [each for each in self.now if each.is_floating_point() and bool(each.isfinite().all())]
-
-    def keep(self) -> None:
-        """Remember them as they are."""
-        if self.now:
-            torch._foreach_copy_(self.kept, self.now)
-
-    def spoilt(self) -> list[Tensor]:
-        """Of those that were finite when the run began: 0, or NaN where one is not any more; nothing of none."""
-        return [torch.stack(torch._foreach_norm(self.finite, math.inf)).max() * 0] if self.finite else []
-
-    def restore(self) -> None:
-        """Make them what they were."""
-        if self.now:
-            torch._foreach_copy_(self.now, self.kept)
-
-
-def manifest_of(data: Data) -> Any:
-    """The list a data set was made from."""
-    return data.clips.manifest if isinstance(data, FrozenDataset) else data.manifest
+    def close_epoch(self) -> None:
+        """Go to the start of the next epoch."""
+        self.epoch, self.batch = self.epoch + 1, 0
+        self.loss_sum, self.weight_sum, self.scalar_sums = 0.0, 0.0, {}
+        self.epoch_seconds, self.epoch_skipped = 0.0, 0

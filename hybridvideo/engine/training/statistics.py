@@ -90,7 +90,7 @@ class CountedBatchNorm:
             return None
         frames, rest = divmod(len(x), self.batch)
         assert not rest, f"{len(x)} rows are not the frames of {self.batch} clips"
-        return (self.counting[:, None] * frames + torch.arange(frames)).flatten().to(x.device)
+        return (self.counting[:, None] * frames + torch.arange(frames)).flatten().to(x.device, non_blocking=True)
 
     def moments(self, x: Tensor, rows_N: Tensor | None) -> tuple[Tensor, Tensor]:
         """Mean and variance (C,) of the rows that count in all processes."""
@@ -101,7 +101,8 @@ class CountedBatchNorm:
             var_C, mean_C = torch.var_mean(counted.to(dtype), [0, *range(2, x.ndim)], correction=0)
             own_2C = torch.stack([mean_C, var_C])
         means_PC, vars_PC = stacked(own_2C, len(self.clips)).unbind(1)
-        share_P1 = torch.tensor(self.clips, dtype=dtype, device=x.device)[:, None] / max(1, sum(self.clips))
+        share_P1 = torch.tensor(self.clips, dtype=dtype)[:, None] / max(1, sum(self.clips))
+        share_P1 = share_P1.to(x.device, non_blocking=True)
         mean_C = (share_P1 * means_PC).sum(0)
         return mean_C, (share_P1 * (vars_PC + (means_PC - mean_C) ** 2)).sum(0)
 

@@ -1,1 +1,11 @@
-"""Hybrids as data: one file a family."""
+"""Hybrids as data, one file a family. A new family is a file of configs and a line in FAMILIES."""
+
+from __future__ import annotations
+
+from hybridvideo.models.families.hybrid import HYBRIDS
+from hybridvideo.models.hybrid import HybridVariant
+
+# name -> builder(num_classes, **changes), of all families
+FAMILIES: dict[str, HybridVariant] = {
+    **HYBRIDS,
+}

@@ -1,243 +1,13 @@
-"""CNN-Transformer hybrids as data: a per-frame stem, any list of stages, a head.
+"""This project's own hybrids: convolution per frame, then windows and divided attention.
 
-    clip -> input (frames, differences) -> stem, frame by frame -> [projection] -> [position] -> stages -> head
-
-A hybrid is a `HybridConfig`; the named sizes stand at the bottom, and a user writes a new one in YAML.
-
-    B batch   T H W grid   C channels   N = B * T frames
+A family is one file of data like this: helpers for its stages, a `HybridConfig` for each size, and the dict of its
+names, which `families.FAMILIES` takes up.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
-
-import torch
-from torch import Tensor, nn
-
 from hybridvideo.config.model import HeadConfig, HybridConfig, InputConfig, StageConfig, StemConfig
-from hybridvideo.errors import UserError, nearest
-from hybridvideo.models.checks import check_lengths, check_settings, check_size
-from hybridvideo.models.contract import NOTHING, Grids, VideoModel
-from hybridvideo.models.parts.attention import GroupedAttention
-from hybridvideo.models.parts.blocks import MIXERS, make_block
-from hybridvideo.models.parts.convolution import PatchMerging
-from hybridvideo.models.parts.heads import PoolHead
-from hybridvideo.models.parts.inputs import ClipInput, widen_first_convolution
-from hybridvideo.models.parts.positions import AbsolutePosition
-from hybridvideo.models.parts.stems import open_stem, without_network
-from hybridvideo.parsing import changed, plain
-
-# Without gradients, a CPU's stem takes the frames in portions whose activations stay near its caches; the buffers of
-# more are mapped anew for every layer. MobileNetV2 on 256 frames of 128x192, two cores: 1.35 s, all at once 2.77 s.
-PIXELS_AT_ONCE = 2**17
-
-
-class FrameEncoder(nn.Module):
-    """The stem, or the two of a two-stream input, applied to each frame: clips -> grid (B, T, H, W, C)."""
-
-    def __init__(self, config: StemConfig, input: InputConfig, height: int, width: int) -> None:
-        super().__init__()
-        self.config = config
-        first = open_stem(config, height, width)
-        if input.mode == "both":
-            widen_first_convolution(first)
-        streams = [first, copy.deepcopy(first)] if input.mode == "two_stream" else [first]
-        self.stems = nn.ModuleList(streams)
-        self.channels, self.stride = first.channels * len(streams), first.stride
-        self.normalisation = first.normalisation
-        if config.frozen:
-            self.requires_grad_(False)
-
-    def forward(self, clips: list[Tensor]) -> Tensor:
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.frozen):
-            return torch.cat([encode(stem, clip) for stem, clip in zip(self.stems, clips, strict=True)], -1)
-
-    def train(self, mode: bool = True) -> FrameEncoder:
-        """Training mode, but for a frozen stem, and for BatchNorm that is to keep its statistics."""
-        super().train(mode and not self.config.frozen)
-        if self.config.batchnorm == "eval":
-            for layer in self.modules():
-                if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-                    layer.eval()
-        return self
-
-
-def encode(stem: nn.Module, x_BCTHW: Tensor) -> Tensor:
-    """Time folded into the batch, channels last in memory, which is what convolutions on CPU and GPU like best."""
-    B, C, T, H, W = x_BCTHW.shape
-    x_NCHW = x_BCTHW.permute(0, 2, 3, 4, 1).reshape(B * T, H, W, C).permute(0, 3, 1, 2)
-    if torch.is_grad_enabled() or x_NCHW.device.type != "cpu":
-        features_NCHW = stem(x_NCHW)
-    else:
-        portion = max(1, PIXELS_AT_ONCE // (H * W))
-        features_NCHW = torch.cat([stem(part) for part in x_NCHW.split(portion)])
-    _, C, H, W = features_NCHW.shape
-    return features_NCHW.permute(0, 2, 3, 1).reshape(B, T, H, W, C)
-
-
-class Stage(nn.Module):
-    """Optional merging, then `depth` blocks of one kind."""
-
-    def __init__(self, dim: int, config: StageConfig, drop_paths: list[float], time: bool) -> None:
-        super().__init__()
-        self.merge = PatchMerging(dim) if config.merge else nn.Identity()
-        self.dim = 2 * dim if config.merge else dim
-        self.blocks = nn.Sequential(*(make_block(self.dim, config, i, rate, time) for i, rate in enumerate(drop_paths)))
-
-
-class Hybrid(VideoModel):
-    """The network of a `HybridConfig`."""
-
-    config: HybridConfig
-    classifier_name = "head.classifier"
-
-    def __init__(self, config: HybridConfig, num_classes: int) -> None:
-        super().__init__()
-        check(config)
-        input = config.input if config.time else replace(config.input, mode="rgb")
-        self.config, self.num_classes = config, num_classes
-        self.input_shape = (3, config.frames, config.height, config.width)
-        self.input = ClipInput(input)
-        self.stem = FrameEncoder(config.stem, input, config.height, config.width)
-        self.normalisation = self.stem.normalisation
-        self.notes = random_stem(config.stem)
-
-        dim: int = config.dim or self.stem.channels
-        self.project = nn.Linear(self.stem.channels, dim) if config.dim else nn.Identity()
-        self.position = self._make_position(dim) if config.position == "absolute" else nn.Identity()
-        self.stages = nn.ModuleList()
-        for settings, drop_paths in zip(config.stages, self._drop_paths(), strict=True):
-            stage = Stage(dim, settings, drop_paths, config.time)
-            self.stages.append(stage)
-            dim = stage.dim
-        self.norm = nn.LayerNorm(dim) if config.stages else nn.Identity()
-        self.head = PoolHead(dim, num_classes, config.head)
-        self.num_features = self.head.num_features
-        self._init_weights()
-        self.train()  # so that a frozen stem starts in evaluation mode
-
-    def forward_stem(self, x_BCTHW: Tensor) -> Tensor:
-        return self.stem(self.input(x_BCTHW))
-
-    def forward_stages(self, grid_BTHWC: Tensor, keep: Grids = NOTHING) -> Tensor:
-        keep.put("stem", grid_BTHWC)
-        grid_BTHWC = self.position(self.project(grid_BTHWC))
-        stages: list[Any] = list(self.stages)
-        for name, stage in zip(self.stage_names[1:], stages, strict=True):
-            grid_BTHWC = stage.merge(grid_BTHWC)
-            for block in stage.blocks:
-                grid_BTHWC = self.run_block(block, grid_BTHWC)
-            keep.put(name, grid_BTHWC)
-        return self.norm(grid_BTHWC)
-
-    def forward_head(self, grid_BTHWC: Tensor, pre_logits: bool = False) -> Tensor:
-        return self.head(grid_BTHWC, pre_logits)
-
-    @property
-    def stage_names(self) -> list[str]:
-        return ["stem", *(f"stage{i + 1}" for i in range(len(self.stages)))]
-
-    def settings(self) -> dict[str, Any]:
-        weightless = replace(self.config.stem, weights=None)
-        return plain(replace(self.config, stem=weightless))
-
-    def has_frozen_part(self) -> bool:
-        return self.config.stem.frozen
-
-    def forward_frozen(self, x_BCTHW: Tensor) -> Tensor:
-        grid_BTHWC = self.first_grid(x_BCTHW)
-        return self.head.pool(grid_BTHWC) if self._only_head_is_trained() else grid_BTHWC
-
-    def frozen_settings(self) -> dict[str, Any]:
-        pooling = plain([self.config.head.pool, self.config.head.power]) if self._only_head_is_trained() else None
-        return {"input": plain(self.input.config), "stem": self.settings()["stem"], "pooling": pooling}
-
-    def forward_rest(self, frozen: Tensor) -> Tensor:
-        if self._only_head_is_trained():
-            return self.head.classify(frozen)
-        return self.forward_head(self.forward_stages(frozen))
-
-    def _only_head_is_trained(self) -> bool:
-        config = self.config
-        return config.stem.frozen and not config.stages and config.dim is None and config.position == "none"
-
-    def no_weight_decay(self) -> set[str]:
-        tables = ("bias_table", "space_CHW", "time_CT")
-        return {name for name, _ in self.named_parameters() if name.endswith(tables)}
-
-    def layer_groups(self) -> list[tuple[str, list[nn.Parameter]]]:
-        start = [*self.project.parameters(), *self.position.parameters()]
-        groups = [("stem", list(self.stem.parameters())), ("embedding", start)]
-        groups += [(f"stage{i + 1}", list(stage.parameters())) for i, stage in enumerate(self.stages)]
-        return [*groups, ("head", [*self.norm.parameters(), *self.head.parameters()])]
-
-    def _make_position(self, dim: int) -> AbsolutePosition:
-        config, stride = self.config, self.stem.stride
-        frames = config.frames - (self.input.config.mode != "rgb" and config.frames > 1)
-        rows, columns = -(-config.height // stride), -(-config.width // stride)
-        return AbsolutePosition(dim, frames, rows, columns, time=config.time)
-
-    def _drop_paths(self) -> list[list[float]]:
-        depths = [stage.depth for stage in self.config.stages]
-        rates = iter(torch.linspace(0, self.config.drop_path, sum(depths), device="cpu").tolist())
-        return [[next(rates) for _ in range(depth)] for depth in depths]
-
-    def _init_weights(self) -> None:
-        for part in (self.project, self.stages, self.head):
-            part.apply(init_by_kind)
-        self.init_classifier(self.head.classifier)
-
-
-def init_by_kind(layer: nn.Module) -> None:
-    """Kaiming for convolutions, Xavier for linear layers, of which attention's first is three; zero biases."""
-    if isinstance(layer, nn.Conv2d | nn.Conv3d):
-        nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="linear")
-    elif isinstance(layer, nn.Linear):
-        nn.init.xavier_uniform_(layer.weight)
-    elif isinstance(layer, GroupedAttention):
-        for matrix in layer.qkv.weight.chunk(3):  # as one, its fan out would count queries, keys and values together
-            nn.init.xavier_uniform_(matrix)
-    if isinstance(layer, nn.Conv2d | nn.Conv3d | nn.Linear) and layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-
-
-def random_stem(stem: StemConfig) -> tuple[str, ...]:
-    """The line that says so, for a network that is published with weights and has none."""
-    if stem.name == "small" or stem.weights is not None:
-        return ()
-    return (f"stem {stem.name} starts from random weights; give model.changes.stem.weights hub or a FILE",)
-
-
-def check(config: HybridConfig) -> None:
-    """UserError for what cannot be built."""
-    for i, stage in enumerate(config.stages):
-        if stage.block not in MIXERS:
-            hint = nearest(stage.block, MIXERS)
-            raise UserError(f"stages[{i}].block is {stage.block!r}{hint}; give one of {', '.join(MIXERS)}")
-        if stage.depth < 1 or min(stage.window) < 1:
-            raise UserError(f"stages[{i}]: depth {stage.depth} and window {stage.window} must be 1 or more")
-    if config.frames < 1 or min(config.height, config.width) < 1:
-        raise UserError(f"input of {config.frames} frames of {config.height}x{config.width}; give 1 or more")
-
-
-def build(config: HybridConfig) -> Callable[..., Hybrid]:
-    """The builder of a named hybrid: `builder(num_classes, **changes)`, changes of HybridConfig's fields."""
-
-    def builder(num_classes: int, **changes: Any) -> Hybrid:
-        check_lengths(changes)
-        wanted = changed(config, changes)
-        check_settings(wanted)
-        behind = replace(wanted, stem=without_network(wanted.stem, wanted.height, wanted.width))
-        check_size(lambda: Hybrid(behind, num_classes))
-        return Hybrid(wanted, num_classes)
-
-    return builder
-
-
-# --- named variants -------------------------------------------------------------------------------------------------
+from hybridvideo.models.hybrid import HybridVariant
 
 
 def window(depth: int, heads: int, size: tuple[int, int, int], merge: bool = False) -> StageConfig:
@@ -252,7 +22,9 @@ def divided(depth: int, heads: int, merge: bool = False) -> StageConfig:
 
 # Trains in a minute on two cores: the demo's. Convolution first, which sees motion from the start of training.
 hybrid_micro = HybridConfig(
-    frames=8, height=32, width=32,
+    frames=8,
+    height=32,
+    width=32,
     input=InputConfig("both", gain=2.0, limit=3.0),
     stem=StemConfig(widths=(24, 32)),
     stages=(
@@ -261,34 +33,48 @@ hybrid_micro = HybridConfig(
         StageConfig("divided", 1, 4, mlp_ratio=2.0, position="conv"),
     ),
     head=HeadConfig(("mean", "max", "std"), norm="batch"),
-)  # fmt: skip
+)
 
 # For a few thousand clips, on one GPU.
 hybrid_tiny = HybridConfig(
-    frames=16, height=112, width=112,
-    stem=StemConfig(widths=(32, 64, 128)), position="absolute",
-    stages=(window(2, 4, (8, 7, 7)), divided(2, 8, merge=True)), drop_path=0.1,
-)  # fmt: skip
+    frames=16,
+    height=112,
+    width=112,
+    stem=StemConfig(widths=(32, 64, 128)),
+    position="absolute",
+    stages=(window(2, 4, (8, 7, 7)), divided(2, 8, merge=True)),
+    drop_path=0.1,
+)
 
 hybrid_small = HybridConfig(
-    frames=16, height=224, width=224,
-    stem=StemConfig("timm/resnet18", stride=16), dim=256, position="absolute",
-    stages=(window(4, 8, (8, 7, 7)), divided(4, 16, merge=True)), drop_path=0.1,
+    frames=16,
+    height=224,
+    width=224,
+    stem=StemConfig("timm/resnet18", stride=16),
+    dim=256,
+    position="absolute",
+    stages=(window(4, 8, (8, 7, 7)), divided(4, 16, merge=True)),
+    drop_path=0.1,
     head=HeadConfig(dropout=0.1),
-)  # fmt: skip
+)
 
 # Meant for Kinetics-400.
 hybrid_base = HybridConfig(
-    frames=16, height=224, width=224,
-    stem=StemConfig("timm/resnet50", stride=16), dim=384, position="absolute",
-    stages=(window(6, 12, (8, 7, 7)), divided(6, 24, merge=True)), drop_path=0.2,
+    frames=16,
+    height=224,
+    width=224,
+    stem=StemConfig("timm/resnet50", stride=16),
+    dim=384,
+    position="absolute",
+    stages=(window(6, 12, (8, 7, 7)), divided(6, 24, merge=True)),
+    drop_path=0.2,
     head=HeadConfig(dropout=0.3),
-)  # fmt: skip
+)
 
-HYBRIDS: dict[str, Callable[..., VideoModel]] = {
-    "hybrid": build(HybridConfig()),  # all parts given by the user
-    "hybrid_micro": build(hybrid_micro),
-    "hybrid_tiny": build(hybrid_tiny),
-    "hybrid_small": build(hybrid_small),
-    "hybrid_base": build(hybrid_base),
+HYBRIDS: dict[str, HybridVariant] = {
+    "hybrid": HybridVariant(HybridConfig()),  # all parts given by the user
+    "hybrid_micro": HybridVariant(hybrid_micro),
+    "hybrid_tiny": HybridVariant(hybrid_tiny),
+    "hybrid_small": HybridVariant(hybrid_small),
+    "hybrid_base": HybridVariant(hybrid_base),
 }

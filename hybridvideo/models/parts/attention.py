@@ -1,9 +1,9 @@
 """Attention on a grid: which positions look at which, one signature for all.
 
-Each class maps (B, T, H, W, C) to the same shape; scaled-dot-product attention does the work, always on 4-D
-tensors, since 5-D ones fall back to the slow math kernel.
+Each class maps (B, T, H, W, C) to the same shape; `attend` does the work, for all on 4-D tensors.
 
     B batch   T H W grid   C channels   h heads   d channels of a head   N tokens that see each other   G groups of them
+    R rows: all positions, window by window
 
 Sources: divided attention, Bertasius et al. 2021 (TimeSformer); 3-D shifted windows, Liu et al. 2022 (Video Swin).
 """
@@ -11,34 +11,36 @@ Sources: divided attention, Bertasius et al. 2021 (TimeSformer); 3-D shifted win
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from hybridvideo.models.checks import check_heads
+from hybridvideo.models.parts.attend import attend, attend_packed
 from hybridvideo.models.parts.cached import Cached
-from hybridvideo.models.parts.linear import Linear
+from hybridvideo.models.parts.linear import Linear, in_parts
+from hybridvideo.models.parts.shortcuts import shortcuts_allowed
 from hybridvideo.models.parts.windows import (
+    Cut,
     Gathered,
-    Part,
     Scattered,
     Size,
     WindowLayout,
     Windows,
     constant,
+    masked_parts,
     positions_in,
     relative_index,
-    shift_mask,
+    seam_mask,
     true_parts,
     window_layout,
 )
 
 
 class GroupedAttention(nn.Module):
-    """Multi-head self-attention among the N tokens of each group; subclasses say which tokens form a group."""
+    """Multi-head self-attention among the N tokens of each group; subclasses define the groups."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -48,17 +50,21 @@ class GroupedAttention(nn.Module):
         self.proj = Linear(dim, dim)
 
     def attend(self, x_GNC: Tensor) -> Tensor:
-        """Every token of a group to every other."""
-        q, k, v = rearrange(self.qkv(x_GNC), "G N (three h d) -> three G h N d", three=3, h=self.heads)
-        out_GhNd = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(rearrange(out_GhNd, "G h N d -> G N (h d)"))
+        """Every token of a group to every other, (G, N, C)."""
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.project(x_GNC))
+        out: Tensor = self.proj(attend(q, k, v).transpose(1, 2).flatten(2))
+        return out
+
+    def project(self, x_GNC: Tensor) -> Sequence[Tensor]:
+        """Queries, keys and values (G, N, C). On a CPU each contiguous: the kernel's reads lie closer together."""
+        return in_parts(self.qkv, x_GNC, 3) if x_GNC.is_cpu else self.qkv(x_GNC).chunk(3, -1)
 
 
 class JointAttention(GroupedAttention):
-    """All positions of all frames."""
+    """All positions of all frames; of any number of axes between batch and channels."""
 
     def forward(self, x_BTHWC: Tensor) -> Tensor:
-        return self.attend(x_BTHWC.flatten(1, 3)).reshape(x_BTHWC.shape)
+        return self.attend(x_BTHWC.flatten(1, -2)).view(x_BTHWC.shape)
 
 
 class SpatialAttention(GroupedAttention):
@@ -71,25 +77,30 @@ class SpatialAttention(GroupedAttention):
 
 
 class TemporalAttention(GroupedAttention):
-    """One position through all frames."""
+    """One position through all frames. Positions are further heads, so that nothing is copied into another order."""
 
     def forward(self, x_BTHWC: Tensor) -> Tensor:
-        B, _, H, W, _ = x_BTHWC.shape
-        out = self.attend(rearrange(x_BTHWC, "B T H W C -> (B H W) T C"))
-        return rearrange(out, "(B H W) T C -> B T H W C", B=B, H=H, W=W)
+        B, T, H, W, C = x_BTHWC.shape
+        q, k, v = temporal_heads(in_parts(self.qkv, x_BTHWC.flatten(2, 3), 3), self.heads)
+        out: Tensor = self.proj(attend(q, k, v).transpose(1, 2).reshape(B, T, H * W, C))
+        return out.view(B, T, H, W, -1)
+
+
+def temporal_heads(parts_BTNC: Sequence[Tensor], heads: int) -> list[Tensor]:
+    """Queries, keys and values of N places -> (B, N * h, T, d), views where memory allows."""
+    B, T, N, C = parts_BTNC[0].shape
+    return [part.reshape(B, T, N * heads, C // heads).transpose(1, 2) for part in parts_BTNC]
 
 
 class WindowAttention3d(GroupedAttention):
-    """Windows of (frames, rows, columns), shifted by half a window where `shifted`, with relative position bias.
+    """Windows of (frames, rows, columns), shifted by half a window if `shifted`, with relative position bias.
 
     A grid that does not divide by the window is padded with zeros at its end; a window larger than the grid is
-    clipped to it and not shifted. What positions look at is that of Swin; how it is computed depends on the device:
+    clipped to it and not shifted. Which positions see each other is as in Swin; how it is computed depends on the
+    device (see `windows`): by `true_parts` on an eager CPU, by `masked_parts` elsewhere.
 
-        eager CPU    attention within the true parts of shifted windows (`windows.Cut`): less work, no mask
-        else         Swin's roll, with bias and shift mask as one additive mask of the fused kernel
-
-    `clipped_bias` says what a clipped window takes from the bias table: the entries of the true offsets, or, as the
-    published Video Swin does, of the `first` positions of a whole window (the same where only time is clipped).
+    `clipped_bias` chooses the entries of the bias table for a clipped window: those of the true offsets, or, as in the
+    published Video Swin, of the `first` positions of a whole window (the same if only time is clipped).
     """
 
     def __init__(
@@ -99,125 +110,66 @@ class WindowAttention3d(GroupedAttention):
         self.window, self.shifted, self.clipped_bias = window, shifted, clipped_bias
         t, h, w = (2 * side - 1 for side in window)
         self.bias_table = nn.Parameter(torch.zeros(t, h, w, heads))
-        self.cached = Cached[list[Tensor]]()
+        self.cached = Cached[Biases]()
 
     def forward(self, x_BTHWC: Tensor) -> Tensor:
         # A length is a number where torch.compile would make a size of the grid a symbol: each has windows of its own.
         T, H, W = (len(range(side)) for side in x_BTHWC.shape[1:4])
         layout = window_layout((T, H, W), self.window, self.shifted)
-        return self.by_parts(x_BTHWC, layout) if parts_are_faster(x_BTHWC) else self.masked(x_BTHWC, layout)
+        return self.through(x_BTHWC, layout, true_parts(layout) if parts_are_faster(x_BTHWC) else masked_parts(layout))
 
-    def masked(self, x_BTHWC: Tensor, layout: WindowLayout) -> Tensor:
-        """All windows at once, those of the border with a mask."""
-        B = x_BTHWC.shape[0]
-        x_GNC = layout.split(x_BTHWC)
-        q, k, v = rearrange(self.qkv(x_GNC), "(B G) N (three h d) -> three B (G h) N d", B=B, three=3, h=self.heads)
-        (mask,) = self.cached.get(
-            (self.bias_table,), lambda: [self._mask(layout, q)], "mask", layout, self.clipped_bias, q.dtype, q.device
-        )
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        out_GNC = self.proj(rearrange(out, "B (G h) N d -> (B G) N (h d)", h=self.heads))
-        return layout.join(out_GNC, B)
+    def through(self, x_BTHWC: Tensor, layout: WindowLayout, cut: Cut) -> Tensor:
+        """Attention within the windows of a cut, part after part."""
+        B, x_BTHWC = x_BTHWC.shape[0], layout.pad(x_BTHWC)
+        compiling = torch.compiler.is_compiling()
+        x_RC: Tensor = cut.gather(x_BTHWC) if compiling else Gathered.apply(x_BTHWC, cut)
+        out_RC = self.attend_rows(x_RC, cut.everything(B), self.biases(layout, cut, x_RC))
+        return layout.crop(cut.scatter(out_RC, B) if compiling else Scattered.apply(out_RC, cut, B))
 
-    def by_parts(self, x_BTHWC: Tensor, layout: WindowLayout) -> Tensor:
-        """The true parts, one after another."""
-        B, cut = x_BTHWC.shape[0], true_parts(layout)
-        x_RC: Tensor = Gathered.apply(layout.pad(x_BTHWC), cut)
-        biases = dict(zip(cut.parts, self.part_biases(layout, x_RC), strict=True))
-        (everything,) = cut.portions(B, most=x_RC.shape[0])
-        out_RC = self.attend_portion(x_RC, everything, biases)
-        return layout.crop(Scattered.apply(out_RC, cut, B))
-
-    def attend_portion(self, x_RC: Tensor, portion: Sequence[Windows], biases: dict[Part, Tensor]) -> Tensor:
+    def attend_rows(self, x_RC: Tensor, runs: Sequence[Windows], biases: Biases) -> Tensor:
         """Attention of neighbouring rows in their windows, with its projections; rows in, rows out."""
         outs = []
-        pieces = self.qkv(x_RC).split([stop - start for _, start, stop in portion])
-        for (part, _, _), piece in zip(portion, pieces, strict=True):
+        pieces = self.qkv(x_RC).split([stop - start for _, start, stop in runs])
+        for (part, _, _), piece in zip(runs, pieces, strict=True):
             qkv_GNthd = piece.view(-1, part.tokens, 3, self.heads, piece.shape[1] // (3 * self.heads))
-            outs.append(attend_biased(qkv_GNthd, biases[part].to(piece.dtype)).flatten(0, 1).flatten(1))
+            bias_1hNN = biases[part.window, part.offset].to(piece.dtype)
+            if any(part.seam):
+                bias_1hNN = bias_1hNN + seam_mask(part.window, part.seam, piece.device).to(piece.dtype)
+            outs.append(attend_packed(qkv_GNthd, bias_1hNN).flatten(0, 1).flatten(1))
         out: Tensor = self.proj(torch.cat(outs) if len(outs) > 1 else outs[0])
         return out
 
-    def part_biases(self, layout: WindowLayout, like: Tensor) -> list[Tensor]:
-        """Bias (1, h, N, N) of each part."""
-        parts = true_parts(layout).parts
-        make = lambda: [self._bias(layout, part, like) for part in parts]  # noqa: E731
-        return self.cached.get((self.bias_table,), make, "parts", layout, self.clipped_bias, like.dtype, like.device)
+    def biases(self, layout: WindowLayout, cut: Cut, like: Tensor) -> Biases:
+        """The bias of each kind of window in a cut. Masks are not cached: as many as there are kinds of border."""
+        kinds = dict.fromkeys((part.window, part.offset) for part in cut.parts)
+        make = lambda: {kind: self.bias(layout, *kind, like) for kind in kinds}  # noqa: E731
+        return self.cached.get((self.bias_table,), make, layout, *kinds, self.clipped_bias, like.dtype, like.device)
 
-    def _bias(self, layout: WindowLayout, part: Part | None, like: Tensor) -> Tensor:
-        index_NN = bias_index(layout.window, self.window, self.clipped_bias, part, like.device)
+    def bias(self, layout: WindowLayout, window: Size, offset: Size, like: Tensor) -> Tensor:
+        """(1, h, N, N) for windows of a size at a place in the whole window."""
+        index_NN = bias_index(layout.window, self.window, self.clipped_bias, window, offset, like.device)
         return self.bias_table.flatten(0, 2)[index_NN].permute(2, 0, 1)[None].to(like.dtype)
 
-    def _mask(self, layout: WindowLayout, like: Tensor) -> Tensor:
-        mask_GhNN = self._bias(layout, None, like).expand(layout.windows, -1, -1, -1)
-        if any(layout.shift):
-            apart_GNN = shift_mask(layout.padded, layout.window, layout.shift, like.device)
-            mask_GhNN = mask_GhNN + apart_GNN[:, None].to(like.dtype)
-        return mask_GhNN.flatten(0, 1)[None]
+
+Biases = dict[tuple[Size, Size], Tensor]  # (window, its offset in the whole window) -> (1, h, N, N)
 
 
 def parts_are_faster(x: Tensor) -> bool:
-    """Many small kernels cost little on a CPU; a GPU and a compiler want few large ones."""
-    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+    """Whether many small operations beat few large ones: on a CPU, but not on a GPU or for a compiler."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling() and shortcuts_allowed()
 
 
 @constant
-def bias_index(window: Size, table_window: Size, clipped: str, part: Part | None, device: torch.device) -> Tensor:
-    """(N, N) rows of the flat bias table for windows of a part; None: whole windows."""
-    count = window[0] * window[1] * window[2]
+def bias_index(
+    whole: Size, table_window: Size, clipped: str, window: Size, offset: Size, device: torch.device
+) -> Tensor:
+    """(N, N) rows of the flat bias table for windows of a size at an offset in a `whole` one."""
+    count = whole[0] * whole[1] * whole[2]
     if clipped == "first":
         index_NN = relative_index(table_window, table_window, device)[:count, :count]
     else:
-        index_NN = relative_index(window, table_window, device)
-    if part is None or part.window == window:
+        index_NN = relative_index(whole, table_window, device)
+    if window == whole:
         return index_NN
-    places = torch.tensor(positions_in(part, window), device=device)
+    places = torch.tensor(positions_in(window, offset, whole), device=device)
     return index_NN[places[:, None], places]
-
-
-def attend_biased(qkv_GNthd: Tensor, bias_1hNN: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(d) + bias) v, (G, N, h, d), where t is one of query, key, value."""
-    if torch.is_grad_enabled() and bias_1hNN.requires_grad:
-        out: Tensor = BiasedAttention.apply(qkv_GNthd, bias_1hNN)
-        return out
-    q, k, v = qkv_GNthd.permute(2, 0, 3, 1, 4)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias_1hNN).transpose(1, 2)
-
-
-class BiasedAttention(torch.autograd.Function):
-    """Attention with a learned bias that keeps no scores: backward computes them again, some windows at a time.
-
-    torch's fused CPU kernel gives no gradient of its mask; with one wanted it falls back to keeping every score.
-    """
-
-    SCORES = 2**20  # of one step backward: they stay in the caches
-
-    @staticmethod
-    def forward(qkv_GNthd: Tensor, bias_1hNN: Tensor) -> Tensor:
-        with torch.no_grad():
-            return attend_biased(qkv_GNthd, bias_1hNN.detach())
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, grad_GNhd: Tensor) -> tuple[Tensor, Tensor]:
-        qkv_GNthd, bias = ctx.saved_tensors
-        G, N, _, h, d = qkv_GNthd.shape
-        q, k, v = qkv_GNthd.permute(2, 0, 3, 1, 4)
-        grad_out, grad_qkv = grad_GNhd.transpose(1, 2), torch.empty_like(qkv_GNthd)
-        grad_q, grad_k, grad_v = grad_qkv.permute(2, 0, 3, 1, 4)
-        grad_bias = torch.zeros(bias.shape, dtype=torch.float32)
-        step = max(1, BiasedAttention.SCORES // (h * N * N))
-        for at in range(0, G, step):
-            some = slice(at, at + step)
-            q_s, k_s = q[some] * d**-0.5, k[some]
-            weights = torch.matmul(q_s, k_s.transpose(2, 3)).add_(bias).softmax(-1)
-            grad_v[some] = torch.matmul(weights.transpose(2, 3), grad_out[some])
-            grad_weights = torch.matmul(grad_out[some], v[some].transpose(2, 3))
-            grad_scores = torch.ops.aten._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
-            grad_q[some] = torch.matmul(grad_scores, k_s).mul_(d**-0.5)
-            grad_k[some] = torch.matmul(grad_scores.transpose(2, 3), q_s)
-            grad_bias += grad_scores.sum(0, keepdim=True)
-        return grad_qkv, grad_bias.to(bias.dtype)

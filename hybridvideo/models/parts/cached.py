@@ -1,4 +1,4 @@
-"""What is computed from parameters, such as their cast to a lower precision, and kept until one of them changes."""
+"""Values derived from parameters, such as their cast to a lower precision, kept until a parameter changes."""
 
 from __future__ import annotations
 
@@ -13,28 +13,30 @@ T = TypeVar("T")
 
 
 class Entry(NamedTuple):
-    """A result, and what it was made from."""
+    """A cached value and what it was derived from."""
 
     sources: tuple[weakref.ref[Tensor], ...]
     key: Hashable
     value: Any
 
-    def is_of(self, sources: tuple[Tensor, ...], key: Hashable) -> bool:
-        """Whether it was made from these very tensors, as they are now."""
+    def matches(self, sources: tuple[Tensor, ...], key: Hashable) -> bool:
+        """Whether the value was derived from these very tensors in their present state."""
         if len(sources) != len(self.sources) or key != self.key:
             return False
         return all(known() is source for known, source in zip(self.sources, sources, strict=True))
 
 
 class Cached(nn.Module, Generic[T]):
-    """One result, made again when a parameter that it depends on has changed. A submodule without state of its own.
+    """One value, recomputed when a tensor that it depends on has changed. A submodule without state of its own.
 
-    Nothing is kept where a gradient is wanted of the sources, in a compiled graph, or of inference tensors, whose
-    changes cannot be told. What is kept is an ordinary tensor, so that it may enter any later graph. It goes with a
-    change between training and evaluation, with `to()`, with `load_state_dict`, and copies and pickles are without it.
+    This is the only cache of derived weights in the package. Its rules:
 
-    A change is told by the tensor's version, which every in-place operation raises, and by its address. Writing through
-    `parameter.data` raises no version and is not seen: write under `torch.no_grad()` to the parameter itself.
+    - Nothing is cached while gradients of the sources are wanted, inside a compiled graph, or for inference tensors,
+      whose changes cannot be detected.
+    - The cached value is an ordinary tensor, even if computed under `inference_mode`, so it may enter any later graph.
+    - Switching between training and evaluation, `to()` and `load_state_dict` clear it; copies and pickles omit it.
+    - In-place changes are detected by the tensor's version counter and address. Writing through `parameter.data`
+      does not raise the version and goes unnoticed: write to the parameter itself under `torch.no_grad()`.
     """
 
     def __init__(self) -> None:
@@ -42,24 +44,24 @@ class Cached(nn.Module, Generic[T]):
         self.entry: Entry | None = None
 
     def get(self, sources: tuple[Tensor, ...], make: Callable[[], T], *settings: Hashable) -> T:
-        """`make()`, or what it gave before for the same sources and settings (all else that it depends on)."""
-        if torch.compiler.is_compiling() or not all(can_be_told(source) for source in sources):
+        """Return `make()`, or its earlier value for the same sources and settings (all else that it depends on)."""
+        if torch.compiler.is_compiling() or not all(is_trackable(source) for source in sources):
             return make()
         key = (*settings, *((source.data_ptr(), source._version) for source in sources))
-        entry = self.entry  # read once: another thread may put its own there
-        if entry is None or not entry.is_of(sources, key):
+        entry = self.entry  # read once: another thread may replace it
+        if entry is None or not entry.matches(sources, key):
             with torch.inference_mode(False), torch.no_grad():
                 entry = self.entry = Entry(tuple(weakref.ref(source) for source in sources), key, make())
-        kept: T = entry.value
-        return kept
+        value: T = entry.value
+        return value
 
     def train(self, mode: bool = True) -> Cached[T]:
-        """Training should not pay for the memory."""
+        """Clear the cache, so that training does not pay for its memory."""
         self.entry = None
         return super().train(mode)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Cached[T]:
-        self.entry = None  # a moved parameter may come to lie where another one lay
+        self.entry = None  # a moved parameter may land at the address of another
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
@@ -71,8 +73,8 @@ class Cached(nn.Module, Generic[T]):
         return {**self.__dict__, "entry": None}
 
 
-def can_be_told(source: Tensor) -> bool:
-    """Whether a change of the tensor shows, and no gradient of it is wanted."""
+def is_trackable(source: Tensor) -> bool:
+    """Whether a change of the tensor can be detected and no gradient of it is wanted."""
     if source.is_inference() or type(source) not in (Tensor, nn.Parameter):  # a subclass may have no address
         return False
     return not (torch.is_grad_enabled() and source.requires_grad)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridvideo.models.parts.depthwise import on_grid
+from hybridvideo.models.parts.linear import Linear
 
 
 class DepthwiseConv(nn.Module):
@@ -13,10 +14,10 @@ class DepthwiseConv(nn.Module):
 
     def __init__(self, dim: int, kernel: tuple[int, int, int]) -> None:
         super().__init__()
-        self.before = nn.Linear(dim, dim)
+        self.before = Linear(dim, dim)
         padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
         self.conv = nn.Conv3d(dim, dim, kernel, padding=padding, groups=dim)
-        self.after = nn.Linear(dim, dim)
+        self.after = Linear(dim, dim)
 
     def forward(self, x_BTHWC: Tensor) -> Tensor:
         out: Tensor = self.after(on_grid(self.conv, self.before(x_BTHWC)))
@@ -29,7 +30,7 @@ class PatchMerging(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(4 * dim)
-        self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
+        self.reduction = Linear(4 * dim, 2 * dim, bias=False)
 
     def forward(self, x_BTHWC: Tensor) -> Tensor:
         _, _, H, W, _ = x_BTHWC.shape

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridvideo.config.model import HeadConfig
+from hybridvideo.models.parts.linear import Linear
 
 # Statistics over the positions of all frames: (B, T, N, C) -> (B, C). None depends on the order of the frames.
 POOLS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -34,10 +35,10 @@ class PoolHead(nn.Module):
         self.pools, self.power = config.pool, config.power
         pooled = dim * len(config.pool)
         self.norm = NORMS[config.norm](pooled)
-        self.hidden = nn.Sequential(nn.Linear(pooled, config.hidden), nn.GELU()) if config.hidden else nn.Identity()
+        self.hidden = nn.Sequential(Linear(pooled, config.hidden), nn.GELU()) if config.hidden else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
         self.num_features = config.hidden or pooled
-        self.classifier = nn.Linear(self.num_features, num_classes)
+        self.classifier = Linear(self.num_features, num_classes)
 
     def forward(self, grid_BTHWC: Tensor, pre_logits: bool = False) -> Tensor:
         return self.classify(self.pool(grid_BTHWC), pre_logits)

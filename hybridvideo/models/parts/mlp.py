@@ -5,6 +5,7 @@ R rows   C channels   M hidden channels
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,59 +13,99 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybridvideo.models.parts.linear import Linear
+from hybridvideo.models.parts.shortcuts import is_bare
 
-# Without gradients a CPU takes more hidden numbers than these in portions: beyond 32 MiB malloc maps fresh pages for
-# every tensor, and touching those costs more than the arithmetic (50,176 rows of 96: 47 ms, all at once 116 ms).
+# Without gradients, a CPU computes more hidden numbers than these in portions: beyond 32 MiB malloc maps fresh pages
+# for every tensor, and touching those costs more than the arithmetic (50,176 rows of 96: 47 ms, all at once 116 ms).
 PORTION = 2**23
 
 
 class Mlp(nn.Module):
-    """linear -> GELU -> linear over the last axis. Only the GELU's input is kept for backward."""
+    """linear -> GELU -> dropout -> linear -> dropout over the last axis. Backward keeps the GELU's input alone."""
 
-    def __init__(self, dim: int, hidden: int) -> None:
+    def __init__(self, dim: int, hidden: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.fc1 = Linear(dim, hidden)
         self.fc2 = Linear(hidden, dim)
+        self.hidden, self.dropout = hidden, dropout
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = max(1, PORTION // self.fc1.out_features)
-        if torch.compiler.is_compiling():
-            out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        rows = max(1, PORTION // self.hidden)
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or x.device.type != "cpu" or rows_of(x) <= rows:
+            return self.after_first(self.fc1(x))
+        return torch.cat([self.after_first(self.fc1(part)) for part in x.flatten(0, -2).split(rows)]).view(x.shape)
+
+    def after_first(self, hidden: Tensor) -> Tensor:
+        """What follows `fc1`."""
+        drops = self.training and self.dropout > 0
+        if torch.compiler.is_compiling() or drops:
+            out: Tensor = self.drop(self.fc2(self.drop(F.gelu(hidden))))
         elif torch.is_grad_enabled():
-            hidden = self.fc1(x)
-            weight, bias = self.fc2.weight.to(hidden.dtype), self.fc2.bias.to(hidden.dtype)
-            out = LinearOfGelu.apply(hidden, weight, bias)
-        elif x.device.type == "cpu" and x[..., 0].numel() > rows:
-            out = torch.cat([self.untrained(part) for part in x.flatten(0, -2).split(rows)]).view(x.shape)
+            out = without_keeping(self.fc2, hidden)
         else:
-            out = self.untrained(x)
+            out = self.fc2(torch.ops.aten.gelu_(hidden) if is_bare(self.fc1) else F.gelu(hidden))
         return out
 
-    def untrained(self, x: Tensor) -> Tensor:
-        """Without gradients: the GELU overwrites its input."""
-        out: Tensor = self.fc2(torch.ops.aten.gelu_(self.fc1(x)))
-        return out
+    def drop(self, x: Tensor) -> Tensor:
+        """Dropout, in training."""
+        return F.dropout(x, self.dropout, self.training)
 
 
-class LinearOfGelu(torch.autograd.Function):
-    """linear(gelu(hidden)) that computes the GELU again backward rather than keep it: a quarter of a block's memory."""
+def rows_of(x: Tensor) -> int:
+    """Vectors of the last axis."""
+    return x.shape[:-1].numel()
 
-    @staticmethod
-    def forward(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return F.linear(F.gelu(hidden), weight, bias)
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:2])
+class Gelu(torch.autograd.Function):
+    """GELU whose output need not be kept: whoever saved it gets it recomputed from the saved input (`recompute`)."""
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        hidden, weight = ctx.saved_tensors
-        grad_RC = grad.flatten(0, -2)
-        grad_weight = grad_RC.t() @ F.gelu(hidden).flatten(0, -2)
-        grad_hidden = grad @ weight
-        if torch.is_grad_enabled():  # with create_graph
-            grad_hidden = torch.ops.aten.gelu_backward(grad_hidden, hidden)
-        else:
-            torch.ops.aten.gelu_backward.grad_input(grad_hidden, hidden, grad_input=grad_hidden)
-        return grad_hidden, grad_weight, grad_RC.sum(0)
+    def forward(hidden: Tensor) -> Tensor:
+        return F.gelu(hidden)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.unpacked = None
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (hidden,) = ctx.saved_tensors if ctx.unpacked is None else (ctx.unpacked,)
+        ctx.unpacked = None
+        return torch.ops.aten.gelu_backward(grad, hidden)
+
+
+def without_keeping(layer: nn.Module, hidden: Tensor) -> Tensor:
+    """`layer(gelu(hidden))` that recomputes the GELU in backward instead of keeping it: a quarter of a block's memory.
+
+    `layer` is called as the module it is. What autograd saves in that call passes through `pack`, which replaces the
+    GELU's output, or a view of it, by a recipe.
+    """
+    activated: Tensor = Gelu.apply(hidden)
+    storage, node = activated.untyped_storage().data_ptr(), activated.grad_fn
+    dtype = activated.dtype
+
+    def pack(saved: Tensor) -> Tensor | Callable[[], Tensor]:
+        if node is None or saved.dtype != dtype or saved.untyped_storage().data_ptr() != storage:
+            return saved
+        size, stride, offset = saved.size(), saved.stride(), saved.storage_offset()
+        return lambda: recompute(node).as_strided(size, stride, offset)
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        out: Tensor = layer(activated)
+    return out
+
+
+def unpack(saved: Tensor | Callable[[], Tensor]) -> Tensor:
+    """What `pack` was given."""
+    return saved if isinstance(saved, Tensor) else saved()
+
+
+def recompute(node: Any) -> Tensor:
+    """The output of a `Gelu` from its saved input, which its own backward pass will need next.
+
+    Activation checkpointing lets a saved tensor be read only once, hence the note on the node.
+    """
+    if node.unpacked is None:
+        (node.unpacked,) = node.saved_tensors
+    return F.gelu(node.unpacked.detach())

@@ -1,11 +1,18 @@
 """How a grid is cut into 3-D windows, shifted or not: arithmetic and rearrangement, no parameters.
 
-Two ways to the same result. `WindowLayout` is Swin's own: pad, roll, cut, and a mask that keeps those apart that the
-roll brought into one window; few large operations, which is what a GPU and a compiler want. `Cut` cuts the true parts:
-a shifted window at the border is up to eight small ones, attention within each needs no mask and 0.43 to 0.75 of the
-work. Along one axis of 14 positions, window 7, shift 3:
+A `Cut` lists the boxes of the grid in which all windows are alike; attention runs once for each box. There are two:
 
-    0 1 2 | 3 4 5 6 7 8 9 | 10 11 12 13          parts of 3, 7 and 4 positions; Swin masks (10 .. 13, 0 .. 2)
+    masked_parts   Swin's own: the grid is rolled by the shift, all windows are whole, and those at the end of a shifted
+                   axis need a mask between the positions that the roll brought together. Windows that share a mask are
+                   one box, so there are at most 8 boxes and 8 masks, however many windows: few large operations, which
+                   is what a GPU and a compiler want.
+    true_parts     nothing is rolled: a shifted window at the border is up to eight small ones, and attention within
+                   each needs no mask and 0.43 to 0.75 of the work. Many small operations, which a CPU does not mind.
+
+Along one axis of 14 positions, window 7, shift 3:
+
+    0 1 2 | 3 4 5 6 7 8 9 | 10 11 12 13          true parts: 3, 7 and 4 positions
+    3 4 5 6 7 8 9 | 10 11 12 13 : 0 1 2          masked parts: a whole window, and one with a seam after 4 positions
 
     B batch   T H W grid   C channels   G windows   N positions of one   R rows: all positions, window by window
 """
@@ -28,7 +35,7 @@ R = TypeVar("R")
 
 
 def constant(function: Callable[P, R]) -> Callable[P, R]:
-    """Computed once for the same arguments; to torch.compile a constant."""
+    """Cache a function of constants by its arguments; torch.compile takes its result as a constant."""
     cached = lru_cache(maxsize=256)(torch.inference_mode(False)(function))
 
     @wraps(function)
@@ -40,48 +47,28 @@ def constant(function: Callable[P, R]) -> Callable[P, R]:
 
 
 class WindowLayout(NamedTuple):
-    """How a grid is cut into windows: all sizes are (frames, rows, columns)."""
+    """How a grid is divided into windows: all sizes are (frames, rows, columns)."""
 
     grid: Size
     window: Size
     shift: Size
     padded: Size
 
-    @property
-    def windows(self) -> int:
-        """Windows in one grid."""
-        T, H, W = (side // step for side, step in zip(self.padded, self.window, strict=True))
-        return T * H * W
-
     def pad(self, x_BTHWC: Tensor) -> Tensor:
-        """Zeros at the end of each axis, up to whole windows."""
+        """Append zeros to each axis, up to a multiple of the window."""
         if self.padded == self.grid:
             return x_BTHWC
         (T, H, W), (t, h, w) = self.padded, self.grid
         return F.pad(x_BTHWC, (0, 0, 0, W - w, 0, H - h, 0, T - t))
 
     def crop(self, x_BTHWC: Tensor) -> Tensor:
-        """Without the padding."""
+        """Remove the padding."""
         t, h, w = self.grid
         return x_BTHWC if self.padded == self.grid else x_BTHWC[:, :t, :h, :w]
 
-    def split(self, x_BTHWC: Tensor) -> Tensor:
-        """(B, T, H, W, C) -> (B * G, N, C)."""
-        x_BTHWC = self.pad(x_BTHWC)
-        if any(self.shift):
-            x_BTHWC = x_BTHWC.roll([-step for step in self.shift], (1, 2, 3))
-        return windowed(x_BTHWC, self.window).flatten(0, 1)
-
-    def join(self, x_GNC: Tensor, batch: int) -> Tensor:
-        """(B * G, N, C) -> (B, T, H, W, C)."""
-        x = unwindowed(x_GNC.unflatten(0, (batch, -1)), self.padded, self.window)
-        if any(self.shift):
-            x = x.roll(self.shift, (1, 2, 3))
-        return self.crop(x)
-
 
 def window_layout(grid: Size, window: Size, shifted: bool) -> WindowLayout:
-    """Windows clipped to the grid; a side of one window is not shifted."""
+    """The layout of a grid: windows are clipped to it, and an axis of a single window is not shifted."""
     sides = tuple(min(side, step) for side, step in zip(grid, window, strict=True))
     shift = tuple(step // 2 if shifted and side > step else 0 for side, step in zip(grid, window, strict=True))
     padded = tuple(-(-side // step) * step for side, step in zip(grid, sides, strict=True))
@@ -89,7 +76,7 @@ def window_layout(grid: Size, window: Size, shifted: bool) -> WindowLayout:
 
 
 def windowed(x_BTHWC: Tensor, window: Size) -> Tensor:
-    """(B, T, H, W, C) -> (B, G, N, C); sides that divide."""
+    """(B, T, H, W, C) -> (B, G, N, C), for sides that are multiples of the window's."""
     t, h, w = window
     return rearrange(x_BTHWC, "B (T t) (H h) (W w) C -> B (T H W) (t h w) C", t=t, h=h, w=w)
 
@@ -102,12 +89,15 @@ def unwindowed(x_BGNC: Tensor, grid: Size, window: Size) -> Tensor:
 
 
 class Part(NamedTuple):
-    """A box of the grid in which all windows have one size, and where in a whole window they lie."""
+    """A box of the grid in which all windows have one size and one mask."""
 
     start: Size
     stop: Size
     window: Size
     offset: Size
+    """Place of these windows in a whole window."""
+    seam: Size = (0, 0, 0)
+    """Positions of a window before the seam, along each axis; attention must not cross it. 0: no seam."""
 
     @property
     def tokens(self) -> int:
@@ -130,14 +120,18 @@ class Cut(NamedTuple):
 
     padded: Size
     parts: tuple[Part, ...]
+    roll: Size = (0, 0, 0)
+    """Positions by which the grid is rolled backwards before it is cut."""
 
     def rows_of(self, part: Part, batch: int) -> int:
-        """Rows of a part."""
+        """Number of rows of a part."""
         T, H, W = part.grid
         return batch * T * H * W
 
     def gather(self, x_BTHWC: Tensor) -> Tensor:
         """(B, T, H, W, C) -> (R, C)."""
+        if any(self.roll):
+            x_BTHWC = x_BTHWC.roll([-step for step in self.roll], (1, 2, 3))
         rows = [windowed(part.of(x_BTHWC), part.window).flatten(0, 2) for part in self.parts]
         return torch.cat(rows) if len(rows) > 1 else rows[0]
 
@@ -149,21 +143,30 @@ class Cut(NamedTuple):
         out = x_RC.new_empty(batch, *self.padded, x_RC.shape[1])
         for part, rows in self.split(x_RC, batch):
             part.of(out).copy_(unwindowed(rows, part.grid, part.window))
-        return out
+        return out.roll(self.roll, (1, 2, 3)) if any(self.roll) else out
 
     def split(self, x_RC: Tensor, batch: int) -> list[tuple[Part, Tensor]]:
         """Each part with its rows as (B, G, N, C), views."""
         rows = x_RC.split([self.rows_of(part, batch) for part in self.parts])
-        return [(part, piece.view(batch, -1, part.tokens, x_RC.shape[1]))
-                for part, piece in zip(self.parts, rows, strict=True)]  # fmt: skip
+        return [
+            (part, piece.view(batch, -1, part.tokens, x_RC.shape[1]))
+            for part, piece in zip(self.parts, rows, strict=True)
+        ]
+
+    def everything(self, batch: int) -> tuple[Windows, ...]:
+        """All rows, a run for each part."""
+        stops = itertools.accumulate(self.rows_of(part, batch) for part in self.parts)
+        return tuple(
+            Windows(part, stop - self.rows_of(part, batch), stop) for part, stop in zip(self.parts, stops, strict=True)
+        )
 
     def portions(self, batch: int, most: int) -> tuple[tuple[Windows, ...], ...]:
-        """All rows in order, in groups of about `most` of them or less; a window is never divided."""
+        """All rows in order, in groups of at most about `most` rows; a window is never divided."""
         return portions_of(self, batch, most)
 
 
 class Windows(NamedTuple):
-    """Neighbouring rows that are windows of one part."""
+    """A run of rows that are windows of one part."""
 
     part: Part
     start: int
@@ -175,16 +178,14 @@ def portions_of(cut: Cut, batch: int, most: int) -> tuple[tuple[Windows, ...], .
     """See `Cut.portions`."""
     portions: list[tuple[Windows, ...]] = []
     group: list[Windows] = []
-    start = 0
-    for part in cut.parts:
-        stop, step = start + cut.rows_of(part, batch), max(1, most // part.tokens) * part.tokens
+    for part, start, stop in cut.everything(batch):
+        step = max(1, most // part.tokens) * part.tokens
         for at in range(start, stop, step):
             windows = Windows(part, at, min(at + step, stop))
             if group and windows.stop - group[0].start > most:
                 portions.append(tuple(group))
                 group = []
             group.append(windows)
-        start = stop
     return (*portions, tuple(group))
 
 
@@ -203,6 +204,21 @@ def axis_parts(side: int, window: int, shift: int) -> list[tuple[int, int, int, 
     last = side - (window - shift)
     parts = [(0, shift, shift, window - shift), (shift, last, window, 0), (last, side, window - shift, 0)]
     return [part for part in parts if part[0] < part[1]]
+
+
+def masked_parts(layout: WindowLayout) -> Cut:
+    """The boxes of a rolled layout in which all windows have the same mask: at most two along each axis."""
+    axes = [axis_seams(*sides) for sides in zip(layout.padded, layout.window, layout.shift, strict=True)]
+    boxes = [Part(*zip(*box, strict=True)) for box in itertools.product(*axes)]
+    return Cut(layout.padded, tuple(boxes), layout.shift)
+
+
+def axis_seams(side: int, window: int, shift: int) -> list[tuple[int, int, int, int, int]]:
+    """(start, stop, size of the windows in it, 0, positions before the seam) along one rolled axis."""
+    if not shift:
+        return [(0, side, window, 0, 0)]
+    last = side - window
+    return [(0, last, window, 0, 0), (last, side, window, 0, window - shift)]
 
 
 class Gathered(torch.autograd.Function):
@@ -249,18 +265,17 @@ def relative_index(window: Size, table_window: Size, device: torch.device) -> Te
 
 
 @constant
-def shift_mask(padded: Size, window: Size, shift: Size, device: torch.device) -> Tensor:
-    """(G, N, N): 0 where two positions of a window were neighbours before the shift, else -100 as in Swin."""
-    region = torch.zeros(1, *padded, 1, device=device)
-    for axis, (side, step, rolled) in enumerate(zip(padded, window, shift, strict=True)):
-        place = torch.arange(side, device=device)
-        part = (place >= side - step).long() + (place >= side - rolled).long() if rolled else place * 0
-        region = region * 3 + part.view([-1 if i == axis + 1 else 1 for i in range(5)])
-    region_GN = windowed(region, window)[0, ..., 0]
-    return (region_GN[:, :, None] != region_GN[:, None]).float() * -100.0
+def seam_mask(window: Size, seam: Size, device: torch.device) -> Tensor:
+    """(N, N): 0 between positions of a window on the same side of all seams, else -100 as in Swin."""
+    region = torch.zeros(window, dtype=torch.long, device=device)
+    for axis, (side, before) in enumerate(zip(window, seam, strict=True)):
+        beyond = (torch.arange(side, device=device) >= before).long() if before else torch.zeros_like(region[:1, 0, 0])
+        region = region * 2 + beyond.view([-1 if i == axis else 1 for i in range(3)])
+    region_N = region.flatten()
+    return (region_N[:, None] != region_N).float() * -100.0
 
 
-def positions_in(part: Part, window: Size) -> list[int]:
-    """Flat places of a part's positions in the whole window."""
-    ranges = [range(start, start + side) for start, side in zip(part.offset, part.window, strict=True)]
-    return [(t * window[1] + h) * window[2] + w for t, h, w in itertools.product(*ranges)]
+def positions_in(window: Size, offset: Size, whole: Size) -> list[int]:
+    """Flat places in a whole window of the positions of a smaller one at an offset."""
+    ranges = [range(start, start + side) for start, side in zip(offset, window, strict=True)]
+    return [(t * whole[1] + h) * whole[2] + w for t, h, w in itertools.product(*ranges)]

@@ -30,11 +30,13 @@ from hybridvideo.errors import UserError
 from hybridvideo.models.checks import check_heads
 from hybridvideo.models.contract import NOTHING, Grids, VideoModel
 from hybridvideo.models.parts.attend import attend
-from hybridvideo.models.parts.cached import Cached
-from hybridvideo.models.parts.linear import Linear, init_linear, lowered
+from hybridvideo.models.parts.attention import GroupedAttention, temporal_heads
+from hybridvideo.models.parts.linear import Composition, Linear, in_parts, init_linear, lowered
 from hybridvideo.models.parts.mlp import Mlp
 from hybridvideo.models.parts.patches import PatchEmbed
 from hybridvideo.models.parts.positions import AbsolutePosition
+from hybridvideo.models.parts.shortcuts import may_bypass, shortcuts_allowed
+from hybridvideo.models.staged import Stage, StagedModel, rising_rates
 from hybridvideo.models.variants import KINETICS, Published, Variant
 
 
@@ -57,9 +59,6 @@ class TimeSformerConfig:
     """Before the classifier; the authors have none."""
 
 
-Matrix = tuple[Tensor, Tensor]  # weight and bias of a linear layer
-
-
 class DropRows(nn.Module):
     """Stochastic depth: a residual is dropped whole, independently for each index of the given axes."""
 
@@ -77,81 +76,44 @@ class DropRows(nn.Module):
 class TemporalAttention(nn.Module):
     """Every place attends to itself in all frames: (B, T, N, C) -> what is added to it.
 
-    Another linear layer follows the projection. Only stochastic depth stands between the two, which scales whole
-    places, so the two are one matrix: a product of `dim` rows to make, where each patch would have been a row.
+    A second linear layer follows the projection, with nothing but stochastic depth of complete places between them, so
+    the two can be one matrix (`linear.Composition`): a product of `dim` rows instead of one row for each patch.
     """
 
     def __init__(self, dim: int, heads: int, drop_path: float) -> None:
         super().__init__()
-        self.head_dim = dim // heads
+        self.heads = heads
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.qkv = Linear(dim, 3 * dim)
         self.proj = Linear(dim, dim)
-        self.linear = nn.Linear(dim, dim)
+        self.linear = Linear(dim, dim)
         self.drop = DropRows(drop_path)
-        self.cached = Cached[Matrix]()
+        self.composition = Composition()
 
     def forward(self, x_BTNC: Tensor) -> Tensor:
-        out = self.attend(lowered(self.norm(x_BTNC)))
-        if not worth_joining(out):
-            return self.linear(self.drop(self.proj(out), 0, 2))
-        weight, bias = self.joined(out)
-        return self.drop(F.linear(out, weight, bias), 0, 2) + self.linear.bias
-
-    def attend(self, x_BTNC: Tensor) -> Tensor:
-        """Places are further heads, so that nothing is copied into another order."""
-        B, T, N, C = x_BTNC.shape
-        d = self.head_dim
-        weights, biases = (part.chunk(3) for part in self.qkv.parameters_for(x_BTNC))
-        qkv = (F.linear(x_BTNC, weight, bias) for weight, bias in zip(weights, biases, strict=True))
-        q, k, v = (part.view(B, T, N * C // d, d).transpose(1, 2) for part in qkv)
-        return attend(q, k, v).transpose(1, 2).reshape(B, T, N, C)
-
-    def joined(self, like: Tensor) -> Matrix:
-        """`linear` after `proj`, but for the bias of `linear`."""
-        sources = (self.proj.weight, self.proj.bias, self.linear.weight)
-        trained = torch.is_grad_enabled() and any(source.requires_grad for source in sources)
-        if trained or torch.compiler.is_compiling():
-            return self.join()
-        return self.cached.get(sources, lambda: self.joined_in(like), like.dtype, like.device)
-
-    def join(self) -> Matrix:
-        """The product of the two layers, under autocast in its precision."""
-        return self.linear.weight @ self.proj.weight, self.linear.weight @ self.proj.bias
-
-    def joined_in(self, like: Tensor) -> Matrix:
-        """The product in the parameters' precision, then rounded to that of `like`."""
-        with torch.autocast(like.device.type, enabled=False):
-            weight, bias = self.join()
-        return weight.to(like.dtype), bias.to(like.dtype)
+        q, k, v = temporal_heads(in_parts(self.qkv, lowered(self.norm(x_BTNC)), 3), self.heads)
+        out = attend(q, k, v).transpose(1, 2).reshape(x_BTNC.shape)
+        rows_pay = torch.compiler.is_compiling() or out.shape[:-1].numel() > out.shape[-1]
+        if rows_pay and may_bypass(self.proj, self.linear):
+            return self.drop(self.composition(self.proj, self.linear, out), 0, 2) + self.linear.bias
+        added: Tensor = self.linear(self.drop(self.proj(out), 0, 2))
+        return added
 
 
-def worth_joining(x: Tensor) -> bool:
-    """Whether there are more rows than making the matrix costs. Tensors without data only count: what was published."""
-    if torch.compiler.is_compiling():
-        return True
-    return not x.is_meta and x.shape[:-1].numel() > x.shape[-1]
-
-
-class Attention(nn.Module):
+class Attention(GroupedAttention):
     """All tokens of a group to each other; the class token comes first."""
 
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = Linear(dim, 3 * dim)
-        self.proj = Linear(dim, dim)
-
     def forward(self, x_BNC: Tensor) -> Tensor:
-        q, k, v = self.qkv(x_BNC).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        out: Tensor = self.proj(attend(q, k, v).transpose(1, 2).flatten(2))
-        return out
+        return self.attend(x_BNC)
 
     def first(self, x_BNC: Tensor) -> Tensor:
-        """The same for the first token alone: (B, 1, C).
+        """The same for the first token alone: (B, 1, C)."""
+        return self.first_alone(x_BNC) if may_bypass(self.qkv) else self.attend(x_BNC)[:, :1]
 
-        For one query it is less work to bring the query to the tokens than all tokens to keys and values:
-        q . (K x) = (K' q) . x, the keys' bias shifts all scores alike, and sum(a (V x + b)) = V sum(a x) + b.
+    def first_alone(self, x_BNC: Tensor) -> Tensor:
+        """For a single query it is less work to bring it to the tokens than to turn all tokens into keys and values.
+
+        q . (K x) = (K' q) . x; the keys' bias shifts all scores alike; sum(a (V x + b)) = V sum(a x) + b.
         """
         C = x_BNC.shape[2]
         of_q, of_k, of_v = self.qkv.weight.chunk(3)
@@ -197,48 +159,59 @@ class Block(nn.Module):
         return x + x_out.view(R, G, N, -1), class_R11C + class_out[:, None]
 
 
-class TimeSformer(VideoModel):
+class TimeSformer(StagedModel):
     """The network of a `TimeSformerConfig`.
 
     The head reads the class token: `forward_features` returns it as a grid of one position (B, 1, 1, 1, C). The grids
-    of the places come from `forward_intermediates`; the last block, where its grid is not asked for, computes the class
+    of the places come from `forward_intermediates`; the last block, unless its grid is asked for, computes the class
     token alone.
     """
 
     normalisation = KINETICS
     config: TimeSformerConfig
     classifier_name = "classifier"
+    group_names = "{stage}"
+    undecayed = ("class_token", "class_position", "space_CHW", "time_CT")
 
     def __init__(self, config: TimeSformerConfig, num_classes: int) -> None:
-        super().__init__()
+        super().__init__(config, num_classes)
         check(config)
         dim, patch = config.dim, config.patch
-        self.config, self.num_classes, self.num_features = config, num_classes, dim
-        self.input_shape = (3, config.frames, config.height, config.width)
+        self.num_features = dim
         self.embed = PatchEmbed(dim, (1, patch, patch))
         self.class_token = nn.Parameter(torch.empty(dim))
         self.class_position = nn.Parameter(torch.empty(dim))
         rows, columns = config.height // patch, config.width // patch
         self.position = AbsolutePosition(dim, config.frames, rows, columns, time=config.attention != "space")
-        rates = torch.linspace(0, config.drop_path, config.depth, device="cpu").tolist()
+        (rates,) = rising_rates(config.drop_path, [config.depth])
         self.blocks = nn.ModuleList(Block(config, rate) for rate in rates)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.dropout = nn.Dropout(config.dropout)
-        self.classifier = nn.Linear(dim, num_classes)
+        self.classifier = Linear(dim, num_classes)
         self._init_weights()
+
+    def stem_parts(self) -> list[nn.Module | nn.Parameter]:
+        return [self.embed, self.class_token, self.class_position, self.position]
+
+    def stage_list(self) -> list[Stage]:
+        return [Stage(f"block{i + 1}", [block]) for i, block in enumerate(self.blocks)]
+
+    def head_parts(self) -> list[nn.Module]:
+        return [self.norm, self.classifier]
 
     def forward_stem(self, x_BCTHW: Tensor) -> Tensor:
         out: Tensor = self.embed(x_BCTHW)
         return out
 
     def forward_stages(self, grid_BTHWC: Tensor, keep: Grids = NOTHING) -> Tensor:
+        """The class token after all blocks; the base's loop, but for two tensors and the shorter last block."""
         keep.put("stem", grid_BTHWC)
         shape = grid_BTHWC.shape
         x = self.in_groups(self.position(grid_BTHWC))
-        del grid_BTHWC  # it is not needed beyond here
+        del grid_BTHWC  # its memory is free as soon as the first block has read it
         class_token = (self.class_token + self.class_position).expand(x.shape[0], 1, 1, -1)
         last = self.stage_names[-1]
-        class_only = last not in keep.stages and not x.is_meta  # without data only count: what was published
+        class_only = last not in keep.stages and shortcuts_allowed()
         for name, block in zip(self.stage_names[1:], self.blocks, strict=True):
             x, class_token = self.run_block(block, x, class_token, class_only and name == last)
             keep.put(name, x.reshape(shape))
@@ -246,7 +219,7 @@ class TimeSformer(VideoModel):
         return out
 
     def in_groups(self, x_BTHWC: Tensor) -> Tensor:
-        """(R, G, N, C): what attends to each other at once."""
+        """(R, G, N, C): the places of a group attend to each other at once."""
         B, T, H, W, C = x_BTHWC.shape
         groups = {"divided": (B, T, H * W, C), "joint": (B, 1, T * H * W, C), "space": (B * T, 1, H * W, C)}
         return x_BTHWC.reshape(groups[self.config.attention])
@@ -255,21 +228,8 @@ class TimeSformer(VideoModel):
         features_BC = grid_BTHWC[:, 0, 0, 0]
         return features_BC if pre_logits else self.classifier(self.dropout(features_BC))
 
-    @property
-    def stage_names(self) -> list[str]:
-        return ["stem", *(f"block{i + 1}" for i in range(self.config.depth))]
-
     def init_classifier(self, layer: nn.Linear) -> None:
         init_linear(layer)
-
-    def no_weight_decay(self) -> set[str]:
-        tables = {name for name, _ in self.named_parameters() if name.startswith("position.")}
-        return tables | {"class_token", "class_position"}
-
-    def layer_groups(self) -> list[tuple[str, list[nn.Parameter]]]:
-        start = [*self.embed.parameters(), self.class_token, self.class_position, *self.position.parameters()]
-        blocks = [(f"block{i + 1}", list(block.parameters())) for i, block in enumerate(self.blocks)]
-        return [("stem", start), *blocks, ("head", [*self.norm.parameters(), *self.classifier.parameters()])]
 
     def _init_weights(self) -> None:
         """As the authors': the temporal attention of all blocks but the first adds nothing at the start."""

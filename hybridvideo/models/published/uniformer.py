@@ -13,24 +13,29 @@ view, and nothing is copied between convolution and attention.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from timm.layers import DropPath, Mlp
+from timm.layers import DropPath
 from torch import Tensor, nn
 
 from hybridvideo.config.data import ClipConfig
 from hybridvideo.config.evaluation import EvalConfig
 from hybridvideo.errors import UserError
-from hybridvideo.models.contract import NOTHING, Grids, VideoModel
+from hybridvideo.models.contract import VideoModel
 from hybridvideo.models.parts.attention import JointAttention
+from hybridvideo.models.parts.cached import Cached
 from hybridvideo.models.parts.depthwise import depthwise_conv, on_grid
-from hybridvideo.models.parts.linear import init_linear
+from hybridvideo.models.parts.linear import Linear, autocast_dtype, init_linear
+from hybridvideo.models.parts.mlp import Mlp
 from hybridvideo.models.parts.patches import PatchEmbed
+from hybridvideo.models.parts.shortcuts import may_bypass
+from hybridvideo.models.staged import Stage, StagedModel, rising_rates
 from hybridvideo.models.variants import KINETICS, Published, Variant
 
 STRIDE = 32  # pixels per position of the last grid
@@ -106,18 +111,31 @@ class Downsample(nn.Module):
 class GridBatchNorm(nn.BatchNorm3d):
     """BatchNorm of a grid, channels last."""
 
+    bypassable = True  # see `shortcuts`
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.cached = Cached[tuple[Tensor, Tensor]]()
+
     def forward(self, x_BTHWC: Tensor) -> Tensor:
         return super().forward(x_BTHWC.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
 
-    def then(self, linear: nn.Linear, x_BTHWC: Tensor) -> Tensor:
-        """`linear(self(x))`, in evaluation as one matrix product: there the norm is only a scale and a shift."""
-        if self.training or self.running_mean is None or self.running_var is None:
+    def then(self, linear: Linear, x_BTHWC: Tensor) -> Tensor:
+        """`linear(self(x))`, in evaluation as one product: there the norm is only a scale and a shift."""
+        if self.training or self.running_mean is None or self.running_var is None or not may_bypass(self, linear):
             out: Tensor = linear(self(x_BTHWC))
             return out
+        sources = (self.weight, self.bias, self.running_mean, self.running_var, linear.weight, linear.bias)
+        kind = autocast_dtype(x_BTHWC)
+        return F.linear(x_BTHWC, *self.cached.get(sources, lambda: self.folded(linear, kind), kind))
+
+    def folded(self, linear: Linear, kind: torch.dtype | None) -> tuple[Tensor, Tensor]:
+        """Weight and bias of `linear` after this norm, in the precision of the product."""
+        assert self.running_mean is not None and self.running_var is not None
         scale_C = self.weight * (self.running_var + self.eps).rsqrt()
         shift_C = self.bias - self.running_mean * scale_C
-        bias = torch.addmv(linear.bias, linear.weight, shift_C)
-        return F.linear(x_BTHWC, linear.weight * scale_C, bias)
+        weight, bias = linear.weight * scale_C, torch.addmv(linear.bias, linear.weight, shift_C)
+        return (weight, bias) if kind is None else (weight.to(kind), bias.to(kind))
 
 
 class ConvBlock(nn.Module):
@@ -127,11 +145,11 @@ class ConvBlock(nn.Module):
         super().__init__()
         self.position = depthwise_conv(dim, 3)
         self.norm = GridBatchNorm(dim)
-        self.before = nn.Linear(dim, dim)
+        self.before = Linear(dim, dim)
         self.conv = depthwise_conv(dim, 5)
-        self.after = nn.Linear(dim, dim)
+        self.after = Linear(dim, dim)
         self.mlp_norm = GridBatchNorm(dim)
-        self.mlp = Mlp(dim, int(dim * config.mlp_ratio), drop=config.dropout)
+        self.mlp = Mlp(dim, int(dim * config.mlp_ratio), config.dropout)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x_BTHWC: Tensor) -> Tensor:
@@ -147,10 +165,7 @@ class ConvBlock(nn.Module):
 
     def transform(self, x_BTHWC: Tensor) -> Tensor:
         """Norm and MLP."""
-        mlp = self.mlp
-        hidden = mlp.drop1(mlp.act(self.mlp_norm.then(mlp.fc1, x_BTHWC)))
-        out: Tensor = mlp.drop2(mlp.fc2(hidden))
-        return out
+        return self.mlp.after_first(self.mlp_norm.then(self.mlp.fc1, x_BTHWC))
 
 
 class AttentionBlock(nn.Module):
@@ -163,7 +178,7 @@ class AttentionBlock(nn.Module):
         self.attention = JointAttention(dim, dim // config.head_dim)
         self.dropout = nn.Dropout(config.dropout)
         self.mlp_norm = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = Mlp(dim, int(dim * config.mlp_ratio), drop=config.dropout)
+        self.mlp = Mlp(dim, int(dim * config.mlp_ratio), config.dropout)
         self.drop_path = DropPath(drop_path)
         self.apply(init_linear)  # as the authors; convolutions keep torch's own
 
@@ -180,10 +195,13 @@ def cropped(x_BCTHW: Tensor, step: int) -> Tensor:
     return x_BCTHW[..., :H, :W]
 
 
+BLOCKS = (ConvBlock, ConvBlock, AttentionBlock, AttentionBlock)  # of the four stages
+
+
 # --- the network ----------------------------------------------------------------------------------------------------
 
 
-class UniFormer(VideoModel):
+class UniFormer(StagedModel):
     """The network of a `UniFormerConfig`."""
 
     config: UniFormerConfig
@@ -191,71 +209,46 @@ class UniFormer(VideoModel):
     least_side = STRIDE
 
     def __init__(self, config: UniFormerConfig, num_classes: int) -> None:
-        super().__init__()
-        self.config, self.num_classes = config, num_classes
-        self.input_shape = (3, config.frames, config.height, config.width)
+        super().__init__(config, num_classes)
         self.normalisation = KINETICS
         dims = config.dims
         self.num_features = dims[-1]
         self.stem = Stem(dims[0])
         self.dropout = nn.Dropout(config.dropout)
         self.downsamples = nn.ModuleList(Downsample(*pair) for pair in pairwise(dims))
-        self.stages = nn.ModuleList(make_stages(config))
+        self.stages = nn.ModuleList(
+            nn.ModuleList(kind(dim, config, rate) for rate in rates)
+            for kind, dim, rates in zip(BLOCKS, dims, rising_rates(config.drop_path, config.depths), strict=True)
+        )
         self.norm = GridBatchNorm(dims[-1])
-        self.head = nn.Linear(dims[-1], num_classes)
+        self.head = Linear(dims[-1], num_classes)
         self.init_classifier(self.head)
+
+    def stem_parts(self) -> list[nn.Module]:
+        return [self.stem]
+
+    def stage_list(self) -> list[Stage]:
+        stages: list[Any] = list(self.stages)
+        before = [[], *([layer] for layer in self.downsamples)]
+        return [Stage(f"stage{i + 1}", blocks, before[i]) for i, blocks in enumerate(stages)]
+
+    def head_parts(self) -> list[nn.Module]:
+        return [self.norm, self.head]
 
     def forward_stem(self, x_BCTHW: Tensor) -> Tensor:
         grid: Tensor = self.dropout(self.stem(x_BCTHW))
         return grid
 
-    def forward_stages(self, grid_BTHWC: Tensor, keep: Grids = NOTHING) -> Tensor:
-        keep.put("stem", grid_BTHWC)
-        for i, stage in enumerate(self.stages):
-            grid_BTHWC = self.downsamples[i - 1](grid_BTHWC) if i else grid_BTHWC
-            for block in blocks_of(stage):
-                grid_BTHWC = self.run_block(block, grid_BTHWC)
-            keep.put(f"stage{i + 1}", grid_BTHWC)
-        out: Tensor = self.norm(grid_BTHWC)
+    def leave(self, x: Tensor) -> Tensor:
+        out: Tensor = self.norm(x)
         return out
 
     def forward_head(self, grid_BTHWC: Tensor, pre_logits: bool = False) -> Tensor:
         features_BC = grid_BTHWC.mean((1, 2, 3))
         return features_BC if pre_logits else self.head(features_BC)
 
-    @property
-    def stage_names(self) -> list[str]:
-        return ["stem", *(f"stage{i + 1}" for i in range(len(self.stages)))]
-
     def init_classifier(self, layer: nn.Linear) -> None:
         init_linear(layer)
-
-    def no_weight_decay(self) -> set[str]:
-        return set()
-
-    def layer_groups(self) -> list[tuple[str, list[nn.Parameter]]]:
-        groups = [("stem", list(self.stem.parameters()))]
-        for i, stage in enumerate(self.stages):
-            for j, block in enumerate(blocks_of(stage)):
-                before = self.downsamples[i - 1].parameters() if i and not j else ()
-                groups.append((f"stage{i + 1}.{j}", [*before, *block.parameters()]))
-        return [*groups, ("head", [*self.norm.parameters(), *self.head.parameters()])]
-
-
-def blocks_of(stage: nn.Module) -> Iterable[nn.Module]:
-    """A stage as what it is."""
-    assert isinstance(stage, nn.ModuleList)
-    return stage
-
-
-def make_stages(config: UniFormerConfig) -> list[nn.ModuleList]:
-    """Two stages of convolution, two of attention."""
-    rates = iter(torch.linspace(0, config.drop_path, sum(config.depths), device="cpu").tolist())
-    kinds: Sequence[Callable[..., nn.Module]] = (ConvBlock, ConvBlock, AttentionBlock, AttentionBlock)
-    return [
-        nn.ModuleList(kind(dim, config, next(rates)) for _ in range(depth))
-        for kind, dim, depth in zip(kinds, config.dims, config.depths, strict=True)
-    ]
 
 
 # --- named variants -------------------------------------------------------------------------------------------------

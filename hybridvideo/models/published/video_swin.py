@@ -21,13 +21,14 @@ from torch import Tensor, nn
 from hybridvideo.config.data import ClipConfig
 from hybridvideo.config.evaluation import EvalConfig
 from hybridvideo.errors import UserError
-from hybridvideo.models.contract import NOTHING, Grids, VideoModel
+from hybridvideo.models.contract import VideoModel
 from hybridvideo.models.parts.attention import WindowAttention3d, parts_are_faster
 from hybridvideo.models.parts.convolution import PatchMerging
-from hybridvideo.models.parts.linear import init_linear
+from hybridvideo.models.parts.linear import Linear, init_linear
 from hybridvideo.models.parts.mlp import PORTION, Mlp
 from hybridvideo.models.parts.patches import PatchEmbed
 from hybridvideo.models.parts.windows import Cut, Size, WindowLayout, constant, true_parts, window_layout
+from hybridvideo.models.staged import Stage, StagedModel, rising_rates
 from hybridvideo.models.variants import Published, Variant
 
 
@@ -89,13 +90,13 @@ class SwinBlock(nn.Module):
         cut = true_parts(layout)
         x_RC = cut.gather(layout.pad(x_BTHWC))
         inside = None if layout.padded == layout.grid else inside_rows(layout, cut, B)
-        biases = dict(zip(cut.parts, self.attention.part_biases(layout, x_RC), strict=True))
+        biases = self.attention.biases(layout, cut, x_RC)
         # Half of what an MLP takes at once: a portion here holds queries, keys and values beside the hidden numbers.
-        for portion in cut.portions(B, most=PORTION // 2 // self.mlp.fc1.out_features):
+        for portion in cut.portions(B, most=PORTION // 2 // self.mlp.hidden):
             rows = slice(portion[0].start, portion[-1].stop)
             x = x_RC[rows]
             normed = self.norm1(x) if inside is None else self.norm1(x) * inside[rows]
-            x = x + self.attention.attend_portion(normed, portion, biases)
+            x = x + self.attention.attend_rows(normed, portion, biases)
             x_RC[rows] = x + self.mlp(self.norm2(x))
         return layout.crop(cut.scatter(x_RC, B))
 
@@ -106,7 +107,7 @@ def inside_rows(layout: WindowLayout, cut: Cut, batch: int) -> Tensor:
     return cut.gather(layout.pad(torch.ones(batch, *layout.grid, 1, device="cpu")))
 
 
-class Stage(nn.Module):
+class SwinStage(nn.Module):
     """Optional merging, then blocks, every second one shifted."""
 
     def __init__(self, dim: int, heads: int, config: VideoSwinConfig, drop_paths: list[float], merge: bool) -> None:
@@ -118,63 +119,49 @@ class Stage(nn.Module):
         )
 
 
-class VideoSwin(VideoModel):
+class VideoSwin(StagedModel):
     """The network of a `VideoSwinConfig`."""
 
     config: VideoSwinConfig
     classifier_name = "classifier"
+    group_names = "{stage}.block{number}"
+    undecayed = ("bias_table",)
 
     def __init__(self, config: VideoSwinConfig, num_classes: int) -> None:
-        super().__init__()
-        self.config, self.num_classes = config, num_classes
-        self.input_shape = (3, config.frames, config.height, config.width)
+        super().__init__(config, num_classes)
         self.patches = PatchEmbed(config.dim, config.patch, pad=True)
         self.patch_norm = nn.LayerNorm(config.dim)
-        rates = iter(torch.linspace(0, config.drop_path, sum(config.depths), device="cpu").tolist())
+        rates = rising_rates(config.drop_path, config.depths)
         self.stages = nn.ModuleList(
-            Stage(config.dim * 2**i, heads, config, [next(rates) for _ in range(depth)], merge=i > 0)
-            for i, (depth, heads) in enumerate(zip(config.depths, config.heads, strict=True))
+            SwinStage(config.dim * 2**i, heads, config, rates[i], merge=i > 0) for i, heads in enumerate(config.heads)
         )
         self.num_features = config.dim * 2 ** (len(config.depths) - 1)
         self.norm = nn.LayerNorm(self.num_features)
         self.dropout = nn.Dropout(config.dropout)
-        self.classifier = nn.Linear(self.num_features, num_classes)
+        self.classifier = Linear(self.num_features, num_classes)
         self._init_weights()
+
+    def stem_parts(self) -> list[nn.Module]:
+        return [self.patches, self.patch_norm]
+
+    def stage_list(self) -> list[Stage]:
+        stages: list[Any] = list(self.stages)
+        return [Stage(f"stage{i + 1}", stage.blocks, [stage.merge]) for i, stage in enumerate(stages)]
+
+    def head_parts(self) -> list[nn.Module]:
+        return [self.norm, self.classifier]
 
     def forward_stem(self, x_BCTHW: Tensor) -> Tensor:
         normed: Tensor = self.patch_norm(self.patches(x_BCTHW))
         return normed
 
-    def forward_stages(self, grid_BTHWC: Tensor, keep: Grids = NOTHING) -> Tensor:
-        keep.put("stem", grid_BTHWC)
-        stages: list[Any] = list(self.stages)
-        for name, stage in zip(self.stage_names[1:], stages, strict=True):
-            grid_BTHWC = stage.merge(grid_BTHWC)
-            for block in stage.blocks:
-                grid_BTHWC = self.run_block(block, grid_BTHWC)
-            keep.put(name, grid_BTHWC)
-        normed: Tensor = self.norm(grid_BTHWC)
+    def leave(self, x: Tensor) -> Tensor:
+        normed: Tensor = self.norm(x)
         return normed
 
     def forward_head(self, grid_BTHWC: Tensor, pre_logits: bool = False) -> Tensor:
         features_BC = grid_BTHWC.mean((1, 2, 3))
         return features_BC if pre_logits else self.classifier(self.dropout(features_BC))
-
-    @property
-    def stage_names(self) -> list[str]:
-        return ["stem", *(f"stage{i + 1}" for i in range(len(self.stages)))]
-
-    def no_weight_decay(self) -> set[str]:
-        return {name for name, _ in self.named_parameters() if name.endswith("bias_table")}
-
-    def layer_groups(self) -> list[tuple[str, list[nn.Parameter]]]:
-        groups = [("stem", [*self.patches.parameters(), *self.patch_norm.parameters()])]
-        for i, stage in enumerate(self.stages):
-            assert isinstance(stage, Stage)
-            for j, block in enumerate(stage.blocks):
-                merging = list(stage.merge.parameters()) if j == 0 else []
-                groups.append((f"stage{i + 1}.block{j + 1}", [*merging, *block.parameters()]))
-        return [*groups, ("head", [*self.norm.parameters(), *self.classifier.parameters()])]
 
     def _init_weights(self) -> None:
         """As the authors': patches keep a convolution's own."""

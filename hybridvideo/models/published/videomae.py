@@ -10,7 +10,7 @@ Pre-Training*. This file has the network that is fine-tuned; `videomae_pretraini
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -22,11 +22,12 @@ from hybridvideo.config.data import ClipConfig
 from hybridvideo.config.evaluation import EvalConfig
 from hybridvideo.errors import UserError
 from hybridvideo.models.checks import check_heads
-from hybridvideo.models.contract import NOTHING, Grids, VideoModel
-from hybridvideo.models.parts.attend import attend
+from hybridvideo.models.contract import VideoModel
+from hybridvideo.models.parts.attention import JointAttention
 from hybridvideo.models.parts.linear import Linear, lowered
 from hybridvideo.models.parts.mlp import Mlp
 from hybridvideo.models.parts.patches import Patch, PatchEmbed
+from hybridvideo.models.staged import Stage, StagedModel, rising_rates
 from hybridvideo.models.variants import Published, Variant
 
 EPS = 1e-6  # of all norms
@@ -108,45 +109,17 @@ def sinusoids(grid: tuple[int, int, int], dim: int) -> Tensor:
     return torch.where(odd_C, angle_NC.cos(), angle_NC.sin()).float().unflatten(0, grid)
 
 
-class TokenAttention(nn.Module):
-    """Every token of a clip to every other.
-
-    The authors' keys have no bias, this fused layer has one for them, zero at first: it adds the same number to all
-    scores of a query, which softmax takes away again. Whatever training makes of it changes nothing.
-    """
-
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = Linear(dim, 3 * dim)
-        self.proj = Linear(dim, dim)
-
-    def forward(self, x_BNC: Tensor) -> Tensor:
-        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.projections(x_BNC))
-        if x_BNC.device.type == "cpu" and k.dtype == torch.float32:
-            q, k, v = q.contiguous(), k.contiguous(), v.contiguous()  # read more than once: copies pay
-        out_BhNd = attend(q, k, v)
-        out: Tensor = self.proj(out_BhNd.transpose(1, 2).flatten(2))
-        return out
-
-    def projections(self, x_BNC: Tensor) -> Iterable[Tensor]:
-        """Queries, keys and values (B, N, C). On a CPU each by itself: the kernel's reads lie closer together.
-
-        And without the keys' bias, which changes nothing.
-        """
-        if x_BNC.device.type != "cpu":
-            return self.qkv(x_BNC).chunk(3, -1)
-        weights, biases = (part.chunk(3) for part in self.qkv.parameters_for(x_BNC))
-        return (F.linear(x_BNC, *layer) for layer in zip(weights, (biases[0], None, biases[2]), strict=True))
-
-
 class TokenBlock(nn.Module):
-    """Pre-norm residual block on tokens (B, N, C): attention, MLP."""
+    """Pre-norm residual block on a grid or on tokens (B, N, C): attention of every token to every other, MLP.
+
+    The authors' keys have no bias; the fused layer here has one, zero at first. It adds the same number to all scores
+    of a query, which softmax takes away again, so whatever training makes of it changes nothing.
+    """
 
     def __init__(self, dim: int, heads: int, mlp_ratio: float, drop_path: float) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(dim, eps=EPS)
-        self.attention = TokenAttention(dim, heads)
+        self.attention = JointAttention(dim, heads)
         self.mlp_norm = nn.LayerNorm(dim, eps=EPS)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
         self.drop_path = DropPath(drop_path)
@@ -159,56 +132,44 @@ class TokenBlock(nn.Module):
 
 def token_blocks(dim: int, heads: int, depth: int, mlp_ratio: float, drop_path: float = 0.0) -> nn.ModuleList:
     """`depth` blocks, stochastic depth rising from 0 to `drop_path`."""
-    rates = torch.linspace(0, drop_path, depth, device="cpu").tolist()
+    (rates,) = rising_rates(drop_path, [depth])
     return nn.ModuleList(TokenBlock(dim, heads, mlp_ratio, rate) for rate in rates)
 
 
-class VideoMAE(VideoModel):
-    """The network of a `VideoMAEConfig`."""
+class VideoMAE(StagedModel):
+    """The network of a `VideoMAEConfig`. Positions are not learned."""
 
     config: VideoMAEConfig
     classifier_name = "classifier"
+    group_names = "{stage}"
 
     def __init__(self, config: VideoMAEConfig, num_classes: int) -> None:
-        super().__init__()
-        self.config, self.num_classes, self.num_features = config, num_classes, config.dim
-        self.input_shape = (3, config.frames, config.height, config.width)
+        super().__init__(config, num_classes)
+        self.num_features = config.dim
         self.patches = PatchEmbed(config.dim, config.patch)
         self.position = SinusoidPosition(config.dim, grid_of(self.input_shape[1:], config.patch))
         self.blocks = token_blocks(config.dim, config.heads, config.depth, config.mlp_ratio, config.drop_path)
         self.norm = nn.LayerNorm(config.dim, eps=EPS)
         self.dropout = nn.Dropout(config.dropout)
-        self.classifier = nn.Linear(config.dim, num_classes)
+        self.classifier = Linear(config.dim, num_classes)
         self._init_weights()
+
+    def stem_parts(self) -> list[nn.Module]:
+        return [self.patches]
+
+    def stage_list(self) -> list[Stage]:
+        return [Stage(f"block{i + 1}", [block]) for i, block in enumerate(self.blocks)]
+
+    def head_parts(self) -> list[nn.Module]:
+        return [self.norm, self.classifier]
 
     def forward_stem(self, x_BCTHW: Tensor) -> Tensor:
         grid: Tensor = self.position(self.patches(x_BCTHW))
         return grid
 
-    def forward_stages(self, grid_BTHWC: Tensor, keep: Grids = NOTHING) -> Tensor:
-        keep.put("stem", grid_BTHWC)
-        sides, x_BNC = grid_BTHWC.shape[1:4], grid_BTHWC.flatten(1, 3)
-        del grid_BTHWC  # it is not needed beyond the first block
-        for name, block in zip(self.stage_names[1:], self.blocks, strict=True):
-            x_BNC = self.run_block(block, x_BNC)
-            keep.put(name, x_BNC.unflatten(1, sides))
-        return x_BNC.unflatten(1, sides)
-
     def forward_head(self, grid_BTHWC: Tensor, pre_logits: bool = False) -> Tensor:
         features_BC: Tensor = self.norm(grid_BTHWC.mean((1, 2, 3)))
         return features_BC if pre_logits else self.classifier(self.dropout(features_BC))
-
-    @property
-    def stage_names(self) -> list[str]:
-        return ["stem", *(f"block{i + 1}" for i in range(len(self.blocks)))]
-
-    def no_weight_decay(self) -> set[str]:
-        return set()  # positions are not learned
-
-    def layer_groups(self) -> list[tuple[str, list[nn.Parameter]]]:
-        groups = [("stem", list(self.patches.parameters()))]
-        groups += [(f"block{i + 1}", list(block.parameters())) for i, block in enumerate(self.blocks)]
-        return [*groups, ("head", [*self.norm.parameters(), *self.classifier.parameters()])]
 
     def _init_weights(self) -> None:
         for layer in self.blocks.modules():

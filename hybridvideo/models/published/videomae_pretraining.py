@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from hybridvideo.config.data import Normalisation
 from hybridvideo.errors import UserError
 from hybridvideo.models.checks import check_clip, check_lengths, check_settings, check_size
+from hybridvideo.models.parts.linear import Linear
 from hybridvideo.models.parts.patches import Patch, PatchEmbed
 from hybridvideo.models.published.videomae import EPS, SinusoidPosition, check_width, grid_of, token_blocks
 from hybridvideo.models.variants import IMAGENET
@@ -72,7 +73,7 @@ class Decoder(nn.Module):
         self.position = SinusoidPosition(dim, grid)
         self.blocks = token_blocks(dim, config.decoder_heads, config.decoder_depth, config.mlp_ratio)
         self.norm = nn.LayerNorm(dim, eps=EPS)
-        self.pixels = nn.Linear(dim, 3 * t * h * w)
+        self.pixels = Linear(dim, 3 * t * h * w)
 
 
 class VideoMAEPretraining(nn.Module):
@@ -91,7 +92,7 @@ class VideoMAEPretraining(nn.Module):
         self.grad_checkpointing = False
         grid = grid_of((config.frames, config.height, config.width), config.patch)
         self.encoder = Encoder(config, grid)
-        self.narrow = nn.Linear(config.dim, config.decoder_dim, bias=False)
+        self.narrow = Linear(config.dim, config.decoder_dim, bias=False)
         self.mask_token = nn.Parameter(torch.empty(1, 1, config.decoder_dim))
         self.decoder = Decoder(config, grid)
         self._init_weights()

@@ -1,1 +1,4 @@
-"""One file a page."""
+"""The pages, one file each: what a job leaves -> `report.html`, one file that opens anywhere.
+
+Each function returns the path it wrote. Texts and tables are escaped; a section without content is left out.
+"""

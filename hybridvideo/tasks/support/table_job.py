@@ -19,19 +19,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hybridvideo.config.jobs import Compute, Job, Reading
 from hybridvideo.data.corpus.quarantine import quarantined
 from hybridvideo.data.manifest import Manifest, read_manifest
 from hybridvideo.engine.preemption import StopRequest
 from hybridvideo.engine.progress import progress
 from hybridvideo.errors import USABLE, EnvironmentFault, Preempted, TooMuchBadData, UserError
 from hybridvideo.models.contract import VideoModel
+from hybridvideo.parsing import plain
 from hybridvideo.report.environment import environment_facts
-from hybridvideo.tasks.support import earlier as before
-from hybridvideo.tasks.support.claims import Claims, Crew, stamped
-from hybridvideo.tasks.support.given import results_folder, weights_digest, weights_said
-from hybridvideo.tasks.support.identity import Identity, digest, digest_of_list, identity_of
-from hybridvideo.tasks.support.job import Job, Work
-from hybridvideo.tasks.support.kept_rows import Parts, Stamp
+from hybridvideo.tasks.support import reuse
+from hybridvideo.tasks.support.job_identity import Identity, digest, digest_of_list, identity_of
 from hybridvideo.tasks.support.output_table import (
     ROWS_PER_BATCH,
     Rows,
@@ -40,9 +38,13 @@ from hybridvideo.tasks.support.output_table import (
     printable,
     write_batches,
 )
+from hybridvideo.tasks.support.part_files import Parts, Stamp
+from hybridvideo.tasks.support.weights_argument import card_of, results_folder, weights_digest, weights_name
+from hybridvideo.tasks.support.work import Work
+from hybridvideo.tasks.support.work_sharing import Claims, Crew, stamped
 from hybridvideo.text import shown
 
-__all__ = ["STDOUT", "Finished", "Job", "Work", "run_job", "stream_job"]
+__all__ = ["STDOUT", "Finished", "Work", "run_job", "stream_job"]
 
 STDOUT = "-"  # as --out
 SECONDS_BETWEEN_LOOKS = 0.5  # at the pieces of others, when nothing else is left
@@ -92,23 +94,34 @@ def read_inputs(source: str) -> Manifest:
     return manifest
 
 
-def provenance(
-    run: str, model: VideoModel, source: str, manifest: Manifest, settings: dict[str, Any]
-) -> dict[str, Any]:
-    """Where the rows of a table come from."""
-    return {"checkpoint": weights_said(run), "weights_sha256": weights_digest(run, model),
-            "source": os.path.abspath(source), "root": os.path.abspath(manifest.root), **settings,
-            "environment": environment_facts()}  # fmt: skip
+def model_notes(run: str, model: VideoModel, compute: Compute) -> dict[str, Any]:
+    """Which model the rows of a table come from, and how exactly it was computed."""
+    return {
+        "precision": compute.precision,
+        "preprocessing": plain(model.preprocessing),
+        "model": card_of(model).name,
+        "checkpoint": weights_name(run),
+        "weights_sha256": weights_digest(run, model),
+    }
 
 
-def quarantine_notes(job: Job) -> dict[str, Any]:
-    """Which quarantine, and whether one; jobs with and without are others, jobs with one that grows are the same."""
-    return {"quarantine": job.quarantine, "with_quarantine": job.quarantine is not None}
+def source_notes(source: str, manifest: Manifest, reading: Reading) -> dict[str, Any]:
+    """Which list the rows of a table come from, and where they were computed.
+
+    Jobs with and without a quarantine are different jobs; a quarantine that has grown does not make another job.
+    """
+    return {
+        "source": os.path.abspath(source),
+        "root": os.path.abspath(manifest.root),
+        "quarantine": reading.quarantine,
+        "with_quarantine": reading.quarantine is not None,
+        "environment": environment_facts(),
+    }
 
 
-def held_by(job: Job, manifest: Manifest) -> dict[int, tuple[str, str]] | None:
-    """The inputs that the job's quarantine keeps closed; None where it has none."""
-    return None if job.quarantine is None else quarantined(job.quarantine, manifest)
+def held_by(reading: Reading, manifest: Manifest) -> dict[int, tuple[str, str]] | None:
+    """The inputs that a quarantine keeps closed, by index; None without a quarantine."""
+    return None if reading.quarantine is None else quarantined(reading.quarantine, manifest)
 
 
 # --- the whole --------------------------------------------------------------------------------------------------------
@@ -162,18 +175,18 @@ def begin(
             raise UserError(f"{others} is at work on {table}; wait until it ends, give --join to share its work, "
                             "or give another --out")  # fmt: skip
         parts.begin()
-        if before.is_same(parts, identity, others):
+        if reuse.is_same(parts, identity, others):
             return True
         time.sleep(SECONDS_BETWEEN_LOOKS)  # they have finished and are about to leave
     if job.overwrite and not parts.of_this_job():
         parts.remove()
     elif not job.overwrite:
-        before.check_owner(table, parts, identity, work)
-    usable = (job.join or not job.overwrite) and before.table_identity(table, work) == identity
-    if usable and not parts.of_this_job() and before.is_up_to_date(table, manifest, work):
+        reuse.check_owner(table, parts, identity, work)
+    usable = (job.join or not job.overwrite) and reuse.table_identity(table, work) == identity
+    if usable and not parts.of_this_job() and reuse.is_up_to_date(table, manifest, work):
         return False
-    before.settle(table if usable else None, parts, manifest, work)
-    before.write_job(parts, identity)
+    reuse.settle(table if usable else None, parts, manifest, work)
+    reuse.write_job(parts, identity)
     parts.begin()
     return True
 
@@ -181,7 +194,7 @@ def begin(
 def do_all(parts: Parts, crew: Crew, manifest: Manifest, work: Work) -> int:
     """Work until every piece of the list is complete, by whomever; how many inputs were done here."""
     with StopRequest() as stop, progress(work.label, len(manifest)) as advance:
-        claims = Claims(parts, crew, lambda index: before.stamp_now(manifest, index), advance)
+        claims = Claims(parts, crew, lambda index: reuse.stamp_now(manifest, index), advance)
         try:
             while claims.open:
                 if not do_pieces(claims, work, stop):
@@ -199,7 +212,7 @@ def do_pieces(claims: Claims, work: Work, stop: StopRequest) -> bool:
     order = claims.take()
     if (first := next(order, None)) is None:
         return False
-    for rows in work.by_input(work.compute(itertools.chain([first], order))):
+    for rows in work.by_input(itertools.chain([first], order)):
         claims.keep(rows)
         stop_where_asked(claims, stop)
     claims.check_all_came()
@@ -250,8 +263,8 @@ def all_rows(parts: Parts, work: Work) -> Rows:
 
 def rows_of_table(table: Path, manifest: Manifest, identity: Identity, work: Work) -> Rows:
     """The rows of a finished table, each with the `index` of its input. EnvironmentFault where it lacks some."""
-    groups = list(before.rows_of_inputs(table, work)) if before.table_identity(table, work) == identity else []
-    listed = [before.listed_path(manifest, index) for index in range(len(manifest))]
+    groups = list(reuse.rows_of_inputs(table, work)) if reuse.table_identity(table, work) == identity else []
+    listed = [reuse.listed_path(manifest, index) for index in range(len(manifest))]
     if [rows[0]["path"] for rows in groups] != listed:
         raise EnvironmentFault(f"{table} has not the rows of this job, whose parts are gone; the same command goes on")
     return [{**row, "index": index} for index, rows in enumerate(groups) for row in rows]
@@ -280,12 +293,12 @@ def stream_job(manifest: Manifest, work: Work, job: Job) -> int:
 
     def order() -> Iterator[int]:
         for index in range(len(manifest)):
-            stamps[index] = before.stamp_now(manifest, index)
+            stamps[index] = reuse.stamp_now(manifest, index)
             yield index
 
     failed = 0
     with progress(work.label, len(manifest)) as advance:
-        for rows in work.by_input(work.compute(order())):
+        for rows in work.by_input(order()):
             index = rows[0]["index"]
             stamp = stamps.pop(index)
             for row in rows:

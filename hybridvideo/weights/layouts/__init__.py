@@ -1,4 +1,4 @@
-"""The foreign layouts, one file a code base; `LAYOUTS` is the whole list, asked from top to bottom."""
+"""The foreign layouts, one file per code base; `LAYOUTS` lists them all and is tried from top to bottom."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """VideoMAE, fine-tuned and pretrained: by its authors, by Hugging Face, and this project's own pretraining.
 
 Keys of theirs have no bias, queries and values have one each; here the three are one layer, whose bias for keys is
-zero and never matters (`models.videomae.TokenAttention`): the way back leaves it out. Hugging Face splits the three;
-in its files the biases are called `q_bias` and `v_bias`, in the memory of transformers 5 `query.bias`, `value.bias`.
+zero and never matters (`models.published.videomae.TokenBlock`): the way back leaves it out. Hugging Face splits the
+three; in its files the biases are called `q_bias` and `v_bias`, in the memory of transformers 5 `query.bias`, `value.bias`.
 
 A classifier takes the encoder of pretrained weights without its last norm, as the authors' fine-tuning does: the norm
 of a classifier stands after the mean and starts fresh.

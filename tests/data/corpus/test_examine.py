@@ -21,6 +21,7 @@ from hybridvideo.data.corpus.quarantine import quarantined
 from hybridvideo.data.dataset import ClipDataset
 from hybridvideo.data.decode.known import index_beside
 from hybridvideo.data.manifest import Manifest, Row, read_manifest
+from hybridvideo.data.sampling import centre_starts
 from hybridvideo.data.transforms import TrainTransform, ViewTransform
 from hybridvideo.data.views import ViewDataset
 from hybridvideo.errors import USABLE, UserError
@@ -190,7 +191,9 @@ def test_what_is_held_is_not_opened(corpus: Manifest, table: Path, monkeypatch: 
     bad = quarantined(table, corpus)
     clips = ClipDataset(corpus, ClipConfig(frames=4), TrainTransform(FrameConfig(16, 16), AugmentConfig()), 0,
                         quarantine=bad)  # fmt: skip
-    views = ViewDataset(corpus, ClipConfig(frames=4), ViewTransform(FrameConfig(16, 16), 1), 1, quarantine=bad)
+    views = ViewDataset(
+        corpus, ClipConfig(frames=4), ViewTransform(FrameConfig(16, 16), 1), centre_starts, quarantine=bad
+    )
     clip, view = clips[0, index], views[index]
     assert isinstance(clip, dict)
     assert (clip["status"], clip["reason"], clip["ok"]) == (*bad[index], False)

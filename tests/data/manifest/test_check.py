@@ -14,7 +14,7 @@ from hybridvideo.data.manifest import read_manifest
 from hybridvideo.data.manifest.check import check_files
 from hybridvideo.data.transforms import TrainTransform
 from hybridvideo.errors import TooMuchBadData
-from hybridvideo.tasks.train import look_over
+from hybridvideo.tasks.train import check_lists
 
 
 def put(path: Path, text: str = "x") -> Path:
@@ -93,5 +93,5 @@ def test_class_folders_of_links_that_lead_nowhere_stop_a_run_before_it_begins(tm
     with pytest.raises(
         TooMuchBadData, match=r"2 of 2 files of .* \(first: .*outside the data root.*/ holds.*data\.root"
     ):
-        look_over(run, read_manifest(run.data.train), None)
-    assert "2 of 2 files are there" in look_over(run, read_manifest(run.data.train, root="/"), None)[0]
+        check_lists(run, read_manifest(run.data.train), None)
+    assert "2 of 2 files are there" in check_lists(run, read_manifest(run.data.train, root="/"), None)[0]

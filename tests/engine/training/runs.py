@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hybridvideo.config.training import TrainRun
 from hybridvideo.parsing import merged, parsed
-from hybridvideo.tasks.train import train
+from hybridvideo.tasks.train import run_training
 
 TINY_MODEL = {
     "name": "hybrid",
@@ -47,7 +47,7 @@ def still(**changes: Any) -> dict[str, Any]:
 
 def run(folder: Path, run: TrainRun, resume: bool = False) -> Path:
     """`hybridvideo train` into `folder`."""
-    assert train(run, str(folder), resume, "test") == 0
+    assert run_training(run, str(folder), resume, "test") == 0
     return folder
 
 

@@ -14,13 +14,16 @@ import pytest
 import torch
 
 from hybridvideo.engine.training import checkpoint
-from hybridvideo.engine.training.checkpoint import LoopState, Saved, load_run, save_run, settle_run
+from hybridvideo.engine.training.checkpoint import Saved, load_run, save_run, settle_run
+from hybridvideo.engine.training.run import State
 from hybridvideo.errors import EnvironmentFault, UserError
 from hybridvideo.models import create_model
 from hybridvideo.models.card import ModelCard
 from hybridvideo.models.contract import VideoModel
 from tests.engine.training.runs import run, same, settings, weights
 from tests.kills import dies_after, killed_after, killed_at
+
+CARD = ModelCard("hybrid", ("a", "b"))
 
 
 def model(value: float) -> VideoModel:
@@ -32,8 +35,8 @@ def model(value: float) -> VideoModel:
 
 
 def saved(step: int, best_step: int) -> Saved:
-    state = LoopState(step=step, best=float(best_step), best_step=best_step)
-    return Saved(model(step), ModelCard("hybrid", ("a", "b")), state, {"step": step}, model(-step))
+    state = State(step=step, best=float(best_step), best_step=best_step)
+    return Saved(model(step), model(-step), state, {"step": step})
 
 
 def step_of(checkpoints: Path, which: str) -> int:
@@ -45,9 +48,9 @@ def test_a_kill_at_any_step_of_saving_leaves_last_and_best_of_one_moment(tmp_pat
     ends = set()
     for steps in itertools.count():
         checkpoints = tmp_path / str(steps) / "checkpoints"
-        save_run(checkpoints, saved(5, 5), best=True)
+        save_run(checkpoints, saved(5, 5), CARD, best=True)
         with killed_after(steps) as kill:
-            save_run(checkpoints, saved(10, 10), best=True)
+            save_run(checkpoints, saved(10, 10), CARD, best=True)
         with killed_after(steps // 2):
             settle_run(checkpoints)  # the resumption is killed too
         state = settle_run(checkpoints)
@@ -64,7 +67,7 @@ def test_a_kill_in_the_first_save_leaves_no_best_without_a_last(tmp_path: Path) 
     for steps in itertools.count():
         checkpoints = tmp_path / str(steps) / "checkpoints"
         with killed_after(steps) as kill:
-            save_run(checkpoints, saved(5, 5), best=True)
+            save_run(checkpoints, saved(5, 5), CARD, best=True)
         state = settle_run(checkpoints)
         left = {path.name for path in checkpoints.iterdir()} if checkpoints.exists() else set()
         assert left == (set() if state is None else {"last", "best"}), steps
@@ -73,8 +76,8 @@ def test_a_kill_in_the_first_save_leaves_no_best_without_a_last(tmp_path: Path) 
 
 
 def test_a_save_that_is_not_the_best_leaves_best_alone(tmp_path: Path) -> None:
-    save_run(tmp_path / "checkpoints", saved(5, 5), best=True)
-    save_run(tmp_path / "checkpoints", saved(10, 5), best=False)
+    save_run(tmp_path / "checkpoints", saved(5, 5), CARD, best=True)
+    save_run(tmp_path / "checkpoints", saved(10, 5), CARD, best=False)
     state = settle_run(tmp_path / "checkpoints")
     assert state is not None and (state.step, state.best_step) == (10, 5)
     assert (step_of(tmp_path / "checkpoints", "last"), step_of(tmp_path / "checkpoints", "best")) == (10, 5)
@@ -82,12 +85,12 @@ def test_a_save_that_is_not_the_best_leaves_best_alone(tmp_path: Path) -> None:
 
 def test_a_full_disk_at_any_file_is_said_and_leaves_what_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoints = tmp_path / "checkpoints"
-    save_run(checkpoints, saved(5, 5), best=True)
+    save_run(checkpoints, saved(5, 5), CARD, best=True)
     for name in ("write_checkpoint", "write_tensors", "write_pickle"):
         with monkeypatch.context() as patch:
             patch.setattr(checkpoint, name, full_disk)
             with pytest.raises(EnvironmentFault, match=r"cannot write .*No space left on device; free some space"):
-                save_run(checkpoints, saved(10, 10), best=True)
+                save_run(checkpoints, saved(10, 10), CARD, best=True)
         state = settle_run(checkpoints)
         assert state is not None and state.step == step_of(checkpoints, "last") == step_of(checkpoints, "best") == 5
         assert {path.name for path in checkpoints.iterdir()} == {"last", "best"}
@@ -98,13 +101,13 @@ def full_disk(*arguments: object) -> None:
 
 
 def test_every_file_of_a_checkpoint_can_be_read_by_whoever_reads_the_others(tmp_path: Path) -> None:
-    save_run(tmp_path, saved(5, 5), best=True)
+    save_run(tmp_path, saved(5, 5), CARD, best=True)
     assert len({stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*") if path.is_file()}) == 1
 
 
 @pytest.mark.parametrize("name", ["state.json", "optimizer.pt", "model.safetensors", "training.safetensors"])
 def test_a_damaged_checkpoint_is_one_line(tmp_path: Path, name: str) -> None:
-    save_run(tmp_path, saved(5, 5), best=True)
+    save_run(tmp_path, saved(5, 5), CARD, best=True)
     for content in (b"", (tmp_path / "last" / name).read_bytes()[:-20]):
         (tmp_path / "last" / name).write_bytes(content)
         with pytest.raises(UserError, match="cannot resume from") as error:
@@ -114,10 +117,10 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["optimizer.pt", "model.safetensors", "training.safetensors"])
 def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path, name: str) -> None:
-    save_run(tmp_path, saved(5, 5), best=True)
+    save_run(tmp_path, saved(5, 5), CARD, best=True)
     (tmp_path / "last" / name).unlink()
     os.mkfifo(tmp_path / "last" / name)
-    with pytest.raises(UserError, match=f"{name} is damaged .no ordinary file"):
+    with pytest.raises(UserError, match=f"{name} is damaged .not a regular file"):
         load_run(tmp_path / "last", model(0), model(0))
 
 

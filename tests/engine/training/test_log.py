@@ -10,15 +10,17 @@ import re
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from accelerate import Accelerator
 
+from hybridvideo.config.data import Normalisation
 from hybridvideo.engine.progress import progress
-from hybridvideo.engine.training import validate as validation
+from hybridvideo.engine.training.classification import Classification, Row
 from hybridvideo.engine.training.log import RunLog, epoch_text, keep_until
+from hybridvideo.engine.training.objective import Figures
 from hybridvideo.errors import UserError
 from tests.engine.training.runs import lines, run, settings
 
@@ -29,7 +31,7 @@ LINE = {
 
 
 def test_every_line_is_json_with_its_time(tmp_path: Path) -> None:
-    log = RunLog(tmp_path, Accelerator(cpu=True), 0)
+    log = RunLog(tmp_path, Accelerator(cpu=True))
     log.write({"kind": "step", "step": 1, "loss": math.nan, "grad_norm": math.inf, "lr": -math.inf, "rate": 0.5})
     (row,) = lines(tmp_path, "step")
     assert [row[name] for name in ("loss", "grad_norm", "lr", "rate")] == [None, None, None, 0.5]
@@ -54,16 +56,18 @@ def test_lines_that_a_crash_has_spoilt_are_dropped_on_resuming(tmp_path: Path) -
 
 
 def test_an_epoch_is_a_line_for_a_person() -> None:
-    assert epoch_text(LINE, 5, -1.0, 2e-4, 3725) == (
+    assert epoch_text(LINE, 5, [], 2e-4, 3725) == (
         "epoch 3/5: train loss 1.235, lr 2.00e-04, 123 clips/s, 1 h 2 min left"
     )
-    measured = LINE | {"val_loss": 0.5, "val_top1": 0.25, "skipped_steps": 2, "bad_clips": 1, "val_failed": 3}
-    assert epoch_text(measured, 3, 0.5, 2e-4, 0) == (
+    figures: Figures = {"val_loss": 0.5, "val_top1": 0.25}
+    counts = {"skipped_steps": 2, "bad_clips": 1, "val_failed": 3}
+    phrases = Classification(("a", "b"), Normalisation()).summary(figures, 0.5)
+    assert epoch_text(LINE | figures | counts, 3, phrases, 2e-4, 0) == (
         "epoch 3/3: train loss 1.235, val loss 0.500, top-1 25.0 %, best 50.0 %, lr 2.00e-04, 123 clips/s, "
-        "2 steps left out, 1 training videos not read whole, 3 validation videos unreadable"
+        "2 steps skipped, 1 training videos not read completely, 3 validation videos unreadable"
     )
-    nothing = LINE | {"train_loss": None, "val_loss": None, "val_top1": None}
-    assert "train loss -, val loss -, top-1 -, best -," in epoch_text(nothing, 3, -1.0, 2e-4, 0)
+    phrases = Classification(("a", "b"), Normalisation()).summary({"val_loss": None, "val_top1": None}, None)
+    assert "train loss -, val loss -, top-1 -, best -," in epoch_text(LINE | {"train_loss": None}, 3, phrases, 2e-4, 0)
 
 
 def test_a_run_says_each_epoch_as_it_ends(motion: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,7 +92,7 @@ def test_a_bar_on_a_terminal_does_not_swallow_lines(tmp_path: Path, monkeypatch:
         with progress("training", 3) as advance:
             for number in range(3):
                 advance(1, "loss 1.000")
-                RunLog.say(RunLog(tmp_path, Accelerator(cpu=True), 1), f"epoch {number} of the lines that stay")
+                RunLog.say(RunLog(tmp_path, Accelerator(cpu=True)), f"epoch {number} of the lines that stay")
         terminal.flush()
         shown = os.read(ours, 100_000).decode()
     os.close(ours)
@@ -124,14 +128,13 @@ def durations(motion: Path) -> list[float]:
 def test_validation_counts_a_video_whose_logits_are_no_numbers_as_wrong(
     motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoilt: int
 ) -> None:
-    real = validation.validate_share
+    real = Classification.scored
 
-    def share(*arguments: object) -> list[validation.Row]:
-        rows = real(*arguments)  # type: ignore[arg-type]
-        right = [(*row[:4], torch.nn.functional.one_hot(torch.tensor(row[1]), 8).tolist()) for row in rows]
-        return [(*row[:4], [math.nan] * 8 if row[0] < spoilt else row[4]) for row in right]
+    def scored(*arguments: Any) -> list[Row]:
+        right = [(i, label, [float(k == label) for k in range(8)]) for i, label, _ in real(*arguments)]
+        return [(i, label, [math.nan] * 8 if i < spoilt else logits) for i, label, logits in right]
 
-    monkeypatch.setattr(validation, "validate_share", share)
+    monkeypatch.setattr(Classification, "scored", scored)
     folder = run(tmp_path / "run", settings(motion, train={"epochs": 1}))
     (row,) = lines(folder, "epoch")
     assert row["val_top1"] == row["val_mean_class_accuracy"] == 1 - spoilt / 8 and row["val_loss"] is None
@@ -143,10 +146,10 @@ def test_lines_that_no_run_wrote_are_dropped_and_end_no_run(tmp_path: Path) -> N
     good = {"kind": "step", "step": 1, "loss": 0.5}
     bad = [b"null", b"3", b"{}", b'{"kind": "epoch", "step": 1, "epoch": "x"}', b"[" * 100_000, b"\xff", b'{"a": NaN}']
     (tmp_path / "metrics.jsonl").write_bytes(b"\n".join([*bad, json.dumps(good).encode(), b'{"kind"']))
-    RunLog(tmp_path, Accelerator(cpu=True), 1, 1)
+    RunLog(tmp_path, Accelerator(cpu=True)).begin(1, 1)
     assert lines(tmp_path, "step")[0]["loss"] == 0.5
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
     (tmp_path / "metrics.jsonl").unlink()
     os.mkfifo(tmp_path / "metrics.jsonl")
     with pytest.raises(UserError, match="no ordinary file"):
-        RunLog(tmp_path, Accelerator(cpu=True), 1, 1)
+        RunLog(tmp_path, Accelerator(cpu=True)).begin(1, 1)

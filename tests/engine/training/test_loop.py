@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
-from timm.utils import ModelEmaV3
 
-from hybridvideo.engine.preemption import StopRequest
+from hybridvideo.engine.training import loop
+from hybridvideo.engine.training.average import MovingAverage
+from hybridvideo.engine.training.step import take_step
 from hybridvideo.errors import HybridVideoError, Preempted, TooMuchBadData, UserError
 from tests.engine.training.runs import lines, run, same, settings, weights
 
@@ -26,9 +27,15 @@ MANY = {
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
-    """As if Ctrl-C came during that step."""
+    """Ctrl-C comes during that step."""
     asked = iter(range(1, 10_000))
-    monkeypatch.setattr(StopRequest, "anywhere", lambda self, accelerator: next(asked) == steps)
+
+    def interrupted(*arguments: Any, **named: Any) -> Any:
+        if next(asked) == steps:
+            signal.raise_signal(signal.SIGINT)
+        return take_step(*arguments, **named)
+
+    monkeypatch.setattr(loop, "take_step", interrupted)
 
 
 def test_a_run_leaves_all_it_promises(motion: Path, tmp_path: Path) -> None:
@@ -115,15 +122,15 @@ def test_missing_files_stop_a_run_before_it_starts(motion: Path, tmp_path: Path)
 def test_steps_that_are_not_finite_are_left_out_and_then_stop_the_run(
     motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Accelerator.clip_grad_norm_
+    real = torch.nn.utils.clip_grad_norm_
     calls = iter(range(100))
     monkeypatch.setattr(
-        Accelerator, "clip_grad_norm_",
-        lambda self, *args: torch.tensor(float("nan")) if next(calls) == 2 else real(self, *args),
+        torch.nn.utils, "clip_grad_norm_",
+        lambda *arguments: torch.tensor(float("nan")) if next(calls) == 2 else real(*arguments),
     )  # fmt: skip
     folder = run(tmp_path / "once", settings(motion))
     assert [row["step"] for row in lines(folder, "skipped")] == [3]
-    monkeypatch.setattr(Accelerator, "clip_grad_norm_", lambda self, *args: torch.tensor(float("inf")))
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *arguments: torch.tensor(float("inf")))
     with pytest.raises(HybridVideoError, match="not finite in 3 steps in a row"):
         run(tmp_path / "often", settings(motion, train={"max_skipped_steps": 2}))
 
@@ -131,13 +138,13 @@ def test_steps_that_are_not_finite_are_left_out_and_then_stop_the_run(
 def test_the_moving_average_is_what_is_saved(motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Recomputed by hand from the weights after each step, which the average does not touch."""
     trained: list[dict[str, torch.Tensor]] = []
-    real = ModelEmaV3.update
+    real = MovingAverage.follow
 
-    def noted(self: ModelEmaV3, model: torch.nn.Module, step: int) -> None:
+    def noted(self: MovingAverage, model: torch.nn.Module, step: int, skip: torch.Tensor) -> None:
         trained.append({name: value.clone() for name, value in model.state_dict().items()})
-        real(self, model, step)
+        real(self, model, step, skip)
 
-    monkeypatch.setattr(ModelEmaV3, "update", noted)
+    monkeypatch.setattr(MovingAverage, "follow", noted)
     plain = run(tmp_path / "plain", settings(motion))
     averaged = run(tmp_path / "average", settings(motion, optim={"ema": 0.6}))
     assert len(trained) == 10 and same(weights(plain), trained[-1])

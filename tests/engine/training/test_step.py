@@ -15,8 +15,9 @@ from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from hybridvideo.engine.training import loop
-from hybridvideo.engine.training import step as one_step
-from hybridvideo.engine.training.run import Parts
+from hybridvideo.engine.training.classification import Classification
+from hybridvideo.engine.training.objective import Place
+from hybridvideo.engine.training.step import Outcome, Trainee
 from hybridvideo.tasks import train as task
 from tests.engine.training.runs import lines, run, settings, still, weights
 
@@ -24,12 +25,17 @@ from tests.engine.training.runs import lines, run, settings, still, weights
 BATCHNORM = {"changes": {"head": {"norm": "batch", "power": 0.5}}}
 
 
-def everything(parts: Parts) -> dict[str, Any]:
-    """All that a step may change."""
-    average = parts.average.module.state_dict() if parts.average is not None else {}
-    return copy.deepcopy(
-        {"model": parts.model.state_dict(), "average": average, "optimizer": parts.optimizer.state_dict()}
-    )
+def everything(trainee: Trainee) -> dict[str, Any]:
+    """All that a step may change. What the optimizer remembers of its first step, if that was skipped, is zeros."""
+    average = trainee.average.module.state_dict() if trainee.average is not None else {}
+    optimizer = trainee.optimizer.state_dict()
+    optimizer["state"] = {i: kept for i, kept in optimizer["state"].items() if any(map(torch.any, kept.values()))}
+    return copy.deepcopy({"model": trainee.model.state_dict(), "average": average, "optimizer": optimizer})
+
+
+def taken(outcome: Outcome | None) -> bool:
+    """Whether a step was taken."""
+    return outcome is not None and not outcome.numbers[2]
 
 
 def differences(a: Any, b: Any, place: str = "") -> Iterator[str]:
@@ -45,31 +51,32 @@ def differences(a: Any, b: Any, place: str = "") -> Iterator[str]:
 
 
 @pytest.fixture
-def steps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], dict[str, Any], one_step.Step]]:
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], dict[str, Any], Outcome | None]]:
     """Of each step of the runs to come: everything before it and after it, and what came of it."""
-    taken = []
+    noted = []
+    real = loop.take_step
 
-    def noted(parts: Parts, *arguments: Any) -> one_step.Step:
-        before = everything(parts)
-        step = one_step.take_step(parts, *arguments)
-        taken.append((before, everything(parts), step))
-        return step
+    def noting(trainee: Trainee, *arguments: Any, **named: Any) -> Outcome | None:
+        before = everything(trainee)
+        outcome = real(trainee, *arguments, **named)
+        noted.append((before, everything(trainee), outcome))
+        return outcome
 
-    monkeypatch.setattr(loop, "take_step", noted)
-    return taken
+    monkeypatch.setattr(loop, "take_step", noting)
+    return noted
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, *batches: tuple[int, int], value: float = math.nan) -> None:
     """One clip of these (epoch, batch) gives the model `value` in place of its pixels."""
-    real = one_step.inputs_and_targets
+    real = Classification.mixed
 
-    def spoilt(parts: Any, state: Any, plan: Any, window: Any, i: int) -> tuple[Tensor, Tensor]:
-        inputs, targets = real(parts, state, plan, window, i)
-        if (state.epoch, window.first + i) in batches:
+    def spoilt(objective: Classification, batch: Any, place: Place) -> tuple[Tensor, Tensor]:
+        inputs, targets = real(objective, batch, place)
+        if (place.epoch, place.batch) in batches:
             inputs[1] = value
         return inputs, targets
 
-    monkeypatch.setattr(one_step, "inputs_and_targets", spoilt)
+    monkeypatch.setattr(Classification, "mixed", spoilt)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +91,7 @@ def test_a_step_left_out_leaves_everything_as_it_was(
     folder = run(tmp_path / "run", settings(motion, data={"val": ""}, **changes))
     out = spoilt // accumulate
     for number, (before, after, step) in enumerate(steps):
-        assert step.finite == (number != out)
+        assert taken(step) == (number != out)
         assert bool(list(differences(before, after))) == (number != out)
     clips = [5, 5, 5, 5, 4][out * accumulate : (out + 1) * accumulate]
     (epoch,) = lines(folder, "epoch")
@@ -109,7 +116,7 @@ def test_a_step_is_left_out_that_only_the_statistics_show_to_be_not_finite(
     monkeypatch.setattr(torch.nn.BatchNorm1d, "forward", overflowing)
     folder = run(tmp_path / "run", settings(motion, data={"val": ""}, model={"changes": {"head": {"norm": "batch"}}},
                                             train={"epochs": 1}))  # fmt: skip
-    assert [step.finite for _, _, step in steps] == [True, True, False, True, True]
+    assert [taken(step) for _, _, step in steps] == [True, True, False, True, True]
     assert not list(differences(*steps[2][:2]))
     assert all(bool(value.isfinite().all()) for value in weights(folder).values())
 
@@ -125,10 +132,10 @@ def test_the_gradient_scaler_hears_of_a_step_left_out(
         accelerator.native_amp, accelerator.scaler = True, torch.amp.GradScaler("cpu", init_scale=1024.0)
         return accelerator
 
-    def noting(real: Callable[..., one_step.Step]) -> Callable[..., one_step.Step]:
-        def noted(parts: Parts, *arguments: Any) -> one_step.Step:
-            step = real(parts, *arguments)
-            scales.append(parts.accelerator.scaler.get_scale())
+    def noting(real: Callable[..., Outcome | None]) -> Callable[..., Outcome | None]:
+        def noted(trainee: Trainee, *arguments: Any, **named: Any) -> Outcome | None:
+            step = real(trainee, *arguments, **named)
+            scales.append(trainee.accelerator.scaler.get_scale())
             return step
 
         return noted
@@ -140,7 +147,7 @@ def test_the_gradient_scaler_hears_of_a_step_left_out(
         run(tmp_path / "run", settings(motion, data={"val": ""}, model=BATCHNORM, train={"epochs": 1}))
     finally:
         AcceleratorState._reset_state(True)
-    assert [step.finite for _, _, step in steps] == [True, False, True, False, True]
+    assert [taken(step) for _, _, step in steps] == [True, False, True, False, True]
     assert [bool(list(differences(before, after))) for before, after, _ in steps] == [True, False, True, False, True]
     assert scales == [1024.0, 512.0, 512.0, 256.0, 256.0]
 
@@ -160,7 +167,8 @@ def test_each_clip_of_a_step_weighs_the_same_however_few_of_its_batch_could_be_r
     for other in runs[1:]:
         for name, value in runs[0].items():
             assert torch.allclose(value, other[name], atol=1e-5), name
-    assert steps[0][2].loss == pytest.approx(steps[1][2].loss, rel=1e-5)
+    losses = [float(outcome.numbers[0]) for _, _, outcome in steps if outcome is not None]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 @pytest.mark.parametrize("batch_size", [23, 1])

@@ -48,9 +48,9 @@ def test_a_run_stops_as_soon_as_more_are_unreadable_than_allowed(data: Path, tmp
 def test_a_stopped_run_goes_on_once_its_videos_are_mended(data: Path, motion: Path, tmp_path: Path) -> None:
     victims = break_videos(data / "train", 12)
     plan = settings(data, train={"batch_size": 4})
-    with pytest.raises(TooMuchBadData, match="--resume goes on"):
+    with pytest.raises(TooMuchBadData, match="continue with --resume"):
         run(tmp_path / "run", plan)
-    with pytest.raises(TooMuchBadData, match="--resume goes on"):
+    with pytest.raises(TooMuchBadData, match="continue with --resume"):
         run(tmp_path / "run", plan, resume=True)
     before = state_of(tmp_path / "run")["clips_seen"]
     for victim in victims:

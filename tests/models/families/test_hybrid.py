@@ -15,7 +15,7 @@ from hybridvideo.config.training import TrainRun
 from hybridvideo.errors import UserError
 from hybridvideo.models import create_model
 from hybridvideo.models.contract import count_gmacs
-from hybridvideo.models.families.hybrid import Hybrid
+from hybridvideo.models.hybrid import Hybrid
 from hybridvideo.models.parts.blocks import MIXERS
 from hybridvideo.models.parts.inputs import ClipInput
 from hybridvideo.models.parts.stems import LibraryStem, open_stem, pad_like_tensorflow

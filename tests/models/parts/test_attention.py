@@ -9,14 +9,9 @@ from torch import Tensor
 from torchvision.models.video.swin_transformer import ShiftedWindowAttention3d
 
 from hybridvideo.errors import UserError
-from hybridvideo.models.parts.attention import (
-    BiasedAttention,
-    JointAttention,
-    SpatialAttention,
-    TemporalAttention,
-    WindowAttention3d,
-)
-from hybridvideo.models.parts.windows import window_layout
+from hybridvideo.models.parts.attend import BiasedAttention
+from hybridvideo.models.parts.attention import JointAttention, SpatialAttention, TemporalAttention, WindowAttention3d
+from hybridvideo.models.parts.windows import masked_parts, true_parts, window_layout
 
 
 def by_definition(layer: SpatialAttention, tokens_NC: Tensor) -> Tensor:
@@ -53,7 +48,8 @@ def test_both_ways_through_windows_equal_torchvisions(grid: tuple[int, int, int]
     x = torch.randn(2, *grid, 24)
     layout = window_layout(grid, window, shifted)
     with torch.no_grad():
-        for out in (ours(x), ours.by_parts(x, layout), ours.masked(x, layout)):
+        ways = [ours.through(x, layout, cut(layout)) for cut in (true_parts, masked_parts)]
+        for out in (ours(x), *ways):
             assert torch.allclose(out, peer(x), atol=1e-5)
 
 
@@ -63,8 +59,8 @@ def test_both_ways_have_the_same_gradients(grid: tuple[int, int, int]) -> None:
     torch.nn.init.normal_(layer.bias_table)
     layout, x = window_layout(grid, layer.window, True), torch.randn(2, *grid, 12, requires_grad=True)
     weights = [x, *layer.parameters()]
-    by_parts = torch.autograd.grad(layer.by_parts(x, layout).sin().sum(), weights)
-    masked = torch.autograd.grad(layer.masked(x, layout).sin().sum(), weights)
+    by_parts = torch.autograd.grad(layer.through(x, layout, true_parts(layout)).sin().sum(), weights)
+    masked = torch.autograd.grad(layer.through(x, layout, masked_parts(layout)).sin().sum(), weights)
     for one, other in zip(by_parts, masked, strict=True):
         assert one.abs().max() > 0 and torch.allclose(one, other, atol=1e-4)
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils.checkpoint import checkpoint
 
 from hybridvideo.models.parts import mlp
-from hybridvideo.models.parts.mlp import LinearOfGelu, Mlp
+from hybridvideo.models.parts.mlp import Mlp, without_keeping
 
 
 def test_portions_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,16 +24,79 @@ def test_portions_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_gradients_are_those_of_the_definition() -> None:
-    inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in ((2, 3, 8), (4, 8), (4,))]
-    assert torch.autograd.gradcheck(LinearOfGelu.apply, inputs)
-    assert torch.autograd.gradgradcheck(LinearOfGelu.apply, inputs)
+    layer = nn.Linear(8, 4, dtype=torch.float64)
+    x = torch.randn(2, 3, 8, dtype=torch.float64, requires_grad=True)
+
+    def call(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return functional_call(layer, {"weight": weight, "bias": bias}, (x,))
+
+    def without(*inputs: Tensor) -> Tensor:
+        return without_keeping(lambda x: call(x, *inputs[1:]), inputs[0])  # type: ignore[arg-type]
+
+    inputs = [x, *layer.parameters()]
+    assert torch.autograd.gradcheck(without, inputs)
+    assert torch.autograd.gradgradcheck(without, inputs)
 
 
-def test_what_is_kept_for_backward_has_one_tensor_of_the_hidden_width() -> None:
-    kept: list[int] = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda x: (kept.append(x.numel()), x)[1], lambda x: x):
-        Mlp(6, 24)(torch.randn(100, 6, requires_grad=True))
-    assert sum(numbers == 100 * 24 for numbers in kept) == 1
+@pytest.mark.parametrize("adapted", [False, True])
+def test_the_output_of_gelu_is_freed_before_backward(adapted: bool) -> None:
+    layer, seen = Mlp(6, 24), []
+    if adapted:
+        layer.fc2 = WithAdapter(layer.fc2)  # type: ignore[assignment]
+    layer.fc2.register_forward_pre_hook(lambda _layer, inputs: seen.append(StorageWeakRef(inputs[0].untyped_storage())))
+    out = layer(torch.randn(100, 6, requires_grad=True))
+    assert seen[0].expired()
+    out.sum().backward()
+
+
+class WithAdapter(nn.Module):
+    """A low-rank adapter around a layer."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.layer, self.down = layer, nn.Linear(layer.in_features, 2, bias=False)
+        self.up = nn.Linear(2, layer.out_features, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layer(x) + self.up(self.down(x))
+        return out
+
+
+def test_an_adapter_around_the_second_layer_gets_its_gradients() -> None:
+    layer, x = Mlp(6, 24), torch.randn(50, 6)
+    layer.fc2 = WithAdapter(layer.fc2)  # type: ignore[assignment]
+    parameters = list(layer.parameters())
+    got = torch.autograd.grad(layer(x).sin().sum(), parameters)
+    wanted = torch.autograd.grad(layer.fc2(F.gelu(layer.fc1(x))).sin().sum(), parameters)
+    for one, other in zip(got, wanted, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+
+
+def test_it_works_under_activation_checkpointing() -> None:
+    layer, x = Mlp(6, 24), torch.randn(50, 6, requires_grad=True)
+    plain = torch.autograd.grad(layer(x).sin().sum(), [x, *layer.parameters()])
+    again = torch.autograd.grad(checkpoint(layer, x, use_reentrant=False).sin().sum(), [x, *layer.parameters()])
+    for one, other in zip(plain, again, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_dropout_acts_after_the_gelu_and_at_the_end_in_training_alone(training: bool) -> None:
+    layer, x = Mlp(6, 24, dropout=0.5).train(training), torch.randn(200, 6)
+    torch.manual_seed(0)
+    out = layer(x)
+    torch.manual_seed(0)
+    expected = F.dropout(layer.fc2(F.dropout(F.gelu(layer.fc1(x)), 0.5, training)), 0.5, training)
+    assert torch.allclose(out, expected, atol=1e-6) and training == bool((out == 0).any())
+
+
+@torch.no_grad()
+def test_a_hook_on_the_first_layer_sees_its_output_untouched() -> None:
+    layer, seen = Mlp(6, 24), []
+    layer.fc1.register_forward_hook(lambda _layer, _inputs, out: seen.append(out))
+    x = torch.randn(5, 6)
+    layer(x)
+    assert torch.equal(seen[0], F.linear(x, layer.fc1.weight, layer.fc1.bias))
 
 
 def test_mixed_precision_trains_it() -> None:

@@ -126,7 +126,7 @@ def test_an_optimizer_step_is_seen_by_the_joined_layers_of_temporal_attention() 
         after = model(x)
     expected = model(x)  # with gradients nothing is kept
     assert not torch.allclose(before, after, atol=1e-3) and torch.allclose(after, expected, atol=1e-5)
-    assert copy.deepcopy(model).blocks[0].temporal.cached.entry is None
+    assert copy.deepcopy(model).blocks[0].temporal.composition.cached.entry is None
 
 
 def test_stochastic_depth_leaves_the_bias_after_temporal_attention() -> None:

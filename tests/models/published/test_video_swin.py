@@ -14,7 +14,7 @@ from hybridvideo.models import create_model
 from hybridvideo.models.contract import VideoModel, count_gmacs, count_parameters
 from hybridvideo.models.published import video_swin
 from hybridvideo.models.published.video_swin import VideoSwin
-from hybridvideo.weights.load import load_weights
+from hybridvideo.weights.load_weights import load_weights
 
 CHANGES: dict[str, dict[str, Any]] = {
     "tiny": {"dim": 24, "depths": (2, 2, 2, 1)},

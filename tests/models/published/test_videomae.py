@@ -13,7 +13,8 @@ from transformers import VideoMAEForPreTraining, VideoMAEForVideoClassification
 from hybridvideo.errors import UserError
 from hybridvideo.models import MODELS, PRETRAINING, create_model, create_pretraining
 from hybridvideo.models.contract import count_gmacs
-from hybridvideo.models.published.videomae import SinusoidPosition, TokenAttention, VideoMAE, sinusoids
+from hybridvideo.models.parts.attention import JointAttention
+from hybridvideo.models.published.videomae import SinusoidPosition, VideoMAE, sinusoids
 from hybridvideo.models.published.videomae_pretraining import VideoMAEPretraining, reconstruction_targets
 from hybridvideo.models.variants import IMAGENET, Variant
 from hybridvideo.weights.layouts.videomae import IN_MEMORY, fine_tuned, pretrained
@@ -218,7 +219,7 @@ def test_what_cannot_be_built_is_refused() -> None:
 
 
 def test_a_bias_of_the_keys_changes_nothing() -> None:
-    attention = randomised(TokenAttention(32, 4))
+    attention = randomised(JointAttention(32, 4))
     x = torch.randn(2, 10, 32, generator=torch.Generator().manual_seed(0))
     before = attention(x)
     attention(x).square().sum().backward()

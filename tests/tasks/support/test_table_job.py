@@ -14,9 +14,9 @@ import pytest
 from hybridvideo.engine.preemption import StopRequest
 from hybridvideo.errors import EnvironmentFault, Preempted, TooMuchBadData, UserError
 from hybridvideo.tasks.support import table_job as bulk
-from hybridvideo.tasks.support.claims import Claims
-from hybridvideo.tasks.support.job import Work
 from hybridvideo.tasks.support.output_table import read_rows
+from hybridvideo.tasks.support.work import Work
+from hybridvideo.tasks.support.work_sharing import Claims
 from tests.tasks.cheap import SCHEMA, lines, run, write_texts
 
 TABLES = ("out.parquet", "out.csv", "out.jsonl")

@@ -1,7 +1,8 @@
-"""The pages of jobs: their titles name what they are of, their summaries count all inputs."""
+"""The pages of jobs: titles name the job, summaries count all inputs, a page shows the state of its table."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 
 from hybridvideo.report.page import page, write_page
 from hybridvideo.tasks.support.table_job import Finished
-from hybridvideo.tasks.support.write_page import job_summary, job_title, keep_page, last_part
+from hybridvideo.tasks.support.write_page import job_summary, job_title, keep_page, last_part, write_training_page
+from tests.report.examples import Page
 
 
 def finished(rows: list[dict[str, Any]], now: int, seconds: float) -> Finished:
@@ -50,7 +52,7 @@ def test_titles_name_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert last_part(".") == tmp_path.name and last_part("/") == "/"
 
 
-def test_a_page_that_is_older_than_its_table_is_made_anew(tmp_path: Path) -> None:
+def test_a_page_older_than_its_table_is_written_again(tmp_path: Path) -> None:
     table, made = tmp_path / 'a "table" <ü>.parquet', list[str]()
 
     def write(path: Path, mark: str) -> None:
@@ -66,3 +68,12 @@ def test_a_page_that_is_older_than_its_table_is_made_anew(tmp_path: Path) -> Non
     other.write_text("x")
     assert keep_page(other, True, write) == keep_page(other, True, write) == tmp_path / "b.csv.report.html"
     assert set(path.name for path in tmp_path.iterdir()) == {table.name, "b.csv", "report.html", "b.csv.report.html"}
+
+
+def test_a_training_page_shows_the_config_and_environment_of_its_run_folder(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("seed: 12345\n", encoding="utf-8")
+    (tmp_path / "environment.json").write_text('{"torch": "9.9"}', encoding="utf-8")
+    line = {"kind": "epoch", "epoch": 2, "step": 30, "train_loss": 0.5}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
+    words = Page(write_training_page(tmp_path, None, [], None).read_text(encoding="utf-8")).words
+    assert "seed: 12345" in words and "9.9" in words and "3 epochs" in words

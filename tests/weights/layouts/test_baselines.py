@@ -14,7 +14,7 @@ from hybridvideo.models import create_model
 from hybridvideo.models.baselines.pytorchvideo import models_of
 from hybridvideo.weights.layouts import LAYOUTS
 from hybridvideo.weights.layouts.layout import Layout
-from hybridvideo.weights.load import load_weights
+from hybridvideo.weights.load_weights import load_weights
 from tests.models.baselines.test_baselines import RESNETS, build, randomised
 
 TORCHVISION = ["r3d_18", "mc3_18", "r2plus1d_18", "s3d", "mvit_v1_b", "mvit_v2_s"]

@@ -14,7 +14,7 @@ from hybridvideo.errors import UserError
 from hybridvideo.models import create_model
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.weights.layouts import LAYOUTS
-from hybridvideo.weights.load import load_weights
+from hybridvideo.weights.load_weights import load_weights
 from tests.models.baselines.test_baselines import randomised
 
 

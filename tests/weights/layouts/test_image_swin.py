@@ -12,7 +12,7 @@ from torchvision.models import SwinTransformer
 
 from hybridvideo.models import create_model
 from hybridvideo.weights.layouts import LAYOUTS
-from hybridvideo.weights.load import load_weights
+from hybridvideo.weights.load_weights import load_weights
 
 DIM, DEPTHS, HEADS, WINDOW, SIZE, CLASSES = 24, (2, 2, 2, 1), (3, 6, 12, 24), 4, 128, 5
 

@@ -15,7 +15,7 @@ from hybridvideo.models import create_model
 from hybridvideo.models.published.timesformer import TimeSformer
 from hybridvideo.weights.layouts import LAYOUTS
 from hybridvideo.weights.layouts.layout import Layout
-from hybridvideo.weights.load import load_weights
+from hybridvideo.weights.load_weights import load_weights
 
 SIZE = {"dim": 64, "depth": 2, "heads": 1, "height": 48, "width": 48}
 

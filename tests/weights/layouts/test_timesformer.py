@@ -12,7 +12,7 @@ from hybridvideo.models import create_model
 from hybridvideo.weights.layouts import LAYOUTS
 from hybridvideo.weights.layouts.layout import Layout
 from hybridvideo.weights.layouts.timesformer import TIMESFORMER, TIMESFORMER_HUGGING_FACE
-from hybridvideo.weights.load import load_weights
+from hybridvideo.weights.load_weights import load_weights
 
 DIM, DEPTH, FRAMES, SIDE = 64, 2, 5, 3
 

@@ -15,7 +15,7 @@ from hybridvideo.weights.label_order import UNIFORMER_KINETICS400
 from hybridvideo.weights.layouts import LAYOUTS
 from hybridvideo.weights.layouts.layout import State
 from hybridvideo.weights.layouts.uniformer import MMACTION_UNIFORMER, UNIFORMER
-from hybridvideo.weights.load import load_weights
+from hybridvideo.weights.load_weights import load_weights
 
 Shapes = dict[str, tuple[int, ...]]
 DIMS, DEPTHS = (8, 16, 24, 32), (2, 1, 2, 1)

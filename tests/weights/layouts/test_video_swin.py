@@ -11,7 +11,7 @@ from hybridvideo.errors import UserError
 from hybridvideo.models import create_model
 from hybridvideo.weights.layouts.layout import Layout
 from hybridvideo.weights.layouts.video_swin import MMACTION_0, MMACTION_1, TORCHVISION_SWIN3D, window_of
-from hybridvideo.weights.load import load_weights
+from hybridvideo.weights.load_weights import load_weights
 
 DIM, DEPTHS, HEADS, WINDOW = 24, (2, 2, 3, 1), (3, 6, 12, 24), (8, 7, 7)
 

@@ -15,7 +15,7 @@ from hybridvideo.models import create_model, create_pretraining
 from hybridvideo.models.published.videomae import sinusoids
 from hybridvideo.weights.layouts import LAYOUTS
 from hybridvideo.weights.layouts.layout import Layout, State
-from hybridvideo.weights.load import load_weights
+from hybridvideo.weights.load_weights import load_weights
 
 CLASSES = 5
 SMALL = {"dim": 24, "depth": 2, "heads": 2}

@@ -1,0 +1,1 @@
+"""Figures as inline SVG, one file per kind."""

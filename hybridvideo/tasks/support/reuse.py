@@ -1,0 +1,209 @@
+"""What was done before: rows of an interrupted job, also for another list, or of a finished table, that still hold.
+
+A row holds while its file has the size and time of change it was read with, and a quarantine would have it say the
+same. Those of a finished table that may come
+otherwise the next time (TRY_AGAIN) are done again; an interrupted job keeps them, so that it comes to its end.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from hybridvideo.data.corpus.examine import stamp
+from hybridvideo.data.manifest import Manifest
+from hybridvideo.documents import read_json_object
+from hybridvideo.errors import USABLE, UserError
+from hybridvideo.files import write_json
+from hybridvideo.tasks.support.job_identity import Identity, differences, identity_of
+from hybridvideo.tasks.support.output_table import Rows, has_columns, printable, read_notes, read_rows
+from hybridvideo.tasks.support.part_files import Parts, Stamp, opened, rows_in
+from hybridvideo.tasks.support.work import Work
+from hybridvideo.text import encodable
+
+JOB, LISTING = "job.json", "digest of the list"
+TRY_AGAIN = ("timeout", "crashed")
+
+
+def stamp_now(manifest: Manifest, index: int) -> Stamp:
+    """Size and time of change of an input's file as it is now."""
+    facts = stamp(manifest.file(index))
+    return facts.get("bytes"), facts.get("mtime_ns")
+
+
+def stamp_of(row: dict[str, Any]) -> Stamp:
+    """Those of the file that a row was made from."""
+    return row["bytes"], row["mtime_ns"]
+
+
+def listed_path(manifest: Manifest, index: int) -> str:
+    """The path as it is written in a row."""
+    return encodable(manifest.rows[index].path)
+
+
+# --- whose it is ------------------------------------------------------------------------------------------------------
+
+
+def check_owner(table: Path, parts: Parts, identity: Identity, work: Work) -> None:
+    """UserError where rows or a table of another job would be lost."""
+    if parts.of_this_job():
+        return  # it was let in before
+    if parts.of_other_jobs():
+        there = read_job(parts)
+        why = f" ({differences(there, identity | {LISTING: there.get(LISTING)})})" if there else ""
+        raise UserError(
+            f"{parts.folder} holds what another job has done{why}; give that job's command to go on with it, "
+            "another --out, or --overwrite to remove it"
+        )
+    if table.exists() and (there := table_identity(table, work)) != identity:
+        why = differences(there, identity) if there else "it does not say of which job it is, or is not whole"
+        raise UserError(f"{table} is not a table of this job ({why}); give another --out, or --overwrite")
+
+
+def is_same(parts: Parts, identity: Identity, others: str) -> bool:
+    """Whether those at work do this job; False where they have just finished. UserError where it is another."""
+    there = read_job(parts)
+    if there is None:
+        return False
+    listing = there.pop(LISTING, None)
+    if there != identity or listing != parts.listing:
+        why = differences(there, identity) or "another list of inputs"
+        raise UserError(f"{others} makes another table ({why}); wait until it ends, or give another --out")
+    return True
+
+
+def table_identity(table: Path, work: Work) -> Identity | None:
+    """What makes the job of a finished table; None where it cannot be told."""
+    notes = read_notes(table)
+    if notes is None or not has_columns(table, work.schema):
+        return None
+    return identity_of(notes, work.schema, work.free)
+
+
+def read_job(parts: Parts) -> Identity | None:
+    """What job.json says; None where it is absent or not whole."""
+    try:
+        return read_json_object(parts.folder / JOB, "")
+    except UserError:
+        return None
+
+
+def write_job(parts: Parts, identity: Identity) -> None:
+    """Say what the job is."""
+    write_json(parts.folder / JOB, {**identity, LISTING: parts.listing})
+
+
+# --- a finished table -------------------------------------------------------------------------------------------------
+
+
+def rows_of_inputs(table: Path, work: Work) -> Iterator[Rows]:
+    """The rows of one input after another, from a finished table."""
+    return work.grouped(read_rows(table, work.schema))
+
+
+def is_up_to_date(table: Path, manifest: Manifest, work: Work) -> bool:
+    """Whether a table has rows of all that is listed, in its order, and none has changed."""
+    groups = rows_of_inputs(table, work)
+    for index in range(len(manifest)):
+        group = next(groups, None)
+        if group is None or group[0]["path"] != listed_path(manifest, index):
+            return False
+        row = group[0]
+        if any(row[name] != cell for name, cell in printable(work.listed(index)).items()):
+            return False
+        if row["status"] in TRY_AGAIN or stamp_of(row) != stamp_now(manifest, index):
+            return False
+        if not still_said(row, index, work):
+            return False
+    return next(groups, None) is None
+
+
+def still_said(row: dict[str, Any], index: int, work: Work) -> bool:
+    """Whether a row says what the quarantine says of its input today; of one that it lets be read, that it was read."""
+    if work.held is None:
+        return True
+    held = work.held.get(index)
+    return row["status"] in USABLE if held is None else (row["status"], row["reason"]) == held
+
+
+# --- going on ---------------------------------------------------------------------------------------------------------
+
+
+class Before:
+    """Rows of inputs by path, from a table or from parts that were made for another list."""
+
+    def __init__(self) -> None:
+        self.groups: dict[str, list[Rows]] = {}
+
+    def add(self, groups: Iterable[Rows]) -> None:
+        """Rows of one input after another."""
+        for rows in groups:
+            self.groups.setdefault(rows[0]["path"], []).append(rows)
+
+    def rows(self, path: str, now: Stamp) -> Rows | None:
+        """Rows of a file that has not changed; a file that is listed twice has those of either."""
+        return next((rows for rows in self.groups[path] if stamp_of(rows[0]) == now), None)
+
+    def gone(self, paths: set[str]) -> int:
+        """Inputs that are not listed any more."""
+        return sum(path not in paths for path in self.groups)
+
+
+def settle(table: Path | None, parts: Parts, manifest: Manifest, work: Work) -> None:
+    """Bring the parts up to date: what still holds is in them, of inputs that have changed there is nothing.
+
+    table: a finished one of the same job, if its rows may be used. One process does this, before any takes a piece.
+    """
+    before, older = Before(), parts.of_other_lists()
+    for path in older:
+        before.add(work.grouped(rows_in(opened(path)[1])))
+    if table is not None:
+        before.add(group for group in rows_of_inputs(table, work) if group[0]["status"] not in TRY_AGAIN)
+    counts = [settle_piece(piece, before, parts, manifest, work) for piece in parts.pieces]
+    for path in older:
+        path.unlink(missing_ok=True)
+    tell(sum(kept for kept, _ in counts), sum(changed for _, changed in counts), before, manifest)
+
+
+def settle_piece(piece: int, before: Before, parts: Parts, manifest: Manifest, work: Work) -> tuple[int, int]:
+    """Of a piece: inputs whose rows are kept, and inputs that had rows and have changed."""
+    covered = parts.covered(piece)
+    stamps = {index: stamp for index, stamp in covered.items() if stamp == stamp_now(manifest, index)}
+    found: Rows = []
+    changed = len(covered) - len(stamps)
+    for index in said_otherwise(piece, parts, work) & stamps.keys():
+        del stamps[index]
+    for index in parts.members(piece) if before.groups else ():
+        if index in covered or (path := listed_path(manifest, index)) not in before.groups:
+            continue
+        now = stamp_now(manifest, index)
+        rows = before.rows(path, now)
+        if rows is None:
+            changed += 1
+        elif still_said(rows[0], index, work):
+            stamps[index] = now
+            found += [{**row, "index": index} for row in rows]
+    if found or len(stamps) < len(covered):
+        kept = [row for row in parts.read(piece) if row["index"] in stamps]
+        parts.write(piece, sorted(kept + found, key=lambda row: row["index"]), stamps)
+    return len(stamps), changed
+
+
+def said_otherwise(piece: int, parts: Parts, work: Work) -> set[int]:
+    """Inputs of a piece of which the quarantine says something else today."""
+    if work.held is None:
+        return set()
+    return {row["index"] for row in parts.read(piece) if not still_said(row, row["index"], work)}
+
+
+def tell(kept: int, changed: int, before: Before, manifest: Manifest) -> None:
+    """Say what is used of what was done before."""
+    gone = before.gone({listed_path(manifest, index) for index in range(len(manifest))}) if before.groups else 0
+    if kept:
+        print(f"going on after {kept} of {len(manifest)} inputs", file=sys.stderr)
+    if changed:
+        print(f"{changed} inputs have changed since and are done again", file=sys.stderr)
+    if gone:
+        print(f"{gone} inputs are not listed any more; their rows are left out", file=sys.stderr)

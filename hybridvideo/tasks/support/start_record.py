@@ -1,0 +1,69 @@
+"""What a run was started with, beside the config that a person may edit: its settings, and the folder paths start from.
+
+`--resume RUN` works from any folder: a relative path that leads nowhere here is looked for where the run was started.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hybridvideo.config.training import TrainRun
+from hybridvideo.documents import read_json
+from hybridvideo.files import write_json
+from hybridvideo.parsing import parsed, plain
+from hybridvideo.tasks.support.run_folder import read_run_config
+
+STARTED = "started.json"
+PATHS = {
+    "data": ("train", "val", "root", "labels", "quarantine", "cache"),
+    "model": ("weights",),
+}  # settings that are, or may be, files and folders
+
+
+@dataclass(frozen=True)
+class Started:
+    """`folder`: the working folder in which the run was last started."""
+
+    folder: str
+    run: TrainRun
+
+
+def write_started(folder: Path, run: TrainRun) -> None:
+    """Into the run's folder."""
+    write_json(folder / STARTED, {"folder": os.getcwd(), "run": plain(run)})
+
+
+def read_started(folder: Path) -> Started:
+    """Of a run's folder; what its config says where that is all there is. UserError where it is damaged."""
+    path = folder / STARTED
+    if not path.is_file():  # stopped before it was written, or made by a version that did not
+        return Started(os.getcwd(), read_run_config(folder) or TrainRun())
+    return parsed(Started, read_json(path, "remove it to go by config.yaml alone"), str(path))
+
+
+def with_found_paths(run: TrainRun, folder: Path) -> TrainRun:
+    """The settings, with the relative paths that lead nowhere from here as they were where the run was started."""
+    started = read_started(folder)
+    sections = {}
+    for name, keys in PATHS.items():
+        section = getattr(run, name)
+        moved = {key: there for key in keys if (there := moved_path(getattr(section, key), started.folder))}
+        sections[name] = replace(section, **moved)
+    return replace(run, **sections)
+
+
+def moved_path(path: str | None, folder: str) -> str | None:
+    """The path from `folder`, if it is there and not here."""
+    if not path or os.path.exists(path) or not os.path.exists(there := os.path.join(folder, path)):
+        return None
+    return there
+
+
+def same_setting(place: tuple[str, ...], old: Any, new: Any, folder: str) -> bool:
+    """Whether a setting is as it was; a path may be another way to the same place. `folder`: that of the old one."""
+    if old == new or place[-1] not in PATHS.get(place[0], ()) or not (old and new):
+        return bool(old == new)
+    return os.path.abspath(os.path.join(folder, old)) == os.path.abspath(new)

@@ -1,0 +1,59 @@
+"""What a bulk job makes of its inputs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import pyarrow as pa
+
+Row: TypeAlias = dict[str, Any]
+
+
+class RowsInOrder(Protocol):
+    """Computes the rows of inputs one after another, in the order in which it takes their indices."""
+
+    def __call__(self, *, order: Iterable[int]) -> Iterable[Row]: ...
+
+
+def one_row(first: Row) -> int:
+    """How many rows an input has if every input has one."""
+    return 1
+
+
+def nothing_listed(index: int) -> Row:
+    """Columns that come from the list if none do."""
+    return {}
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a bulk job makes of its inputs.
+
+    label: for the progress bar. notes: where the rows come from, for the table. schema: its columns, among them
+    `path`, `status`, `bytes` and `mtime_ns`. compute: rows of inputs, each with its input's `index`. rows_of: how many
+    rows an input has, from its first row. listed: columns that come from the list, not from the file. free: notes,
+    besides those in `job_identity`, that do not make it another job. held: status and reason of the inputs that a
+    quarantine keeps closed, by index; None without a quarantine.
+    """
+
+    label: str
+    notes: dict[str, Any]
+    schema: pa.Schema
+    compute: RowsInOrder
+    rows_of: Callable[[Row], int] = one_row
+    listed: Callable[[int], Row] = nothing_listed
+    free: tuple[str, ...] = ()
+    held: Mapping[int, tuple[str, str]] | None = None
+
+    def by_input(self, order: Iterable[int]) -> Iterator[list[Row]]:
+        """Compute the rows of one input after another, each group as soon as it is complete."""
+        return self.grouped(self.compute(order=order))
+
+    def grouped(self, rows: Iterable[Row]) -> Iterator[list[Row]]:
+        """Rows of one input after another."""
+        waiting = iter(rows)
+        for first in waiting:
+            yield [first, *itertools.islice(waiting, self.rows_of(first) - 1)]
