@@ -23,19 +23,11 @@ from torch import Tensor, nn
 from hybridvideo.config.data import ClipConfig
 from hybridvideo.config.evaluation import EvalConfig
 from hybridvideo.errors import EnvironmentFault, UserError
-from hybridvideo.models.baselines.library import (
-    MVIT_KEYS,
-    Baseline,
-    MViT,
-    WindowPool,
-    channels_last,
-    from_grid,
-    picklable,
-    stage_starts,
-    to_grid,
-)
+from hybridvideo.models.baselines.baseline import Baseline
+from hybridvideo.models.baselines.layers import WindowPool, channels_last, from_grid, picklable, to_grid
+from hybridvideo.models.baselines.mvit import MVIT_KEYS, MViT, stage_starts
 from hybridvideo.models.checks import NumbersOnCpu, check_heads
-from hybridvideo.models.contract import NOTHING, Grids, VideoModel
+from hybridvideo.models.contract import VideoModel
 from hybridvideo.models.variants import KINETICS, Published, Variant
 
 
@@ -236,15 +228,14 @@ class SlowFast(Baseline):
         pathways = [channels_last(x_BCTHW.index_select(2, slow)), channels_last(x_BCTHW)]
         return self.together(*self.net.blocks[0](pathways))
 
-    def forward_stages(self, grid_BTHWC: Tensor, keep: Grids = NOTHING) -> Tensor:
-        keep.put("stem", grid_BTHWC)
-        pathways = self.apart(grid_BTHWC, self.config.channels // 8)
-        del grid_BTHWC  # it is not needed beyond the first stage
-        for name, (stage,) in self.stage_blocks().items():
-            pathways = self.forward_stage(stage, pathways)
-            if name in keep.stages:
-                keep.put(name, self.together(*pathways))
-        return self.together(*pathways)
+    def enter(self, grid_BTHWC: Tensor) -> Any:
+        return self.apart(grid_BTHWC, self.config.channels // 8)
+
+    def run(self, block: nn.Module, x: Any) -> Any:
+        return self.forward_stage(block, x)
+
+    def grid_of(self, x: Any) -> Tensor:
+        return self.together(*x)
 
     def forward_stage(self, stage: Any, pathways: list[Tensor]) -> list[Tensor]:
         """Both pathways through their blocks, then from the fast to the slow."""

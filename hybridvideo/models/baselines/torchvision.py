@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from hybridvideo.config.data import ClipConfig, Normalisation
 from hybridvideo.config.evaluation import EvalConfig
-from hybridvideo.models.baselines.library import MVIT_KEYS, Baseline, MViT, WindowPool, from_grid, stage_starts
+from hybridvideo.models.baselines.baseline import Baseline
+from hybridvideo.models.baselines.layers import WindowPool, from_grid
+from hybridvideo.models.baselines.mvit import MVIT_KEYS, MViT, stage_starts
 from hybridvideo.models.checks import check_heads
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.models.variants import KINETICS, Published, Variant

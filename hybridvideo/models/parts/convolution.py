@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hybridvideo.models.parts.depthwise import on_grid
+from hybridvideo.models.parts.depthwise import DepthwiseConv3d, on_grid
 from hybridvideo.models.parts.linear import Linear
 
 
@@ -15,8 +15,7 @@ class DepthwiseConv(nn.Module):
     def __init__(self, dim: int, kernel: tuple[int, int, int]) -> None:
         super().__init__()
         self.before = Linear(dim, dim)
-        padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
-        self.conv = nn.Conv3d(dim, dim, kernel, padding=padding, groups=dim)
+        self.conv = DepthwiseConv3d(dim, kernel)
         self.after = Linear(dim, dim)
 
     def forward(self, x_BTHWC: Tensor) -> Tensor:

@@ -1,19 +1,27 @@
-"""Depthwise 3-D convolution of a grid, with a backward pass that a CPU does well.
+"""Depthwise 3-D convolution of a grid, in several ways to the same numbers.
 
-Forward, torch's kernel is fast on channels-last memory. Its backward kernels are 10 to 100 times slower, and in bf16
-the weight gradient is wrong where 1 < T < kernel depth (torch 2.15). Here, on CPU:
+    way       how                                                              default for
+    conv3d    torch's kernel                                                   no gradients; GPUs; compilers
+    mirrored  torch's kernel forward; an own backward pass                     training on a CPU
+    planes    a sum of 2-D convolutions, one for each frame of the kernel      nothing yet
+
+Forward, torch's CPU kernel is fast on channels-last memory. Its backward kernels are 10 to 100 times slower, and in
+bf16 the weight gradient is wrong if 1 < T < kernel depth (torch 2.15). `mirrored` computes instead
 
     of the input     the forward kernel again, with the weight mirrored
     of the weight    frame against frame, by 2-D kernels of 3x3, which are fast; larger ones are covered by several
 
 5x5x5 on 8x56x56 with 64 channels, one core, gradients: 145 ms in fp32 and 363 ms in bf16 become 30 and 27.
 
+On CUDA, torch's backward pass of a depthwise 3-D convolution is slow too; `planes` runs cuDNN's 2-D kernels, forward
+and backward. Which of the two is faster there has not been measured: `tools/prove_gpu.py` times them by name.
+
     B batch   T H W grid   C channels   t h w kernel
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -21,25 +29,62 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def depthwise_conv(dim: int, side: int) -> nn.Conv3d:
-    """The layer, `side` frames, rows and columns wide; the grid keeps its size."""
-    return nn.Conv3d(dim, dim, side, padding=side // 2, groups=dim)
+class DepthwiseConv3d(nn.Conv3d):
+    """A kernel of odd sides for each channel; the grid keeps its size. (B, C, T, H, W) -> the same shape."""
+
+    def __init__(self, dim: int, kernel: tuple[int, int, int], bias: bool = True) -> None:
+        t, h, w = kernel
+        super().__init__(dim, dim, kernel, padding=(t // 2, h // 2, w // 2), groups=dim, bias=bias)
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        return WAYS[fastest(x_BCTHW)](self, x_BCTHW)
 
 
-def on_grid(conv: nn.Conv3d, x_BTHWC: Tensor) -> Tensor:
-    """`conv` of a grid, channels last; one of `depthwise_conv` or with other odd sides."""
-    x_BCTHW = x_BTHWC.permute(0, 4, 1, 2, 3)
-    if x_BCTHW.device.type != "cpu" or not torch.is_grad_enabled():
-        return conv(x_BCTHW).permute(0, 2, 3, 4, 1)
-    weight, bias = conv.weight, conv.bias
-    if torch.is_autocast_enabled("cpu"):
-        kind = torch.get_autocast_dtype("cpu")
-        x_BCTHW, weight, bias = x_BCTHW.to(kind), weight.to(kind), None if bias is None else bias.to(kind)
-    out: Tensor = DepthwiseConv3d.apply(x_BCTHW, weight, bias)
+def on_grid(conv: nn.Module, x_BTHWC: Tensor) -> Tensor:
+    """A convolution of a grid, channels last."""
+    out: Tensor = conv(x_BTHWC.permute(0, 4, 1, 2, 3))
     return out.permute(0, 2, 3, 4, 1)
 
 
-class DepthwiseConv3d(torch.autograd.Function):
+def fastest(x: Tensor) -> str:
+    """Name of the way that is fastest for such a tensor."""
+    return "mirrored" if x.is_cpu and torch.is_grad_enabled() else "conv3d"
+
+
+def mirrored(conv: nn.Conv3d, x_BCTHW: Tensor) -> Tensor:
+    """torch's kernel with the backward pass of `MirroredBackward`."""
+    weight, bias = conv.weight, conv.bias
+    device = x_BCTHW.device.type
+    if torch.is_autocast_enabled(device):
+        kind = torch.get_autocast_dtype(device)
+        x_BCTHW, weight, bias = x_BCTHW.to(kind), weight.to(kind), None if bias is None else bias.to(kind)
+    out: Tensor = MirroredBackward.apply(x_BCTHW, weight, bias)
+    return out
+
+
+def planes(conv: nn.Conv3d, x_BCTHW: Tensor) -> Tensor:
+    """Frame t of the output: the sum over the kernel's frames k of a 2-D convolution of input frame t + k - centre."""
+    B, C, T, H, W = x_BCTHW.shape
+    t, h, w = conv.weight.shape[2:]
+    padded = F.pad(x_BCTHW.transpose(1, 2), (0, 0, 0, 0, 0, 0, t // 2, t // 2))  # B, T + t - 1, C, H, W
+    out: Tensor | None = None
+    for frame in range(t):
+        frames_NCHW = padded[:, frame : frame + T].reshape(B * T, C, H, W)
+        bias = conv.bias if frame == t // 2 else None
+        plane = F.conv2d(frames_NCHW, conv.weight[:, :, frame], bias, padding=(h // 2, w // 2), groups=C)
+        out = plane if out is None else out + plane
+    assert out is not None
+    return out.view(B, T, C, H, W).transpose(1, 2)
+
+
+WAYS: dict[str, Callable[[nn.Conv3d, Tensor], Tensor]] = {
+    "conv3d": lambda conv, x_BCTHW: conv._conv_forward(x_BCTHW, conv.weight, conv.bias),
+    "mirrored": mirrored,
+    "planes": planes,
+}
+
+
+class MirroredBackward(torch.autograd.Function):
     """(x (B, C, T, H, W), weight (C, 1, t, h, w) of odd sides, bias (C) or None) -> (B, C, T, H, W)."""
 
     @staticmethod
@@ -66,7 +111,7 @@ def same_conv3d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def weight_gradient(x_BCTHW: Tensor, grad_BCTHW: Tensor, weight_C1thw: Tensor) -> Tensor:
-    """For each offset of the kernel the sum over all positions of gradient times input."""
+    """For each offset of the kernel, the sum of gradient times input over all positions."""
     t, h, w = weight_C1thw.shape[2:]
     x_BTHWC, grad_BTHWC = x_BCTHW.permute(0, 2, 3, 4, 1), grad_BCTHW.permute(0, 2, 3, 4, 1)
     gradient = torch.empty_like(weight_C1thw)
@@ -79,7 +124,7 @@ def weight_gradient(x_BCTHW: Tensor, grad_BCTHW: Tensor, weight_C1thw: Tensor) -
 
 
 def covering(x_BTHWC: Tensor, h: int, w: int) -> Iterator[tuple[int, int, Tensor, list[int]]]:
-    """Kernels of at most 3x3 that cover one of h x w: their first row and column, their input, its padding."""
+    """Yield kernels of at most 3x3 that cover one of h x w: first row and column, input, padding of the input."""
     if max(h, w) <= 3:
         yield 0, 0, x_BTHWC, [h // 2, w // 2]
         return
@@ -92,7 +137,7 @@ def covering(x_BTHWC: Tensor, h: int, w: int) -> Iterator[tuple[int, int, Tensor
 
 
 def plane_gradient(part_BTHWC: Tensor, grad_BTHWC: Tensor, offset: int, piece: Tensor, padding: list[int]) -> Tensor:
-    """Of the part of the kernel that joins each frame to the one `offset` later; a clip at a time, without copies."""
+    """The gradient of the kernel's plane between each frame and the one `offset` later; clip by clip, no copies."""
     T, C = grad_BTHWC.shape[1], grad_BTHWC.shape[4]
     total = torch.zeros(piece.shape, device=piece.device)
     if abs(offset) >= T:

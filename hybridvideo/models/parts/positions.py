@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybridvideo.models.parts.depthwise import on_grid
+from hybridvideo.models.parts.depthwise import DepthwiseConv3d, on_grid
 
 
 class AbsolutePosition(nn.Module):
@@ -50,8 +50,7 @@ class ConvPosition(nn.Module):
 
     def __init__(self, dim: int, kernel: tuple[int, int, int] = (3, 3, 3)) -> None:
         super().__init__()
-        padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
-        self.conv = nn.Conv3d(dim, dim, kernel, padding=padding, groups=dim)
+        self.conv = DepthwiseConv3d(dim, kernel)
 
     def forward(self, x_BTHWC: Tensor) -> Tensor:
         return x_BTHWC + on_grid(self.conv, x_BTHWC)

@@ -30,7 +30,7 @@ from hybridvideo.errors import UserError
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.models.parts.attention import JointAttention
 from hybridvideo.models.parts.cached import Cached
-from hybridvideo.models.parts.depthwise import depthwise_conv, on_grid
+from hybridvideo.models.parts.depthwise import DepthwiseConv3d, on_grid
 from hybridvideo.models.parts.linear import Linear, autocast_dtype, init_linear
 from hybridvideo.models.parts.mlp import Mlp
 from hybridvideo.models.parts.patches import PatchEmbed
@@ -143,10 +143,10 @@ class ConvBlock(nn.Module):
 
     def __init__(self, dim: int, config: UniFormerConfig, drop_path: float) -> None:
         super().__init__()
-        self.position = depthwise_conv(dim, 3)
+        self.position = DepthwiseConv3d(dim, (3, 3, 3))
         self.norm = GridBatchNorm(dim)
         self.before = Linear(dim, dim)
-        self.conv = depthwise_conv(dim, 5)
+        self.conv = DepthwiseConv3d(dim, (5, 5, 5))
         self.after = Linear(dim, dim)
         self.mlp_norm = GridBatchNorm(dim)
         self.mlp = Mlp(dim, int(dim * config.mlp_ratio), config.dropout)
@@ -173,7 +173,7 @@ class AttentionBlock(nn.Module):
 
     def __init__(self, dim: int, config: UniFormerConfig, drop_path: float) -> None:
         super().__init__()
-        self.position = depthwise_conv(dim, 3)
+        self.position = DepthwiseConv3d(dim, (3, 3, 3))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.attention = JointAttention(dim, dim // config.head_dim)
         self.dropout = nn.Dropout(config.dropout)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hybridvideo.models import MODELS
-from hybridvideo.models.baselines.library import MVIT_PATCH
+from hybridvideo.models.baselines.mvit import MVIT_PATCH
 from hybridvideo.models.variants import Variant
 from hybridvideo.weights.layouts.layout import Renames, State
 

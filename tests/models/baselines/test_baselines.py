@@ -16,7 +16,7 @@ from torchvision.models.video import mvit
 from hybridvideo.config.data import Normalisation
 from hybridvideo.errors import EnvironmentFault, UserError
 from hybridvideo.models import MODELS, create_model
-from hybridvideo.models.baselines.library import PaddedConv3d, WindowPool
+from hybridvideo.models.baselines.layers import PaddedConv3d, WindowPool
 from hybridvideo.models.baselines.pytorchvideo import PYTORCHVIDEO, models_of, slow_frames
 from hybridvideo.models.baselines.torchvision import TORCHVISION_VIDEO
 from hybridvideo.models.contract import VideoModel, count_gmacs, count_parameters

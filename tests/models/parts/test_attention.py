@@ -9,6 +9,8 @@ from torch import Tensor
 from torchvision.models.video.swin_transformer import ShiftedWindowAttention3d
 
 from hybridvideo.errors import UserError
+from hybridvideo.models import create_model
+from hybridvideo.models.parts import attend as ways
 from hybridvideo.models.parts.attend import BiasedAttention
 from hybridvideo.models.parts.attention import JointAttention, SpatialAttention, TemporalAttention, WindowAttention3d
 from hybridvideo.models.parts.windows import masked_parts, true_parts, window_layout
@@ -106,3 +108,28 @@ def test_the_bias_is_trained() -> None:
 def test_heads_must_divide_the_channels() -> None:
     with pytest.raises(UserError, match="10 channels do not divide into 4 heads"):
         SpatialAttention(10, 4)
+
+
+def mask_bytes(frames: int, size: int, batch: int, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
+    """Bytes of the largest and of all masks that Video Swin-T gives to the kernel on another device than a CPU."""
+    storages: dict[int, Tensor] = {}
+
+    def kernel(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor) -> Tensor:
+        storages[id(attn_mask.untyped_storage())] = attn_mask  # kept, as autograd keeps it
+        assert attn_mask.shape == (1, q.shape[1], q.shape[2], k.shape[2])
+        return torch.empty_like(q)
+
+    with torch.device("meta"):
+        model = create_model("video_swin_tiny", num_frames=frames, image_size=size)
+    monkeypatch.setattr(ways.F, "scaled_dot_product_attention", kernel)
+    model.eval()(torch.empty(batch, 3, frames, size, size, device="meta"))
+    sizes = [mask.numel() * mask.element_size() for mask in storages.values()]
+    return max(sizes), sum(sizes)
+
+
+def test_masks_of_windows_are_bounded_whatever_the_clip_and_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    largest, total = mask_bytes(32, 224, 1, monkeypatch)
+    assert largest == 24 * 392**2 * 4  # one mask of the heads of the last stage
+    assert total < 0.3e9  # of every block together; a mask for each window took 1.1e9
+    assert mask_bytes(32, 224, 8, monkeypatch) == (largest, total)
+    assert mask_bytes(64, 448, 1, monkeypatch)[1] <= 1.5 * total  # the last stage is shifted along rows and columns too

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybridvideo.models.parts.depthwise import depthwise_conv, on_grid
+from hybridvideo.models.parts.depthwise import WAYS, DepthwiseConv3d, fastest, on_grid
 
 Kernel = tuple[int, int, int]
 
@@ -21,10 +22,9 @@ def gradients(conv: nn.Conv3d, out: Tensor, x: Tensor) -> list[Tensor]:
 @pytest.mark.parametrize("grid", [(2, 4, 9, 7), (1, 1, 6, 6), (3, 2, 2, 1)])
 def test_output_and_gradients_are_those_of_torch(kernel: Kernel, grid: tuple[int, int, int, int]) -> None:
     torch.manual_seed(0)
-    t, h, w = kernel
-    conv = nn.Conv3d(6, 6, kernel, padding=(t // 2, h // 2, w // 2), groups=6)
+    conv = DepthwiseConv3d(6, kernel)
     x = torch.randn(*grid, 6, requires_grad=True)
-    by_torch = conv(x.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
+    by_torch = on_grid(nn.Conv3d.forward.__get__(conv), x)
     ours = on_grid(conv, x)
     assert torch.allclose(ours, by_torch, atol=1e-5)
     for left, right in zip(gradients(conv, ours, x), gradients(conv, by_torch, x), strict=True):
@@ -35,7 +35,7 @@ def test_output_and_gradients_are_those_of_torch(kernel: Kernel, grid: tuple[int
 @pytest.mark.parametrize("frames", [1, 2, 3, 4, 8])
 def test_gradients_in_bf16_are_those_of_fp32(side: int, frames: int) -> None:
     torch.manual_seed(0)
-    conv = depthwise_conv(16, side)
+    conv = DepthwiseConv3d(16, (side, side, side))
     x = torch.randn(2, frames, 8, 8, 16, requires_grad=True)
     exact = gradients(conv, on_grid(conv, x), x)
     with torch.autocast("cpu", torch.bfloat16):
@@ -45,7 +45,7 @@ def test_gradients_in_bf16_are_those_of_fp32(side: int, frames: int) -> None:
 
 
 def test_only_what_needs_a_gradient_gets_one() -> None:
-    conv = depthwise_conv(4, 3)
+    conv = DepthwiseConv3d(4, (3, 3, 3))
     conv.weight.requires_grad_(False)
     x = torch.randn(1, 2, 4, 4, 4)
     on_grid(conv, x).sum().backward()
@@ -53,8 +53,34 @@ def test_only_what_needs_a_gradient_gets_one() -> None:
 
 
 def test_a_layer_without_bias_works() -> None:
-    conv = nn.Conv3d(4, 4, 3, padding=1, groups=4, bias=False)
+    conv = DepthwiseConv3d(4, (3, 3, 3), bias=False)
     x = torch.randn(1, 2, 4, 4, 4, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
         on_grid(conv, x).float().sum().backward()
     assert conv.weight.grad is not None and x.grad is not None
+
+
+@pytest.mark.parametrize("way", sorted(WAYS))
+@pytest.mark.parametrize("kernel", [(3, 3, 3), (5, 5, 5), (1, 5, 5), (3, 1, 1)])
+@pytest.mark.parametrize("frames", [1, 2, 6])
+def test_every_way_has_the_same_values_and_gradients(way: str, kernel: Kernel, frames: int) -> None:
+    conv = DepthwiseConv3d(6, kernel)
+    x = torch.randn(2, 6, frames, 7, 5, requires_grad=True)
+    out, expected = WAYS[way](conv, x), F.conv3d(x, conv.weight, conv.bias, padding=conv.padding, groups=6)
+    assert torch.allclose(out, expected, atol=1e-5)
+    for left, right in zip(gradients(conv, out, x), gradients(conv, expected, x), strict=True):
+        assert torch.allclose(left, right, atol=1e-4)
+
+
+def test_the_way_follows_device_and_gradients() -> None:
+    x = torch.zeros(1)
+    assert fastest(x) == "mirrored" and fastest(x.to("meta")) == "conv3d"
+    with torch.no_grad():
+        assert fastest(x) == "conv3d"
+
+
+def test_hooks_on_the_layer_are_called() -> None:
+    conv, seen = DepthwiseConv3d(4, (3, 3, 3)), []
+    conv.register_forward_hook(lambda *_: seen.append(True))
+    on_grid(conv, torch.randn(1, 2, 4, 4, 4))
+    assert seen
