@@ -17,6 +17,13 @@ def pretraining_names() -> list[str]:
     return list(PRETRAINING)
 
 
+def packages_of(name: str) -> tuple[str, ...]:
+    """What a model needs that is not always installed."""
+    from hybridvideo.models.baselines.pytorchvideo import PYTORCHVIDEO
+
+    return ("pytorchvideo",) if name in PYTORCHVIDEO else ()
+
+
 def temporal_attention(dim: int, heads: int) -> nn.Module:
     """The part in which every position looks through all frames: (B, T, H, W, C) -> the same shape."""
     from hybridvideo.models.parts.attention import TemporalAttention

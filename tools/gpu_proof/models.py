@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gpu_proof.finding import Check, Context, Figures, Finding, judged
+from gpu_proof.internals import packages_of
 
 CLASSES, CLIPS = 16, 2
 SIZES = {"s3d": (16, 64), "hybrid_micro": (8, 32)}  # at the standard one they magnify rounding most
@@ -54,7 +55,10 @@ class Subject:
 def checks(names: list[str], pretraining: list[str]) -> list[Check]:
     """One for each model."""
     question = "logits and gradients equal the CPU's in fp32, bf16 and fp16; a training step is finite"
-    made = [Check(f"models/{name}", question, partial(against_cpu, partial(classifier, name))) for name in names]
+    made = [
+        Check(f"models/{name}", question, partial(against_cpu, partial(classifier, name)), needs=packages_of(name))
+        for name in names
+    ]
     return made + [
         Check(f"models/pretraining of {name}", question, partial(against_cpu, partial(autoencoder, name)))
         for name in pretraining
