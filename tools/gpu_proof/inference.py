@@ -22,9 +22,7 @@ def checks() -> list[Check]:
     """Both."""
     return [
         Check("inference/autocast caches", "logits in bf16 follow every way of changing weights", caches, 90),
-        Check(
-            "inference/device by index", "cuda:0 gives what cuda gives, in models, bulk jobs and loaders", by_index, 60
-        ),
+        Check("inference/device by index", "cuda:0 gives what cuda gives, in jobs and loaders", by_index, 60, ("av",)),
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -56,7 +56,7 @@ def feeding(context: Context) -> Finding:
     return judged(not held_up or context.small, f"{summary}; {waited:.0%} of the time waiting", **figures)
 
 
-def rate(loader: Iterable[dict[str, Any]], batch: int) -> float:
+def rate(loader: Iterable[Mapping[str, Any]], batch: int) -> float:
     """Clips per second of the loader, when nothing is done with them."""
     start, count = 0.0, 0
     for index, item in enumerate(loader):

@@ -26,6 +26,7 @@ from torch import Tensor
 from gpu_proof.finding import Check, Context, Figures, Finding, judged
 from gpu_proof.videos import motions
 
+FIRST_STEPS = 3  # of a run before it is asked to stop
 STOPPED = 75  # exit code of a run that was stopped and saved
 NEEDS = ("av", "jsonargparse", "accelerate", "timm", "safetensors")
 DETERMINISTIC = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "PROOF_DETERMINISTIC": "1"}
@@ -88,7 +89,7 @@ class Trio:
 
 
 def trio(context: Context, videos: Path, precision: str, environment: dict[str, str]) -> Trio:
-    """Three runs side by side; the third is stopped once it has logged a step, and resumed."""
+    """Three runs side by side; the third is stopped after its first steps, and resumed."""
     folder = context.folder / f"runs-{precision}-{len(environment)}"
     runs = [folder / name for name in ("first", "second", "stopped")]
     start = time.monotonic()
@@ -121,7 +122,7 @@ def options(
         "data.train": videos / "train", "data.val": videos / "val", "data.workers": 2, "model.name": "hybrid_micro",
         "clip.frames": 8, "clip.interval": 0.1, "frame.height": 32, "frame.width": 32, "frame.scaling": "rgb",
         "augment.flip": 0.0, "augment.mixup": 0.2, "optim.lr": 4e-3, "optim.ema": 0.9, "train.epochs": epochs,
-        "train.batch_size": 8, "train.accumulate": 2, "train.log_every": 1, "train.checkpoint_every": 5,
+        "train.batch_size": 4 if context.small else 8, "train.accumulate": 2, "train.log_every": 1, "train.checkpoint_every": 5,
         "train.precision": precision, "train.trackers": "[]", "eval.clips": 1, "eval.crops": 1, "seed": 3,
         "device": context.device,
     }  # fmt: skip
@@ -137,10 +138,10 @@ def begin(run: Path, words: list[str], environment: dict[str, str]) -> subproces
 
 
 def stop(process: subprocess.Popen[bytes], run: Path) -> int:
-    """Ask it to stop once it has logged a step; how many it then had."""
+    """Ask it to stop once it has logged its first steps; how many it then had."""
     while process.poll() is None and not (run / "metrics.jsonl").exists():
         time.sleep(0.01)
-    while process.poll() is None and not losses_of(run):
+    while process.poll() is None and len(losses_of(run)) < FIRST_STEPS:
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     process.wait()
