@@ -117,12 +117,12 @@ def options(
     videos: Path, precision: str, context: Context, changes: Mapping[str, object] = MappingProxyType({})
 ) -> list[str]:
     """Of the command, but for the run folder: the demo's training on fewer videos."""
-    epochs = 6 if context.small else 20  # long enough to be stopped in the middle
+    epochs, batch = (6, 4) if context.small else (20, 8)  # long enough to be stopped in the middle
     values: dict[str, Any] = {
         "data.train": videos / "train", "data.val": videos / "val", "data.workers": 2, "model.name": "hybrid_micro",
         "clip.frames": 8, "clip.interval": 0.1, "frame.height": 32, "frame.width": 32, "frame.scaling": "rgb",
         "augment.flip": 0.0, "augment.mixup": 0.2, "optim.lr": 4e-3, "optim.ema": 0.9, "train.epochs": epochs,
-        "train.batch_size": 4 if context.small else 8, "train.accumulate": 2, "train.log_every": 1, "train.checkpoint_every": 5,
+        "train.batch_size": batch, "train.accumulate": 2, "train.log_every": 1, "train.checkpoint_every": 5,
         "train.precision": precision, "train.trackers": "[]", "eval.clips": 1, "eval.crops": 1, "seed": 3,
         "device": context.device,
     }  # fmt: skip
