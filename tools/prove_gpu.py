@@ -98,6 +98,8 @@ def work(device: str, folder: Path, requests: int, answers: int) -> int:
 
     with os.fdopen(requests) as incoming, os.fdopen(answers, "w") as outgoing:
         target = torch.device(device)
+        if target.type == "cuda":
+            torch.cuda.set_device(target)  # events and streams are those of the current device
         torch.ones(1, device=target)
         outgoing.write(json.dumps({"machine": machine(target)}) + "\n")
         outgoing.flush()

@@ -14,6 +14,7 @@ import torch
 Status = Literal["ok", "failed", "skipped"]
 Figure = str | int | float | bool | None | Sequence["Figure"] | Mapping[str, "Figure"]
 Figures = dict[str, Figure]
+SCRATCH = "scratch"  # folder within that of the proof
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Context:
     small: bool
     """Sizes that a CPU finishes in seconds; the figures then prove the check itself, not a GPU."""
     folder: Path
-    """Kept between checks: rendered videos, training runs."""
+    """For rendered videos and training runs; checks share it, and it goes when they are done."""
     deadline: float
     """`time.monotonic()` at which the check is ended from outside."""
 

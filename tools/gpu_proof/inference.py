@@ -15,14 +15,14 @@ from gpu_proof.videos import motions
 
 SUBJECTS = ("hybrid_micro", "hybrid_tiny", "timesformer_base", "video_swin_tiny", "videomae_small", "uniformer_small")
 
+MOST_OFF = 0.01  # of the change: weights that were kept too long are off by all of it
+
 
 def checks() -> list[Check]:
     """Both."""
     return [
         Check("inference/autocast caches", "logits in bf16 follow every way of changing weights", caches, 90),
-        Check(
-            "inference/device by index", "cuda:0 gives what cuda gives, in models, bulk jobs and loaders", by_index, 60
-        ),
+        Check("inference/device by index", "cuda:0 gives what cuda gives, in jobs and loaders", by_index, 60, ("av",)),
     ]
 
 
@@ -44,7 +44,7 @@ def caches(context: Context) -> Finding:
             after, fresh = logits(model, x_BCTHW), logits(copy.deepcopy(model), x_BCTHW)
             moved, off = (after - before).abs().max().item(), (after - fresh).abs().max().item()
             figures[f"{name}, {what}"] = {"change of logits": moved, "off a fresh model": off}
-            if off > 0 or not moved > 0:
+            if not off <= MOST_OFF * moved or not moved > 0:
                 stale.append(f"{name} after {what}: off by {off:.1e}, moved by {moved:.1e}")
     return judged(not stale, "; ".join(stale) or f"{len(figures)} changes were all seen", **figures)
 

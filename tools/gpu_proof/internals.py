@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 DepthwiseWay = Callable[[nn.Conv3d, Tensor], Tensor]  # conv, (B, T, H, W, C) -> the same shape
+
+
+def pretraining_names() -> list[str]:
+    """Models that `create_pretraining` knows."""
+    from hybridvideo.models.published.videomae_pretraining import PRETRAINING
+
+    return list(PRETRAINING)
+
+
+def packages_of(name: str) -> tuple[str, ...]:
+    """What a model needs that is not always installed."""
+    from hybridvideo.models.baselines.pytorchvideo import PYTORCHVIDEO
+
+    return ("pytorchvideo",) if name in PYTORCHVIDEO else ()
 
 
 def temporal_attention(dim: int, heads: int) -> nn.Module:
@@ -27,32 +41,25 @@ def normalised(clip_BCTHW: Tensor) -> Tensor:
 
 def depthwise_conv(dim: int, side: int) -> nn.Conv3d:
     """The layer of the models."""
-    from hybridvideo.models.parts.depthwise import depthwise_conv as make
+    from hybridvideo.models.parts.depthwise import DepthwiseConv3d
 
-    return make(dim, side)
+    return DepthwiseConv3d(dim, (side, side, side))
 
 
 def depthwise_ways() -> dict[str, DepthwiseWay]:
-    """Ways to compute it: the package's choice for the device, torch's own, and frame against frame in 2-D."""
-    from hybridvideo.models.parts import depthwise
+    """All ways to compute it, by the package's names."""
+    from hybridvideo.models.parts.depthwise import WAYS
 
-    return {"chosen": depthwise.on_grid, "torch": by_torch, "frame by frame": frame_by_frame}
-
-
-def by_torch(conv: nn.Conv3d, x_BTHWC: Tensor) -> Tensor:
-    """torch's kernels, forward and backward."""
-    out: Tensor = conv(x_BTHWC.permute(0, 4, 1, 2, 3))
-    return out.permute(0, 2, 3, 4, 1)
+    return {name: partial(on_grid, way) for name, way in WAYS.items()}
 
 
-def frame_by_frame(conv: nn.Conv3d, x_BTHWC: Tensor) -> Tensor:
-    """torch's kernel forward; backward the package's own, of 2-D convolutions."""
-    from hybridvideo.models.parts.depthwise import DepthwiseConv3d
+def depthwise_choice(x_BTHWC: Tensor) -> str:
+    """Name of the way that the package takes for such a grid."""
+    from hybridvideo.models.parts.depthwise import fastest
 
-    device = x_BTHWC.device.type
-    x, weight, bias = x_BTHWC.permute(0, 4, 1, 2, 3), conv.weight, conv.bias
-    if torch.is_autocast_enabled(device):
-        kind = torch.get_autocast_dtype(device)
-        x, weight, bias = x.to(kind), weight.to(kind), None if bias is None else bias.to(kind)
-    out: Tensor = DepthwiseConv3d.apply(x, weight, bias)
-    return out.permute(0, 2, 3, 4, 1)
+    return fastest(x_BTHWC)
+
+
+def on_grid(way: DepthwiseWay, conv: nn.Conv3d, x_BTHWC: Tensor) -> Tensor:
+    """A way that takes (B, C, T, H, W), on a grid."""
+    return way(conv, x_BTHWC.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)

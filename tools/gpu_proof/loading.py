@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +42,7 @@ def feeding(context: Context) -> Finding:
     batches = {"batch_size": batch, "workers": workers, "normalise": model, "device": context.device}
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=context.cuda)
     with hv.loader(clips, **batches) as loader:  # type: ignore[arg-type]
-        alone = rate(loader, batch, None)
+        alone = rate(loader, batch)
         fed, waited = training_rate(model, optimizer, (item["clip"] for item in loader), batch, context)
     resident = torch.randn(batch, 3, frames, side, side, device=context.device)
     best, _ = training_rate(model, optimizer, (resident for _ in range(steps)), batch, context)
@@ -55,7 +56,7 @@ def feeding(context: Context) -> Finding:
     return judged(not held_up or context.small, f"{summary}; {waited:.0%} of the time waiting", **figures)
 
 
-def rate(loader: Iterable[dict[str, Tensor]], batch: int, device: None) -> float:
+def rate(loader: Iterable[Mapping[str, Any]], batch: int) -> float:
     """Clips per second of the loader, when nothing is done with them."""
     start, count = 0.0, 0
     for index, item in enumerate(loader):

@@ -4,8 +4,8 @@ Errors are counted against what tells two clips apart: the spread of the CPU's l
 make the two indistinguishable, however large the logits.
 
     fp32         1e-3. In fp32 the CPU itself is 1e-6 to 3e-5 off its results in fp64, s3d 2e-4. TF32 is off.
-    bf16, fp16   three times the CPU's own error in that precision, since how much rounding a network magnifies is its
-                 own property (3 % to 30 % in bf16, an eighth of it in fp16); 10 % and 2 % are always allowed
+    bf16, fp16   three times the CPU's own error in bf16, and an eighth of that, since how much rounding a network
+                 magnifies is its own property (3 % to 30 % in bf16 here); 10 % and 2 % are always allowed
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gpu_proof.finding import Check, Context, Figures, Finding, judged
+from gpu_proof.internals import packages_of
 
 CLASSES, CLIPS = 16, 2
-SIZES = {"s3d": (16, 64), "hybrid_micro": (8, 32)}  # at the standard one they magnify rounding most
+SIZES = {"hybrid_micro": (8, 32)}  # the size that it is meant for
 STANDARD_SIZE = (4, 64)  # frames, side
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 MOST_ERROR = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.02}
 AS_ON_CPU = 3.0  # times the CPU's own error
-LEAST_COSINE = {"fp32": 1 - 1e-6, "bf16": 0.95, "fp16": 0.99}  # of all gradients, against the CPU's in fp32
-LOSS_SCALE = 1024.0  # keeps fp16's gradients above the smallest number
+MOST_TURN = {"fp32": 1e-6, "bf16": 0.05, "fp16": 0.01}  # 1 - cosine of all gradients, against the CPU's in fp32
+LOSS_SCALE = 1024.0  # keeps fp16's gradients above the smallest number; halved while they exceed the largest
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,10 @@ class Subject:
 def checks(names: list[str], pretraining: list[str]) -> list[Check]:
     """One for each model."""
     question = "logits and gradients equal the CPU's in fp32, bf16 and fp16; a training step is finite"
-    made = [Check(f"models/{name}", question, partial(against_cpu, partial(classifier, name))) for name in names]
+    made = [
+        Check(f"models/{name}", question, partial(against_cpu, partial(classifier, name)), needs=packages_of(name))
+        for name in names
+    ]
     return made + [
         Check(f"models/pretraining of {name}", question, partial(against_cpu, partial(autoencoder, name)))
         for name in pretraining
@@ -66,63 +70,79 @@ def against_cpu(make: Callable[[torch.device], Subject], context: Context) -> Fi
     with exact_products():
         there = make(context.device)
         here = there.on(torch.device("cpu"))
-        expected = here()
-        here.loss(expected).backward()
-        expected = expected.detach()
-        gradients = flat_gradients(here.model).to(context.device)
+        expected, gradients = logits_and_gradients(here, "fp32")
         signal = rms(expected - expected.mean(0))
-        bounds = bounds_on_cpu(here, expected, signal)
-        there = there.on(context.device)
+        bounds = bounds_on_cpu(here, expected, gradients, signal)
+        there, expected, gradients = there.on(context.device), expected.to(context.device), gradients.to(context.device)
         figures: Figures = {"signal": signal, "parameters": sum(p.numel() for p in there.model.parameters())}
         missed = [] if signal > 0 else ["two clips have the same logits"]
-        for name in PRECISIONS:
-            measured = compare(there, expected.to(context.device), gradients, signal, name)
-            figures[name] = {**measured, "most error": bounds[name]}
+        errors = []
+        for name in PRECISIONS if context.cuda else ("fp32", "bf16"):  # nothing computes in fp16 on a CPU
+            measured = compare(there, expected, gradients, signal, name)
+            figures[name] = {**measured, "allowed": list(bounds[name])}
             missed += faults(name, measured, bounds[name])
+            errors.append(f"{name} {measured['error']:.1e}")
         figures["training step"] = finite = training_step(there)
         missed += [] if finite else ["a training step in bf16 is not finite"]
-    worst = ", ".join(f"{name} {figures[name]['error']:.1e}" for name in PRECISIONS)  # type: ignore[index, call-overload]
-    return judged(not missed, "; ".join(missed) or f"error of logits: {worst}", **figures)
+    return judged(not missed, "; ".join(missed) or f"error of logits: {', '.join(errors)}", **figures)
 
 
-def bounds_on_cpu(here: Subject, expected: Tensor, signal: float) -> dict[str, float]:
-    """Largest error that is allowed in each precision."""
-    bounds = dict(MOST_ERROR)
-    for precision in ("bf16", "fp16"):
-        with torch.no_grad(), autocast(expected.device, precision):
-            own = rms(here().float() - expected)
-        bounds[precision] = max(bounds[precision], AS_ON_CPU * own / signal if signal else 0.0)
-    return bounds
+def bounds_on_cpu(here: Subject, expected: Tensor, gradients: Tensor, signal: float) -> dict[str, tuple[float, float]]:
+    """Largest error of logits and turn of gradients in each precision.
+
+    The CPU computes in bf16 only: many have no fp16 that is worth waiting for. fp16 has three more digits, so that its
+    errors are an eighth.
+    """
+    logits, own = logits_and_gradients(here, "bf16")
+    error = rms(logits - expected) / signal if signal else 0.0
+    allowed = AS_ON_CPU * error, AS_ON_CPU * turn(own, gradients)
+    return {
+        "fp32": (MOST_ERROR["fp32"], MOST_TURN["fp32"]),
+        "bf16": (max(MOST_ERROR["bf16"], allowed[0]), max(MOST_TURN["bf16"], allowed[1])),
+        "fp16": (max(MOST_ERROR["fp16"], allowed[0] / 8), max(MOST_TURN["fp16"], allowed[1] / 8)),
+    }
 
 
 def compare(there: Subject, expected: Tensor, gradients: Tensor, signal: float, precision: str) -> dict[str, float]:
-    """Error of the logits in units of the signal, and the cosine between all gradients and the CPU's."""
-    scale = LOSS_SCALE if precision == "fp16" else 1.0
-    there.model.zero_grad()
-    with autocast(expected.device, precision):
-        logits = there()
-    (there.loss(logits.float()) * scale).backward()
-    own = flat_gradients(there.model) / scale
+    """Error of the logits in units of the signal, and how the gradients differ from the CPU's."""
+    logits, own = logits_and_gradients(there, precision)
     with torch.no_grad(), autocast(expected.device, precision):
         plain = there()  # without gradients other kernels and caches are used
     return {
-        "error": rms(logits.float() - expected) / signal if signal else math.inf,
-        "error without gradients": rms(plain.float() - expected) / signal if signal else math.inf,
-        "cosine of gradients": torch.cosine_similarity(own.double(), gradients.double(), 0).item(),
+        "error": rms(plain.float() - expected) / signal if signal else math.inf,
+        "error with gradients": rms(logits - expected) / signal if signal else math.inf,
+        "turn of gradients": turn(own, gradients),
         "length of gradients": (own.norm() / gradients.norm()).item(),
     }
 
 
-def faults(precision: str, measured: dict[str, float], most: float) -> list[str]:
+def logits_and_gradients(subject: Subject, precision: str) -> tuple[Tensor, Tensor]:
+    """In fp32, of a pass in that precision; the loss is scaled as a gradient scaler would."""
+    scale = LOSS_SCALE if precision == "fp16" else 1.0
+    while True:
+        subject.model.zero_grad()
+        with autocast(subject.inputs[0].device, precision):
+            logits = subject()
+        (subject.loss(logits.float()) * scale).backward()
+        gradients = flat_gradients(subject.model) / scale
+        if scale <= 1 or gradients.isfinite().all():
+            return logits.detach().float(), gradients
+        scale /= 2
+
+
+def turn(one: Tensor, other: Tensor) -> float:
+    """1 - cosine of the angle between two long vectors, from their difference: it is exact where they are close."""
+    return (one / one.norm() - other / other.norm()).square().sum().item() / 2
+
+
+def faults(precision: str, measured: dict[str, float], bounds: tuple[float, float]) -> list[str]:
     """What of it is beyond its bound; numbers that are not finite are beyond any."""
-    least = LEAST_COSINE[precision]
-    found = []
-    for name in ("error", "error without gradients"):
-        if not measured[name] <= most:
-            found.append(f"{precision}: {name} {measured[name]:.1e} > {most:.1e}")
-    if not measured["cosine of gradients"] >= least:
-        found.append(f"{precision}: cosine of gradients {measured['cosine of gradients']:.6f} < {least:g}")
-    return found
+    most = {"error": bounds[0], "error with gradients": bounds[0], "turn of gradients": bounds[1]}
+    return [
+        f"{precision}: {name} {measured[name]:.1e} > {bound:.1e}"
+        for name, bound in most.items()
+        if not measured[name] <= bound
+    ]
 
 
 def training_step(there: Subject) -> bool:
@@ -191,6 +211,9 @@ def prepare(model: nn.Module, inputs: tuple[Tensor, ...], device: torch.device) 
             if isinstance(layer, nn.modules.batchnorm._BatchNorm):
                 layer.momentum = 1.0
         model.train()(*(each.to(device) for each in inputs))
+        for layer in model.modules():
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.running_var is not None:
+                layer.running_var.clamp_(min=float(layer.running_var.mean()) / 10)  # it may be almost 0 by chance
     return model.eval(), inputs
 
 

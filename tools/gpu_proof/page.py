@@ -7,8 +7,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from hybridvideo.report.page import Html, Markup, Section, box, card, cards, facts, folded, page, preformatted, table
-from hybridvideo.report.page import text as escaped
+from hybridvideo.report.markup import Html, Markup, box, card, cards, facts, folded, preformatted, table
+from hybridvideo.report.markup import text as escaped
+from hybridvideo.report.page import Section, page
 from hybridvideo.report.page import write_page as write
 
 Checks = Sequence[Mapping[str, Any]]

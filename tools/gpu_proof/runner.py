@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Self
 
-from gpu_proof.finding import Check, Finding
+from gpu_proof.finding import SCRATCH, Check, Finding
 from gpu_proof.page import write_page
 
 START = 120.0  # seconds for a worker to import torch and open the device
@@ -79,6 +80,7 @@ class Record:
 def run(record: Record, device: str, seconds: float) -> None:
     """Every check of the record, in order, within so many seconds altogether."""
     end = record.started + seconds
+    shutil.rmtree(record.folder / SCRATCH, ignore_errors=True)
     waiting = list(record.checks)
     while waiting and time.monotonic() < end - SPARE:
         with Worker(device, record.folder) as worker:
@@ -92,6 +94,7 @@ def run(record: Record, device: str, seconds: float) -> None:
         reason = NOT_REACHED if time.monotonic() >= end - SPARE else lost
         note(record, check, Finding("skipped" if reason == NOT_REACHED else "failed", reason))
     record.save()
+    shutil.rmtree(record.folder / SCRATCH, ignore_errors=True)
 
 
 def while_sound(worker: Worker, record: Record, waiting: list[Check], end: float) -> Iterator[None]:

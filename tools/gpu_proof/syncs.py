@@ -43,7 +43,9 @@ class Readings(TorchDispatchMode):
 def asking_line() -> str:
     """The innermost line outside torch and this file."""
     frames = [frame for frame in traceback.extract_stack() if "/torch/" not in frame.filename]
-    frame = next(frame for frame in reversed(frames) if frame.filename != __file__)
+    frame = next((frame for frame in reversed(frames) if frame.filename != __file__), None)
+    if frame is None:
+        return "a thread of torch"
     return f"{'/'.join(Path(frame.filename).parts[-3:])}:{frame.lineno}"
 
 
@@ -81,7 +83,7 @@ def watched(path: str) -> Iterator[None]:
     """Write what the steps of the block waited for to a JSON file."""
     watch, warned = Watch(), Counter[str]()
 
-    def show(message: Any, category: Any, filename: str, lineno: int, *rest: Any) -> None:
+    def show(message: Any, *details: Any, **named: Any) -> None:
         if WARNING in str(message):
             warned[asking_line()] += 1
 

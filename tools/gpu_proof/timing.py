@@ -15,7 +15,7 @@ from gpu_proof.finding import Context, Figures
 
 Call = Callable[[], object]
 LEAST_ROUNDS, MOST_ROUNDS = 3, 15
-SECONDS = 3.0  # of one set of interleaved rounds
+SECONDS = 2.0  # of one set of interleaved rounds
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -24,6 +26,7 @@ from torch import Tensor
 from gpu_proof.finding import Check, Context, Figures, Finding, judged
 from gpu_proof.videos import motions
 
+FIRST_STEPS = 3  # of a run before it is asked to stop
 STOPPED = 75  # exit code of a run that was stopped and saved
 NEEDS = ("av", "jsonargparse", "accelerate", "timm", "safetensors")
 DETERMINISTIC = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "PROOF_DETERMINISTIC": "1"}
@@ -86,7 +89,7 @@ class Trio:
 
 
 def trio(context: Context, videos: Path, precision: str, environment: dict[str, str]) -> Trio:
-    """Three runs side by side; the third is stopped once it has logged a step, and resumed."""
+    """Three runs side by side; the third is stopped after its first steps, and resumed."""
     folder = context.folder / f"runs-{precision}-{len(environment)}"
     runs = [folder / name for name in ("first", "second", "stopped")]
     start = time.monotonic()
@@ -110,17 +113,20 @@ def trio(context: Context, videos: Path, precision: str, environment: dict[str, 
     )
 
 
-def options(videos: Path, precision: str, context: Context) -> list[str]:
+def options(
+    videos: Path, precision: str, context: Context, changes: Mapping[str, object] = MappingProxyType({})
+) -> list[str]:
     """Of the command, but for the run folder: the demo's training on fewer videos."""
+    epochs, batch = (6, 4) if context.small else (20, 8)  # long enough to be stopped in the middle
     values: dict[str, Any] = {
         "data.train": videos / "train", "data.val": videos / "val", "data.workers": 2, "model.name": "hybrid_micro",
         "clip.frames": 8, "clip.interval": 0.1, "frame.height": 32, "frame.width": 32, "frame.scaling": "rgb",
-        "augment.flip": 0.0, "augment.mixup": 0.2, "optim.lr": 4e-3, "optim.ema": 0.9, "train.epochs": 6,
-        "train.batch_size": 8, "train.accumulate": 2, "train.log_every": 1, "train.checkpoint_every": 5,
+        "augment.flip": 0.0, "augment.mixup": 0.2, "optim.lr": 4e-3, "optim.ema": 0.9, "train.epochs": epochs,
+        "train.batch_size": batch, "train.accumulate": 2, "train.log_every": 1, "train.checkpoint_every": 5,
         "train.precision": precision, "train.trackers": "[]", "eval.clips": 1, "eval.crops": 1, "seed": 3,
         "device": context.device,
     }  # fmt: skip
-    return [word for name, value in values.items() for word in (f"--{name}", str(value))]
+    return [word for name, value in {**values, **changes}.items() for word in (f"--{name}", str(value))]
 
 
 def begin(run: Path, words: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -132,10 +138,10 @@ def begin(run: Path, words: list[str], environment: dict[str, str]) -> subproces
 
 
 def stop(process: subprocess.Popen[bytes], run: Path) -> int:
-    """Ask it to stop once it has logged a step; how many it then had."""
+    """Ask it to stop once it has logged its first steps; how many it then had."""
     while process.poll() is None and not (run / "metrics.jsonl").exists():
         time.sleep(0.01)
-    while process.poll() is None and not losses_of(run):
+    while process.poll() is None and len(losses_of(run)) < FIRST_STEPS:
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     process.wait()

@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import torch
 
-from gpu_proof.finding import Check, Context, Finding, plain
+from gpu_proof.finding import SCRATCH, Check, Context, Finding, plain
 from gpu_proof.timing import free_memory
 
 TRACE = 6000  # characters kept of a traceback
@@ -27,10 +27,12 @@ TRACE = 6000  # characters kept of a traceback
 def serve(checks: Sequence[Check], device: torch.device, folder: Path, requests: IO[str], answers: IO[str]) -> None:
     """Answer until there are no more requests."""
     known = {check.name: check for check in checks}
+    scratch = folder / SCRATCH
+    scratch.mkdir(exist_ok=True)
     for line in requests:
         request = json.loads(line)
         deadline = time.monotonic() + request["seconds"]
-        context = Context(device, device.type == "cpu", folder, deadline)
+        context = Context(device, device.type == "cpu", scratch, deadline)
         finding = answer(known[request["name"]], context)
         free_memory_safely(device)
         sound = is_sound(device)
