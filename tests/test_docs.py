@@ -28,7 +28,7 @@ RUN_HERE = ("README.md", "data.md", "bulk.md")  # pages whose Python needs no we
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 OURS = re.compile(r"(?:^|[\s/])hybridvideo ([a-z]\w*)(.*)")
-PATH = re.compile(r"(?<![\w./-])(?:hybridvideo|docs|configs|tests|tools|examples)/[\w./*-]*\w")
+PATH = re.compile(r"(?<![\w./-])(?:hybridvideo|docs|configs|tests|tools|examples|data)/[\w./*-]*\w")
 
 
 def name_of(page: Path) -> str:
