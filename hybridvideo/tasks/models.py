@@ -30,7 +30,7 @@ LEGEND = """\
 M: million parameters, with 400 classes. GMACs: billions of multiply-adds of one view, which papers call GFLOPs.
 top-1: per cent on the validation set of Kinetics-400, as published; scores averaged over views (clips x crops) of a
 video, whose frames lie a step apart. weights: hf: and torchvision: are downloaded by load_weights, others by you.
-A single name shows stages, settings and sources. hybrid: any stem, stages and head of your own, see the README."""
+A single name shows stages, settings and sources. hybrid: any stem, stages and head of your own, see docs/models.md."""
 
 
 def run_models(pattern: str) -> int:

@@ -28,7 +28,7 @@ from gpu_proof.videos import motions
 
 FIRST_STEPS = 3  # of a run before it is asked to stop
 STOPPED = 75  # exit code of a run that was stopped and saved
-NEEDS = ("av", "jsonargparse", "accelerate", "timm", "safetensors")
+NEEDS = ("av", "accelerate", "timm", "safetensors")
 DETERMINISTIC = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "PROOF_DETERMINISTIC": "1"}
 
 
