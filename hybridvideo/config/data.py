@@ -18,7 +18,7 @@ class ClipConfig:
     interval: float | None = None
     """Seconds between frames; frames are chosen by time."""
     stride: int | None = None
-    """Frames between frames: time between them is stride / fps of the video."""
+    """Step from one frame of the clip to the next, in frames of the video: the time between them is stride / fps."""
     train_start: Literal["random", "centre", "first"] = "random"
     """Where a training clip starts."""
     pad: Literal["last", "loop"] = "last"
@@ -40,7 +40,7 @@ class FrameConfig:
     """The size of a model's frames, and how a video's frames are brought to it."""
 
     height: int = 224
-    """Rows of a model's frame ..."""
+    """Frame height in pixels."""
     width: int = 224
     """... and columns."""
     fit: Literal["crop", "stretch"] = "crop"

@@ -10,7 +10,7 @@ from hybridvideo.errors import UserError
 
 @dataclass(frozen=True)
 class InputConfig:
-    """What of the clip the stem sees."""
+    """What the stem sees of a clip."""
 
     mode: Literal["rgb", "difference", "both", "two_stream"] = "rgb"
     """rgb: the frames. difference: signed temporal differences. both: the two as six channels. two_stream: each
@@ -36,10 +36,10 @@ class StemConfig:
     padding: Literal["own", "same"] = "own"
     """same: TensorFlow's padding, for weights that were trained with it."""
     mean: tuple[float, float, float] | None = None
-    """Normalisation of the weights; default: what timm or torchvision say of them."""
+    """Normalisation of the weights; default: as recorded by timm or torchvision."""
     std: tuple[float, float, float] | None = None
     frozen: bool = False
-    """No gradient, BatchNorm in evaluation mode; its outputs may be cached."""
+    """Not trained, with BatchNorm in evaluation mode; its outputs may be cached."""
     batchnorm: Literal["train", "eval"] = "train"
     """eval: BatchNorm keeps its statistics while the stem is trained."""
 

@@ -33,7 +33,7 @@ class OptimConfig:
     final_lr: float = 0.01
     """Final learning rate as a share of `lr`."""
     clip_norm: float | None = 1.0
-    """Largest gradient norm; null turns clipping off."""
+    """Gradients are clipped to this norm; null turns clipping off."""
     label_smoothing: float = 0.0
     """Share of each target that is spread evenly over all classes."""
     ema: float = 0.0
@@ -53,7 +53,7 @@ class TrainConfig:
     precision: Precision = Compute.precision
     """fp16 needs a GPU; bf16 also trains on a CPU."""
     checkpoint_every: int = 0
-    """Also save `last` every so many optimizer steps; 0: only after each epoch."""
+    """Also save `last` every N optimizer steps; 0: only after each epoch."""
     keep: Literal["last", "best"] = "last"
     """The checkpoint that evaluate, predict and extract use when they are given the run folder."""
     log_every: int = 10
@@ -78,7 +78,7 @@ class PhaseClip:
     interval: float | None = None
     """Seconds between frames."""
     stride: int | None = None
-    """Frames between frames."""
+    """Step from one frame to the next, in frames of the video."""
 
     def __post_init__(self) -> None:
         if self.frames is not None and self.frames < 1:
@@ -90,9 +90,9 @@ class PhaseFrame:
     """What a phase changes about `frame`."""
 
     height: int | None = None
-    """Rows of a training frame."""
+    """Height of training frames, in pixels."""
     width: int | None = None
-    """Columns of a training frame."""
+    """Width of training frames, in pixels."""
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ class StopRequest:
             return
         self.requested = True
         if os.environ.get("RANK", "0") == "0":
-            print("\nstopping as soon as what is at work is saved (again: at once, unsaved)", file=sys.stderr)
+            print("\nstopping once the current work is saved (again: stop now without saving)", file=sys.stderr)
 
     def anywhere(self, accelerator: Accelerator) -> bool:
         """Whether any process was asked to stop; all processes must call this together."""

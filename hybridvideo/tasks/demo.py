@@ -70,7 +70,7 @@ def run_demo(out: str, seed: int, seeds: int) -> int:
     page = write_page(folder, seed, timings)
     for i, (hybrid, control) in enumerate(figures):
         print(f"seed {seed + i}: hybrid {hybrid:.1%}, control {control:.1%} of held-out videos")
-    print("the control sees the same frames but not their order: it cannot tell a motion from its reverse")
+    print("the control sees the same frames without their order, so it cannot tell a motion from its reverse")
     print(shown(f"report {page}"))
     return 0
 
@@ -122,14 +122,14 @@ def train_once(folder: Path, run: Path, seed: int, changes: dict[str, Any]) -> N
     )  # fmt: skip
     same = (run / CONFIG).exists() and read_run_config(run) == settings
     if same and (run / "report.html").exists():
-        print(shown(f"{run} is there already"))
+        print(shown(f"{run} exists already"))
         return
     if not same:
         shutil.rmtree(run, ignore_errors=True)
     try:
         run_training(settings, str(run), same, run.name)
     except Preempted:
-        raise Preempted(f"stopped; what is done is kept in {folder}: the same command goes on") from None
+        raise Preempted(f"stopped; what is done is kept in {folder}; run the same command to continue") from None
 
 
 def write_page(folder: Path, seed: int, timings: Timings) -> Path:

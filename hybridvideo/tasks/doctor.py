@@ -138,7 +138,7 @@ def attempt(code: str, video: Path, longest: float = LONGEST_PROBE) -> tuple[boo
     except subprocess.TimeoutExpired:
         return False, f"no answer within {longest:.0f} s"
     if done.returncode < 0:
-        return False, f"the process died of signal {-done.returncode}"
+        return False, f"the process was killed by signal {-done.returncode}"
     return done.returncode == 0, (done.stdout if done.returncode == 0 else done.stderr).strip()
 
 
@@ -157,7 +157,7 @@ def decode(name: str) -> tuple[bool, str]:
 
 def last_line(message: str) -> str:
     """What a traceback ends with."""
-    return first_line(message.splitlines()[-1] if message else "ended without a word")
+    return first_line(message.splitlines()[-1] if message else "ended without output")
 
 
 def pyav() -> Finding:
@@ -253,7 +253,7 @@ def cuda() -> Finding:
     except Exception as fault:
         return Finding("cuda", "optional", f"not asked, torch is broken: {first_line(fault)}", REINSTALL_TORCH)
     if shutil.which("nvidia-smi") is None:
-        return Finding("cuda", "optional", "no NVIDIA GPU here; jobs run on the processor")
+        return Finding("cuda", "optional", "no NVIDIA GPU here; jobs run on the CPU")
     if build is None:
         return Finding("cuda", "optional", "there is an NVIDIA driver, but torch is a CPU build", REINSTALL_TORCH)
     return Finding("cuda", "optional", f"torch (CUDA {build}) sees no GPU", "nvidia-smi  # shows what the driver says")

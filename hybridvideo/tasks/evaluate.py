@@ -158,7 +158,7 @@ def claim(place: Path, made_of: Mapping[str, Any]) -> tuple[int | None, str]:
     """The lock of a folder, now held; or None and why this evaluation may not use it."""
     lock = acquire(place / LOCK, "evaluate")
     if lock is None:
-        return None, f"{holder(place / LOCK)} is at work there"
+        return None, f"{holder(place / LOCK)} is using it"
     if other := other_evaluation(place, made_of):
         release(place / LOCK, lock)
         return None, other

@@ -117,7 +117,7 @@ def size_rows(name: str, facts: Facts) -> Iterator[tuple[str, str]]:
     yield "model", name
     yield "input", f"{frames} frames of {height}x{width}, RGB in [0, 1] normalised with mean {mean}; std {std}"
     yield "parameters", f"{facts['parameters'] / 1e6:.2f} million, with 400 classes"
-    yield "cost", f"{facts['gmacs']:.2f} GMACs a view"
+    yield "cost", f"{facts['gmacs']:.2f} GMACs per view"
     yield "stages", ", ".join(facts["stages"])
     yield "features", f"{facts['features']} channels before the classifier"
 

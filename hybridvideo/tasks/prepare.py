@@ -149,7 +149,7 @@ def read_source(source: str, root: str | None) -> Manifest:
     except UserError as error:
         manifest = read_manifest(source, root=root, labelled=False)  # fails if it is not a list at all
         if not (Path(source).is_dir() or len(manifest) == 1):
-            print(shown(f"the labels are left out: {error}"), file=sys.stderr)
+            print(shown(f"continuing without labels: {error}"), file=sys.stderr)
         return manifest
 
 
@@ -157,7 +157,7 @@ def plan_copies(manifest: Manifest, source: Path, out: Path) -> list[Planned]:
     """Plan one copy per row. Raise UserError if one could touch an original."""
     inside = os.path.realpath(out)
     if source.is_dir() and is_under(inside, os.path.realpath(source)):
-        raise UserError(f"--out {out} lies in {source}, which is only read; give a folder outside it")
+        raise UserError(f"--out {out} is inside {source}, which is never written to; give a folder outside it")
     plans, copies = [], dict[str, str]()
     for index, name in enumerate(target_names(short_paths(manifest))):
         file = os.path.abspath(manifest.file(index))
@@ -207,7 +207,7 @@ def open_folder(out: Path, recipe: Recipe, overwrite: bool) -> Iterator[Path]:
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; give a folder")
     if out.is_dir() and not notes.is_dir() and any(out.iterdir()):
-        raise UserError(f"--out {out} holds files that `prepare` did not make; give an empty or new folder")
+        raise UserError(f"--out {out} holds files that `prepare` did not write; give an empty or new folder")
     with locked(notes / "lock", "prepare"):
         if overwrite:
             with writing(notes):
@@ -244,7 +244,7 @@ def make_copies(plans: list[Planned], out: Path, recipe: Recipe, ledger: Path, d
     index = str(out / MANIFEST) + SUFFIX
     copies = [Copy(plan.source, str(out / plan.copy), recipe, index) for plan in waiting.values()]
     with contextlib.ExitStack() as stack:
-        stopped = f"stopped; what is done stays in {out}: the same command goes on"
+        stopped = f"stopped; what is done stays in {out}; run the same command to continue"
         stack.enter_context(stopping_at_once(stopped))  # at once, since each copy is complete or absent
         folders = {(out / plan.copy).parent for plan in waiting.values()}
         for folder in folders:

@@ -85,7 +85,7 @@ def run_scan(
     if finished.failed > job.max_bad * len(manifest):
         raise TooMuchBadData(
             f"{finished.failed} of {len(manifest)} files are unusable, more than --max-bad {job.max_bad} allows; "
-            f"{table} says why for each"
+            f"{table} gives the reason for each"
         )
     return 0
 

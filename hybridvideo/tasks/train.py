@@ -130,7 +130,7 @@ def naming_full_disk(folder: Path) -> Iterator[None]:
     except EnvironmentFault as fault:
         if not (folder / CONFIG).is_file() or not str(fault).endswith(AGAIN):
             raise
-        raise EnvironmentFault(f"{str(fault).removesuffix(AGAIN)}go on with --resume {folder}") from fault
+        raise EnvironmentFault(f"{str(fault).removesuffix(AGAIN)}continue with --resume {folder}") from fault
 
 
 @contextmanager
@@ -142,7 +142,7 @@ def naming_lost_process() -> Iterator[None]:
         if not (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
             raise
         raise HybridVideoError(
-            "another process of this training has ended, and so does this one; --resume goes on from the last "
+            "another process of this training has ended, and so does this one; continue with --resume from the last "
             "checkpoint"
         ) from error
 
@@ -286,7 +286,7 @@ def make_feeds(
     def data_of(clips: ClipDataset, name: str) -> Data:
         if cache is None:
             return clips
-        with stopping_at_once(f"stopped in the frozen part; what is done is kept in {cache}, --resume goes on"):
+        with stopping_at_once(f"stopped in the frozen part; what is done is kept in {cache}; continue with --resume"):
             return compute_frozen(model, clips, cache, accelerator, reading, run.train.batch_size, name)
 
     manifest, val = lists

@@ -147,7 +147,7 @@ def test_a_stopped_call_keeps_what_is_done_and_goes_on(
         return go_on(copy)
 
     monkeypatch.setattr(job, "transcode", stopped)
-    assert "goes on" in fails(capsys, corpus, "--out", out, "--workers", 0, code=75)
+    assert "run the same command to continue" in fails(capsys, corpus, "--out", out, "--workers", 0, code=75)
     assert not list(out.rglob("*.part")) and len(list(out.rglob("*.mp4"))) == 2
     with (out / ".prepare/done.jsonl").open("a") as ledger:
         ledger.write('{"source": "cut by a cra')
@@ -259,7 +259,7 @@ def test_two_calls_do_not_work_in_one_folder(
 ) -> None:
     out = tmp_path / "small"
     with job.open_folder(out, job.Recipe(), overwrite=False):
-        assert "is at work on" in fails(capsys, corpus, "--out", out, "--workers", 0)
+        assert "is using" in fails(capsys, corpus, "--out", out, "--workers", 0)
     assert not quick and call(corpus, "--out", out, "--workers", 0) == 0
 
 

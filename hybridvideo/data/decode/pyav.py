@@ -258,7 +258,7 @@ class PyAVBackend:
             cursor.index, cursor.tolerant = cursor.index.without_keys(), True
             cursor.restart()
         else:
-            raise VideoError("unreadable", f"frames do not come the same way twice: {missed}") from None
+            raise VideoError("unreadable", f"decoding twice did not return the same frames: {missed}") from None
 
     def _count(self) -> None:
         """Decode the complete stream once, and make the index of the frames that came."""

@@ -191,7 +191,7 @@ def read_output(file: Path, shape: list[int]) -> tuple[Tensor, str, str]:
             why = f"its shape is {list(frozen.shape)}, not {shape}"
     except (OSError, SafetensorError, LookupError, TypeError) as error:
         why = one_line(error)
-    raise EnvironmentFault(f"{file} is no output of the frozen part any more ({why}); remove it, then --resume")
+    raise EnvironmentFault(f"{file} is no longer an output of the frozen part ({why}); remove it, then --resume")
 
 
 def batches(

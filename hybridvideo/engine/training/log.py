@@ -101,7 +101,7 @@ def keep_until(path: Path, step: int, epochs: int) -> None:
     """
     if not os.path.lexists(path):
         return
-    rows = read_json_lines(path, "remove it to go on without the figures until here") if step else ()
+    rows = read_json_lines(path, "remove it to continue without the earlier figures") if step else ()
     write_text(path, "".join(f"{line}\n" for line, row in rows if is_final(row, step, epochs)))
 
 

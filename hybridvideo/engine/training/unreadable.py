@@ -61,7 +61,7 @@ class BadVideos:
         """Why the run stops; ask once they have been shared."""
         first = min(self.known)
         if self.mode == "fail":
-            return f"{first}: {', '.join(self.bad[first])} (data.bad is fail; retry and skip go on without it)"
+            return f"{first}: {', '.join(self.bad[first])} (data.bad is fail; retry and skip continue without it)"
         where = f"; they are listed in {listed_in}" if listed_in else ""
         return (
             f"{len(self.known)} of {self.listed} training videos cannot be read, {allowed(self.limit)} (first: "

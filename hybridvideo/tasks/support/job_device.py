@@ -22,13 +22,13 @@ def pick_device(name: str) -> torch.device:
         raise UserError(f"device is {name!r}; give auto, cpu, mps, cuda or cuda:NUMBER")
     kind, index = found[1], found[2]
     if kind == "cuda" and not torch.cuda.is_available():
-        raise EnvironmentFault("device cuda was asked for, but torch sees no GPU; `hybridvideo doctor` says more")
+        raise EnvironmentFault("device cuda was asked for, but torch sees no GPU; run `hybridvideo doctor` for details")
     if kind == "mps" and not torch.backends.mps.is_available():
         raise EnvironmentFault("device mps was asked for, but this machine has none; use --device cpu")
     count = torch.cuda.device_count() if kind == "cuda" else 1
     if index is not None and int(index) >= count:
         there = f"{kind}:0" if count == 1 else f"{kind}:0 to {kind}:{count - 1}"
-        raise UserError(f"there is no device {name}; this machine has {there}")
+        raise UserError(f"no device {name}; this machine has {there}")
     return torch.device(name)
 
 

@@ -36,7 +36,7 @@ def launched(processes: int = 1, device: str = Compute.device) -> Iterator[None]
 
     Raises Preempted if a signal comes before the first step or after the last.
     """
-    with stopping_at_once("stopped outside the steps of training; a run that has its folder goes on with --resume"):
+    with stopping_at_once("stopped outside the training steps; if the run folder exists, continue with --resume"):
         follow_launcher(processes, device)
         yield
 

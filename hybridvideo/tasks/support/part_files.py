@@ -129,5 +129,5 @@ def rows_in(body: bytes) -> Rows:
     try:
         rows = [json.loads(line) for line in body.split(b"\n") if line]  # a feature may hold NaN
     except (ValueError, RecursionError) as error:
-        raise UserError(f"a part of what is done holds no rows ({type(error).__name__}); {ADVICE}") from None
+        raise UserError(f"a file of finished rows is unreadable ({type(error).__name__}); {ADVICE}") from None
     return [row for row in rows if isinstance(row, dict) and "index" in row]

@@ -54,7 +54,7 @@ def check_owner(table: Path, parts: Parts, identity: Identity, work: Work) -> No
         there = read_job(parts)
         why = f" ({differences(there, identity | {LISTING: there.get(LISTING)})})" if there else ""
         raise UserError(
-            f"{parts.folder} holds what another job has done{why}; give that job's command to go on with it, "
+            f"{parts.folder} holds the work of another job{why}; give that job's command to continue it, "
             "another --out, or --overwrite to remove it"
         )
     if table.exists() and (there := table_identity(table, work)) != identity:
@@ -70,7 +70,7 @@ def is_same(parts: Parts, identity: Identity, others: str) -> bool:
     listing = there.pop(LISTING, None)
     if there != identity or listing != parts.listing:
         why = differences(there, identity) or "another list of inputs"
-        raise UserError(f"{others} makes another table ({why}); wait until it ends, or give another --out")
+        raise UserError(f"{others} makes another table ({why}); wait until it finishes, or give another --out")
     return True
 
 
@@ -202,8 +202,8 @@ def tell(kept: int, changed: int, before: Before, manifest: Manifest) -> None:
     """Say what is used of what was done before."""
     gone = before.gone({listed_path(manifest, index) for index in range(len(manifest))}) if before.groups else 0
     if kept:
-        print(f"going on after {kept} of {len(manifest)} inputs", file=sys.stderr)
+        print(f"continuing after {kept} of {len(manifest)} inputs", file=sys.stderr)
     if changed:
-        print(f"{changed} inputs have changed since and are done again", file=sys.stderr)
+        print(f"{changed} inputs have changed and will be redone", file=sys.stderr)
     if gone:
         print(f"{gone} inputs are not listed any more; their rows are left out", file=sys.stderr)

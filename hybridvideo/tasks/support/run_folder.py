@@ -18,10 +18,10 @@ CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
 
 
 def new_run_folder(out: str | None, name: str) -> Path:
-    """`out`, which must not hold a run, or runs/NAME, created here, numbered if that is taken."""
+    """`out`, which must not hold a run, or runs/NAME, created here, with a number appended if it exists."""
     if out is not None:
         if (Path(out) / CONFIG).exists():
-            raise UserError(f"{out} already holds a run; add --resume to go on with it, or give another --out")
+            raise UserError(f"{out} already holds a run; add --resume to continue it, or give another --out")
         return Path(out)
     for number in itertools.count(1):
         folder = Path("runs") / (name if number == 1 else f"{name}-{number}")

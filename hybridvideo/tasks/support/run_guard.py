@@ -163,7 +163,7 @@ def read_table(path: Path) -> tuple[tuple[str, ...], pa.Table]:
         return tuple(json.loads(table.schema.metadata[b"labels"])), table
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path} cannot be read ({one_line(error)}); remove it to go on with the list unchecked"
+            f"{path} cannot be read ({one_line(error)}); remove it to resume without checking the list"
         ) from error
 
 

@@ -155,7 +155,7 @@ def run_job(table: Path, manifest: Manifest, work: Work, job: Job) -> Finished:
     if rows is None:
         rows = rows_of_table(table, manifest, identity, work)
     failed = len({row["index"] for row in rows if row["status"] not in USABLE})
-    check_share(failed, len(manifest), job.max_bad, f"{table} says why for each")
+    check_share(failed, len(manifest), job.max_bad, f"{table} gives the reason for each")
     return Finished(table, rows, done, failed, seconds, work.notes)
 
 
@@ -172,7 +172,7 @@ def begin(
     """Join those at work, or bring the parts up to date; False if nothing is left to do."""
     while others := ", ".join(crew.others()):
         if not job.join:
-            raise UserError(f"{others} is at work on {table}; wait until it ends, give --join to share its work, "
+            raise UserError(f"{others} is using {table}; wait until it finishes, give --join to share its work, "
                             "or give another --out")  # fmt: skip
         parts.begin()
         if reuse.is_same(parts, identity, others):
@@ -232,7 +232,7 @@ def wait_for_others(claims: Claims, crew: Crew, stop: StopRequest) -> None:
 def stop_where_asked(claims: Claims, stop: StopRequest) -> None:
     """Raise Preempted if the user asked for it."""
     if stop.requested:
-        raise Preempted(f"stopped; what is done is kept in {claims.parts.folder}: the same command goes on")
+        raise Preempted(f"stopped; what is done is kept in {claims.parts.folder}; run the same command to continue")
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
@@ -256,7 +256,9 @@ def all_rows(parts: Parts, work: Work) -> Rows:
     for piece in parts.pieces:
         kept = sorted(parts.read(piece), key=lambda row: row["index"])
         if lost := set(parts.members(piece)) - {row["index"] for row in kept}:
-            raise EnvironmentFault(f"rows of {len(lost)} inputs are gone from {parts.folder}; the same command goes on")
+            raise EnvironmentFault(
+                f"rows of {len(lost)} inputs are gone from {parts.folder}; run the same command to redo them"
+            )
         rows += [row | printable(work.listed(row["index"])) for row in kept]
     return rows
 
@@ -266,7 +268,7 @@ def rows_of_table(table: Path, manifest: Manifest, identity: Identity, work: Wor
     groups = list(reuse.rows_of_inputs(table, work)) if reuse.table_identity(table, work) == identity else []
     listed = [reuse.listed_path(manifest, index) for index in range(len(manifest))]
     if [rows[0]["path"] for rows in groups] != listed:
-        raise EnvironmentFault(f"{table} has not the rows of this job, whose parts are gone; the same command goes on")
+        raise EnvironmentFault(f"{table} lacks rows of this job, and its parts are gone; run the same command again")
     return [{**row, "index": index} for index, rows in enumerate(groups) for row in rows]
 
 
@@ -307,5 +309,5 @@ def stream_job(manifest: Manifest, work: Work, job: Job) -> int:
             sys.stdout.buffer.flush()
             failed += rows[0]["status"] not in USABLE
             advance(1)
-    check_share(failed, len(manifest), job.max_bad, "the lines say why for each")
+    check_share(failed, len(manifest), job.max_bad, "the lines give the reasons")
     return 0

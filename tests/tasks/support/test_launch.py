@@ -91,7 +91,7 @@ def test_ctrl_c_leaves_a_run_that_can_be_resumed(motion: Path, tmp_path: Path) -
     os.killpg(child.pid, signal.SIGINT)  # as a terminal does: the workers get it too
     _, errors = child.communicate(timeout=60)
     assert child.returncode == 75, errors
-    assert "Traceback" not in errors and "--resume goes on" in errors
+    assert "Traceback" not in errors and "continue with --resume" in errors
     before = json.loads((out / "checkpoints" / "last" / "state.json").read_text())
     more = ["--train.epochs", before["epoch"] + 2]
     done = subprocess.run(
