@@ -67,7 +67,7 @@ def run_demo(out: str, seed: int, seeds: int) -> int:
     with timings.measure("rendering"):
         render(folder / "videos", seed)
     figures = [run_seed(folder, seed + i, timings, first=i == 0) for i in range(seeds)]
-    page = write_page(folder, seed, timings)
+    page = write_demo_page(folder, seed, timings)
     for i, (hybrid, control) in enumerate(figures):
         print(f"seed {seed + i}: hybrid {hybrid:.1%}, control {control:.1%} of held-out videos")
     print("the control sees the same frames without their order, so it cannot tell a motion from its reverse")
@@ -132,7 +132,7 @@ def train_once(folder: Path, run: Path, seed: int, changes: dict[str, Any]) -> N
         raise Preempted(f"stopped; what is done is kept in {folder}; run the same command to continue") from None
 
 
-def write_page(folder: Path, seed: int, timings: Timings) -> Path:
+def write_demo_page(folder: Path, seed: int, timings: Timings) -> Path:
     """The page of the first seed."""
     arms = [Arm(title, Results.of(json.loads((folder / name / "test" / "results.json").read_text())),
                 read_metrics(folder / name / "metrics.jsonl"))

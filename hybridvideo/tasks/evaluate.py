@@ -20,7 +20,7 @@ from hybridvideo.config.jobs import Compute, Precision
 from hybridvideo.data.corpus.quarantine import quarantined
 from hybridvideo.data.manifest import Manifest, read_manifest
 from hybridvideo.documents import read_json_object
-from hybridvideo.engine.evaluate import Evaluation, evaluate, protocol
+from hybridvideo.engine.scoring import Evaluation, protocol, score_list
 from hybridvideo.errors import TooMuchBadData, UserError
 from hybridvideo.files import acquire, holder, release, write_json
 from hybridvideo.models.contract import VideoModel
@@ -47,7 +47,7 @@ def run_evaluation(
     """The command; several processes share the videos."""
     process_state(compute.device)
     model = open_model(run, checkpoint)
-    manifest, source = read_list(run, data, model)
+    manifest, source = list_to_score(run, data, model)
     accelerator = Accelerator(cpu=pick_device(compute.device).type == "cpu")
     card = card_of(model)
     views = eval.over(card.eval)
@@ -63,7 +63,7 @@ def run_evaluation(
             name = default_name(source, views, checkpoint, compute.precision)
             wanted = Path(out) if out else results_folder(run) / name
             folder = stack.enter_context(evaluation_folder(wanted, out is not None, made_of))
-        evaluation = evaluate(
+        evaluation = score_list(
             model,
             manifest,
             views,
@@ -90,7 +90,7 @@ def check_bad(results: dict[str, Any], max_bad: float) -> None:
         )
 
 
-def read_list(run: str, data: EvaluateData, model: VideoModel) -> tuple[Manifest, str]:
+def list_to_score(run: str, data: EvaluateData, model: VideoModel) -> tuple[Manifest, str]:
     """The list under the model's labels, and its source."""
     source, root, order = data.manifest, data.root, data.order
     if source is None:

@@ -21,8 +21,8 @@ from hybridvideo.tasks.support.job_device import pick_device
 from hybridvideo.tasks.support.run_folder import config_text
 from hybridvideo.tasks.support.table_job import (
     STDOUT,
+    BulkWork,
     Finished,
-    Work,
     failures,
     held_by,
     model_notes,
@@ -67,7 +67,7 @@ def run_extraction(
         precision=compute.precision,
     )  # fmt: skip
     rows_of = partial(rows_of_input, clips=views.clips)
-    work = Work("extracting", notes, feature_schema(width), rows, rows_of, held=held_by(reading, manifest))
+    work = BulkWork("extracting", notes, feature_schema(width), rows, rows_of, held=held_by(reading, manifest))
     if out == STDOUT:
         return stream_job(manifest, work, job)
     finished = run_job(table, manifest, work, job)

@@ -21,8 +21,8 @@ from hybridvideo.tasks.support.job_device import pick_device
 from hybridvideo.tasks.support.run_folder import config_text
 from hybridvideo.tasks.support.table_job import (
     STDOUT,
+    BulkWork,
     Finished,
-    Work,
     held_by,
     model_notes,
     output_table,
@@ -80,7 +80,7 @@ def run_prediction(
         classify, model, manifest, views=views, top_k=top_k, **asdict(reading), device=device,
         precision=compute.precision,
     )  # fmt: skip
-    work = Work("classifying", notes, SCHEMA, rows, held=held_by(reading, manifest))
+    work = BulkWork("classifying", notes, SCHEMA, rows, held=held_by(reading, manifest))
     if out == STDOUT:
         return stream_job(manifest, work, job)
     finished = run_job(table, manifest, work, job)

@@ -26,7 +26,7 @@ from hybridvideo.report.environment import environment_facts
 from hybridvideo.report.numbers import percent
 from hybridvideo.report.pages.scan_page import next_steps, scan_page
 from hybridvideo.report.sections.settings import MadeWith
-from hybridvideo.tasks.support.table_job import STDOUT, Finished, Work, run_job, stream_job
+from hybridvideo.tasks.support.table_job import STDOUT, BulkWork, Finished, run_job, stream_job
 from hybridvideo.tasks.support.write_page import keep_page, last_part
 from hybridvideo.text import duration, shown
 
@@ -90,7 +90,7 @@ def run_scan(
     return 0
 
 
-def scan_work(manifest: Manifest, source: str, settings: ScanSettings, decoding: Decoding) -> Work:
+def scan_work(manifest: Manifest, source: str, settings: ScanSettings, decoding: Decoding) -> BulkWork:
     """What is made of each file."""
     notes = {
         "job": "scan",
@@ -102,7 +102,7 @@ def scan_work(manifest: Manifest, source: str, settings: ScanSettings, decoding:
         "environment": environment_facts(),
     }
     rows = partial(examine, manifest, settings, **asdict(decoding))
-    return Work("scanning", notes, SCHEMA, rows, listed=partial(listed, manifest), free=("labels",))
+    return BulkWork("scanning", notes, SCHEMA, rows, listed=partial(listed, manifest), free=("labels",))
 
 
 def facts(finished: Finished, manifest: Manifest) -> dict[str, object]:

@@ -24,8 +24,8 @@ from hybridvideo.data.manifest import Manifest, read_manifest
 from hybridvideo.data.manifest.check import check_files
 from hybridvideo.data.sampling import hash_seed
 from hybridvideo.data.transforms import TrainTransform
-from hybridvideo.engine.evaluate import evaluate
 from hybridvideo.engine.preemption import StopRequest, stopping_at_once
+from hybridvideo.engine.scoring import score_list
 from hybridvideo.engine.training.checkpoint import RunKeeper
 from hybridvideo.engine.training.classification import Classification
 from hybridvideo.engine.training.feeds import Data, ListFeeds
@@ -153,7 +153,7 @@ def finish(run: TrainRun, folder: Path, val: Manifest | None, accelerator: Accel
     if val is not None:
         model = load_model(folder)
         reading = {name: getattr(run.data, name) for name in ("workers", "deadline", "quarantine")}
-        evaluation = evaluate(model, val, run.eval, accelerator=accelerator, **reading)
+        evaluation = score_list(model, val, run.eval, accelerator=accelerator, **reading)
         results, rows = evaluation.results, evaluation.rows
         if accelerator.is_main_process:
             facts = {"checkpoint": str(find_checkpoint(folder)), "list": run.data.val}

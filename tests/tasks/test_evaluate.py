@@ -13,8 +13,8 @@ import torch
 from hybridvideo import cli
 from hybridvideo.config.evaluation import EvalConfig
 from hybridvideo.data.manifest import read_manifest
-from hybridvideo.engine.evaluate import row_of
 from hybridvideo.engine.multiview import VideoResult
+from hybridvideo.engine.scoring import row_of
 from hybridvideo.files import locked
 from hybridvideo.tasks.evaluate import say
 from hybridvideo.weights.load_model import load_model

@@ -18,7 +18,6 @@ import hybridvideo as hv
 from hybridvideo import cli
 from hybridvideo.config.evaluation import EvalConfig
 from hybridvideo.data.manifest import read_manifest
-from hybridvideo.engine.evaluate import evaluate
 from hybridvideo.engine.preemption import StopRequest
 from hybridvideo.tasks.support.work import Work
 from tests.engine.training.runs import run, settings
@@ -244,7 +243,7 @@ def test_evaluation_does_not_depend_on_batches_or_workers(trained: Path, motion:
     scores = []
     for batch_size, workers in ((1, 0), (7, 0), (16, 2)):
         views = EvalConfig(clips=3, crops=3, batch_size=batch_size)
-        rows = evaluate(model, manifest, views, workers=workers).rows
+        rows = score_list(model, manifest, views, workers=workers).rows
         scores.append(torch.tensor([row["scores"] for row in rows]))
     assert torch.allclose(scores[0], scores[1], atol=1e-6) and torch.allclose(scores[0], scores[2], atol=1e-6)
 

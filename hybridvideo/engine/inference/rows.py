@@ -16,8 +16,8 @@ from hybridvideo.config.data import Preprocessing
 from hybridvideo.config.evaluation import EvalConfig
 from hybridvideo.config.jobs import Compute, Precision, Reading
 from hybridvideo.data.manifest import Manifest, Row, read_manifest
-from hybridvideo.engine.evaluate import open_views
 from hybridvideo.engine.multiview import VideoResult, averaged, run_views
+from hybridvideo.engine.scoring import open_views
 from hybridvideo.errors import UserError
 from hybridvideo.models.contract import VideoModel
 

@@ -20,7 +20,7 @@ from hybridvideo.files import write_json
 from hybridvideo.tasks.support.job_identity import Identity, differences, identity_of
 from hybridvideo.tasks.support.output_table import Rows, has_columns, printable, read_notes, read_rows
 from hybridvideo.tasks.support.part_files import Parts, Stamp, opened, rows_in
-from hybridvideo.tasks.support.work import Work
+from hybridvideo.tasks.support.work import BulkWork
 from hybridvideo.text import encodable
 
 JOB, LISTING = "job.json", "digest of the list"
@@ -46,7 +46,7 @@ def listed_path(manifest: Manifest, index: int) -> str:
 # --- whose it is ------------------------------------------------------------------------------------------------------
 
 
-def check_owner(table: Path, parts: Parts, identity: Identity, work: Work) -> None:
+def check_owner(table: Path, parts: Parts, identity: Identity, work: BulkWork) -> None:
     """Raise UserError if rows or a table of another job would be lost."""
     if parts.of_this_job():
         return  # it was let in before
@@ -74,7 +74,7 @@ def is_same(parts: Parts, identity: Identity, others: str) -> bool:
     return True
 
 
-def table_identity(table: Path, work: Work) -> Identity | None:
+def table_identity(table: Path, work: BulkWork) -> Identity | None:
     """The identity of a finished table's job; None if it is unknown."""
     notes = read_notes(table)
     if notes is None or not has_columns(table, work.schema):
@@ -98,12 +98,12 @@ def write_job(parts: Parts, identity: Identity) -> None:
 # --- a finished table -------------------------------------------------------------------------------------------------
 
 
-def rows_of_inputs(table: Path, work: Work) -> Iterator[Rows]:
+def rows_of_inputs(table: Path, work: BulkWork) -> Iterator[Rows]:
     """The rows of one input after another, from a finished table."""
     return work.grouped(read_rows(table, work.schema))
 
 
-def is_up_to_date(table: Path, manifest: Manifest, work: Work) -> bool:
+def is_up_to_date(table: Path, manifest: Manifest, work: BulkWork) -> bool:
     """Whether a table has rows of all that is listed, in its order, and none has changed."""
     groups = rows_of_inputs(table, work)
     for index in range(len(manifest)):
@@ -120,7 +120,7 @@ def is_up_to_date(table: Path, manifest: Manifest, work: Work) -> bool:
     return next(groups, None) is None
 
 
-def still_said(row: dict[str, Any], index: int, work: Work) -> bool:
+def still_said(row: dict[str, Any], index: int, work: BulkWork) -> bool:
     """Whether a row says what the quarantine says of its input today; of one that it lets be read, that it was read."""
     if work.held is None:
         return True
@@ -151,7 +151,7 @@ class Before:
         return sum(path not in paths for path in self.groups)
 
 
-def settle(table: Path | None, parts: Parts, manifest: Manifest, work: Work) -> None:
+def settle(table: Path | None, parts: Parts, manifest: Manifest, work: BulkWork) -> None:
     """Bring the parts up to date: what still holds is in them, of inputs that have changed there is nothing.
 
     table: a finished one of the same job, if its rows may be used. One process does this, before any takes a piece.
@@ -167,7 +167,7 @@ def settle(table: Path | None, parts: Parts, manifest: Manifest, work: Work) -> 
     tell(sum(kept for kept, _ in counts), sum(changed for _, changed in counts), before, manifest)
 
 
-def settle_piece(piece: int, before: Before, parts: Parts, manifest: Manifest, work: Work) -> tuple[int, int]:
+def settle_piece(piece: int, before: Before, parts: Parts, manifest: Manifest, work: BulkWork) -> tuple[int, int]:
     """Of a piece: inputs whose rows are kept, and inputs that had rows and have changed."""
     covered = parts.covered(piece)
     stamps = {index: stamp for index, stamp in covered.items() if stamp == stamp_now(manifest, index)}
@@ -191,7 +191,7 @@ def settle_piece(piece: int, before: Before, parts: Parts, manifest: Manifest, w
     return len(stamps), changed
 
 
-def said_otherwise(piece: int, parts: Parts, work: Work) -> set[int]:
+def said_otherwise(piece: int, parts: Parts, work: BulkWork) -> set[int]:
     """Inputs of a piece of which the quarantine says something else today."""
     if work.held is None:
         return set()

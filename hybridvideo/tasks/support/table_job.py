@@ -40,11 +40,11 @@ from hybridvideo.tasks.support.output_table import (
 )
 from hybridvideo.tasks.support.part_files import Parts, Stamp
 from hybridvideo.tasks.support.weights_argument import card_of, results_folder, weights_digest, weights_name
-from hybridvideo.tasks.support.work import Work
+from hybridvideo.tasks.support.work import BulkWork
 from hybridvideo.tasks.support.work_sharing import Claims, Crew, stamped
 from hybridvideo.text import shown
 
-__all__ = ["STDOUT", "Finished", "Work", "run_job", "stream_job"]
+__all__ = ["STDOUT", "BulkWork", "Finished", "run_job", "stream_job"]
 
 STDOUT = "-"  # as --out
 SECONDS_BETWEEN_LOOKS = 0.5  # at the pieces of others, when nothing else is left
@@ -127,7 +127,7 @@ def held_by(reading: Reading, manifest: Manifest) -> dict[int, tuple[str, str]] 
 # --- the job ----------------------------------------------------------------------------------------------------------
 
 
-def run_job(table: Path, manifest: Manifest, work: Work, job: Job) -> Finished:
+def run_job(table: Path, manifest: Manifest, work: BulkWork, job: Job) -> Finished:
     """Rows of all inputs into `table`; what was done before and still holds is not done again.
 
     Raises Preempted if the user stops it: the same call continues. Raises UserError if another process is at work on
@@ -159,7 +159,7 @@ def run_job(table: Path, manifest: Manifest, work: Work, job: Job) -> Finished:
     return Finished(table, rows, done, failed, seconds, work.notes)
 
 
-def parts_of(table: Path, manifest: Manifest, identity: Identity, work: Work) -> Parts:
+def parts_of(table: Path, manifest: Manifest, identity: Identity, work: BulkWork) -> Parts:
     """The files that keep the rows of this job and list."""
     listed = ((row.path, *work.listed(index).values()) for index, row in enumerate(manifest.rows))
     folder = table.with_name(table.name + ".parts")
@@ -167,7 +167,7 @@ def parts_of(table: Path, manifest: Manifest, identity: Identity, work: Work) ->
 
 
 def begin(
-    table: Path, parts: Parts, manifest: Manifest, identity: Identity, work: Work, job: Job, crew: Crew
+    table: Path, parts: Parts, manifest: Manifest, identity: Identity, work: BulkWork, job: Job, crew: Crew
 ) -> bool:  # fmt: skip
     """Join those at work, or bring the parts up to date; False if nothing is left to do."""
     while others := ", ".join(crew.others()):
@@ -191,7 +191,7 @@ def begin(
     return True
 
 
-def do_all(parts: Parts, crew: Crew, manifest: Manifest, work: Work) -> int:
+def do_all(parts: Parts, crew: Crew, manifest: Manifest, work: BulkWork) -> int:
     """Work until every piece of the list is complete, by whomever; how many inputs were done here."""
     with StopRequest() as stop, progress(work.label, len(manifest)) as advance:
         claims = Claims(parts, crew, lambda index: reuse.stamp_now(manifest, index), advance)
@@ -207,7 +207,7 @@ def do_all(parts: Parts, crew: Crew, manifest: Manifest, work: Work) -> int:
     return claims.done
 
 
-def do_pieces(claims: Claims, work: Work, stop: StopRequest) -> bool:
+def do_pieces(claims: Claims, work: BulkWork, stop: StopRequest) -> bool:
     """All pieces that are free, one after another; False if none is. Raise Preempted if it is stopped."""
     order = claims.take()
     if (first := next(order, None)) is None:
@@ -238,7 +238,7 @@ def stop_where_asked(claims: Claims, stop: StopRequest) -> None:
 # --- the table --------------------------------------------------------------------------------------------------------
 
 
-def write_once(table: Path, parts: Parts, crew: Crew, work: Work) -> Rows | None:
+def write_once(table: Path, parts: Parts, crew: Crew, work: BulkWork) -> Rows | None:
     """Write the table from the parts, and remove them; None if another process has done so."""
     with crew.table():
         if parts.are_gone():
@@ -250,7 +250,7 @@ def write_once(table: Path, parts: Parts, crew: Crew, work: Work) -> Rows | None
     return rows
 
 
-def all_rows(parts: Parts, work: Work) -> Rows:
+def all_rows(parts: Parts, work: BulkWork) -> Rows:
     """All rows in the order of the list. Raise EnvironmentFault if an input has none."""
     rows: Rows = []
     for piece in parts.pieces:
@@ -263,7 +263,7 @@ def all_rows(parts: Parts, work: Work) -> Rows:
     return rows
 
 
-def rows_of_table(table: Path, manifest: Manifest, identity: Identity, work: Work) -> Rows:
+def rows_of_table(table: Path, manifest: Manifest, identity: Identity, work: BulkWork) -> Rows:
     """The rows of a finished table, each with the `index` of its input. Raise EnvironmentFault if it lacks some."""
     groups = list(reuse.rows_of_inputs(table, work)) if reuse.table_identity(table, work) == identity else []
     listed = [reuse.listed_path(manifest, index) for index in range(len(manifest))]
@@ -289,7 +289,7 @@ def failures(rows: Rows) -> Iterator[str]:
 # --- standard output --------------------------------------------------------------------------------------------------
 
 
-def stream_job(manifest: Manifest, work: Work, job: Job) -> int:
+def stream_job(manifest: Manifest, work: BulkWork, job: Job) -> int:
     """Rows of all inputs as JSON lines on standard output, as they come; the exit code."""
     stamps: dict[int, Stamp] = {}
 

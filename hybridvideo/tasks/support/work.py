@@ -29,7 +29,7 @@ def nothing_listed(index: int) -> Row:
 
 
 @dataclass(frozen=True)
-class Work:
+class BulkWork:
     """What a bulk job makes of its inputs.
 
     label: for the progress bar. notes: where the rows come from, for the table. schema: its columns, among them

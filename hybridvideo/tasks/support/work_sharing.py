@@ -74,7 +74,7 @@ class Crew:
 
 
 @dataclass
-class Held:
+class ClaimedPiece:
     """A piece that this process has taken: what it waits for, and what has come."""
 
     lock: int
@@ -93,7 +93,7 @@ class Claims:
     def __init__(self, parts: Parts, crew: Crew, stamp: Callable[[int], Stamp], advance: Advance) -> None:
         self.parts, self.crew, self.stamp, self.advance = parts, crew, stamp, advance
         self.open = dict.fromkeys(parts.pieces)  # not known to be complete
-        self.held: dict[int, Held] = {}
+        self.held: dict[int, ClaimedPiece] = {}
         self.done = 0
 
     def take(self) -> Iterator[int]:
@@ -158,7 +158,7 @@ class Claims:
             self.open.clear()
             return False
         waiting = set(self.parts.members(piece)) - set(stamps)
-        self.held[piece] = Held(lock, waiting, self.parts.read(piece), dict(stamps))
+        self.held[piece] = ClaimedPiece(lock, waiting, self.parts.read(piece), dict(stamps))
         if waiting:
             self.advance(len(stamps))
             return True

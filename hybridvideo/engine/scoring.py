@@ -37,7 +37,7 @@ class Evaluation:
     rows: list[dict[str, Any]]
 
 
-def evaluate(
+def score_list(
     model: VideoModel,
     manifest: Manifest,
     views: EvalConfig,
