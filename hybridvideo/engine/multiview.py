@@ -80,9 +80,14 @@ def by_video(batch: Mapping[str, Any], outputs_VK: Tensor) -> Iterator[VideoResu
 def result(batch: Mapping[str, Any], i: int, outputs_VK: Tensor) -> VideoResult:
     """Video `i` of a batch with its outputs."""
     return VideoResult(
-        index=int(batch["index"][i]), label=int(batch["label"][i]), status=batch["status"][i],
-        reason=batch["reason"][i], outputs_VK=outputs_VK, start=batch["start"][i], end=batch["end"][i],
-    )  # fmt: skip
+        index=int(batch["index"][i]),
+        label=int(batch["label"][i]),
+        status=batch["status"][i],
+        reason=batch["reason"][i],
+        outputs_VK=outputs_VK,
+        start=batch["start"][i],
+        end=batch["end"][i],
+    )
 
 
 def averaged(logits_VK: Tensor, average: Literal["softmax", "logits"]) -> Tensor:

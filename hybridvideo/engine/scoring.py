@@ -74,9 +74,14 @@ def score_list(
 
 
 def score_share(
-    model: VideoModel, manifest: Manifest, views: EvalConfig, prep: Preprocessing, accelerator: Accelerator,
-    reading: Reading, precision: Precision,
-) -> list[dict[str, Any]]:  # fmt: skip
+    model: VideoModel,
+    manifest: Manifest,
+    views: EvalConfig,
+    prep: Preprocessing,
+    accelerator: Accelerator,
+    reading: Reading,
+    precision: Precision,
+) -> list[dict[str, Any]]:
     """Rows of the videos of this process."""
     model = model.to(accelerator.device).eval()
     rank, world = accelerator.process_index, accelerator.num_processes
@@ -85,28 +90,47 @@ def score_share(
     count = len(range(rank, len(manifest), world))
     with loader, progress("evaluating", count, accelerator.is_main_process) as advance:
         for result in run_views(
-            loader, model, normalisation=prep.normalisation, device=accelerator.device,
-            batch_size=views.batch_size, precision=precision,
-        ):  # fmt: skip
+            loader,
+            model,
+            normalisation=prep.normalisation,
+            device=accelerator.device,
+            batch_size=views.batch_size,
+            precision=precision,
+        ):
             rows.append(row_of(result, manifest, model, views))
             advance(1)
     return rows
 
 
 def open_views(
-    manifest: Manifest, prep: Preprocessing, views: EvalConfig, reading: Reading, *, rank: int = 0, world: int = 1,
+    manifest: Manifest,
+    prep: Preprocessing,
+    views: EvalConfig,
+    reading: Reading,
+    *,
+    rank: int = 0,
+    world: int = 1,
     order: Iterable[int] | None = None,
-) -> Loader[ViewBatch]:  # fmt: skip
+) -> Loader[ViewBatch]:
     """All views of the videos of one process, or of those in `order`, in batches; to be closed."""
     held = quarantined(reading.quarantine, manifest)
     dataset = ViewDataset(
-        manifest, prep.clip, ViewTransform(prep.frame, views.crops), partial(uniform_starts, clips=views.clips),
-        index=index_beside(reading.quarantine), quarantine=held,
-    )  # fmt: skip
+        manifest,
+        prep.clip,
+        ViewTransform(prep.frame, views.crops),
+        partial(uniform_starts, clips=views.clips),
+        index=index_beside(reading.quarantine),
+        quarantine=held,
+    )
     return view_loader(
-        dataset, batch_videos=videos_per_batch(views), workers=reading.workers, deadline=reading.deadline,
-        rank=rank, world=world, order=order,
-    )  # fmt: skip
+        dataset,
+        batch_videos=videos_per_batch(views),
+        workers=reading.workers,
+        deadline=reading.deadline,
+        rank=rank,
+        world=world,
+        order=order,
+    )
 
 
 def videos_per_batch(views: EvalConfig) -> int:
@@ -118,10 +142,16 @@ def row_of(result: VideoResult, manifest: Manifest, model: VideoModel, views: Ev
     """A row of scores.parquet; a video that could not be read has null scores."""
     labels = model.labels or tuple(str(i) for i in range(model.num_classes))
     row: dict[str, Any] = {
-        "index": result.index, "path": manifest.rows[result.index].path, "status": result.status,
-        "reason": result.reason, "label": result.label, "label_name": labels[result.label],
-        "predicted": None, "predicted_name": None, "scores": None,
-    }  # fmt: skip
+        "index": result.index,
+        "path": manifest.rows[result.index].path,
+        "status": result.status,
+        "reason": result.reason,
+        "label": result.label,
+        "label_name": labels[result.label],
+        "predicted": None,
+        "predicted_name": None,
+        "scores": None,
+    }
     if len(result.outputs_VK):
         scores_K = averaged(result.outputs_VK, views.average)
         row["scores"] = scores_K.tolist()
@@ -134,15 +164,23 @@ def row_of(result: VideoResult, manifest: Manifest, model: VideoModel, views: Ev
 def protocol(views: EvalConfig, prep: Preprocessing, precision: Precision) -> dict[str, Any]:
     """How a list is scored, as far as the figures depend on it."""
     return {
-        "clips": views.clips, "crops": views.crops, "average": views.average,
-        **plain(prep.clip), "frame": plain(prep.frame), "precision": precision,
-    }  # fmt: skip
+        "clips": views.clips,
+        "crops": views.crops,
+        "average": views.average,
+        **plain(prep.clip),
+        "frame": plain(prep.frame),
+        "precision": precision,
+    }
 
 
 def summary(
-    model: VideoModel, views: EvalConfig, prep: Preprocessing, precision: Precision, rows: list[dict[str, Any]],
+    model: VideoModel,
+    views: EvalConfig,
+    prep: Preprocessing,
+    precision: Precision,
+    rows: list[dict[str, Any]],
     seconds: float,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """The figures of results.json."""
     labels = model.labels or tuple(str(i) for i in range(model.num_classes))
     read = [row for row in rows if row["scores"] is not None]
@@ -159,4 +197,4 @@ def summary(
         "labels": list(labels),
         "seconds": seconds,
         "videos_per_second": len(rows) / max(seconds, 1e-9),
-    }  # fmt: skip
+    }

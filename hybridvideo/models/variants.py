@@ -15,6 +15,7 @@ from hybridvideo.parsing import changed
 Config = TypeVar("Config")
 
 IMAGENET = Normalisation()
+KINETICS = Normalisation((0.45, 0.45, 0.45), (0.225, 0.225, 0.225))  # PySlowFast and all that grew out of it
 
 
 @dataclass(frozen=True)

@@ -117,9 +117,11 @@ def train_once(folder: Path, run: Path, seed: int, changes: dict[str, Any]) -> N
     """One training, unless it is there; a stopped one goes on, one of other settings (another version) goes away."""
     videos = folder / "videos"
     settings = replace(
-        RUN, seed=seed, data=DataConfig(str(videos / "train"), str(videos / "val")),
+        RUN,
+        seed=seed,
+        data=DataConfig(str(videos / "train"), str(videos / "val")),
         model=replace(RUN.model, changes=changes),
-    )  # fmt: skip
+    )
     same = (run / CONFIG).exists() and read_run_config(run) == settings
     if same and (run / "report.html").exists():
         print(shown(f"{run} exists already"))
@@ -134,27 +136,43 @@ def train_once(folder: Path, run: Path, seed: int, changes: dict[str, Any]) -> N
 
 def write_demo_page(folder: Path, seed: int, timings: Timings) -> Path:
     """The page of the first seed."""
-    arms = [Arm(title, Results.of(json.loads((folder / name / "test" / "results.json").read_text())),
-                read_metrics(folder / name / "metrics.jsonl"))
-            for name, title in (("hybrid", "The hybrid"), ("control", "The control"))]  # fmt: skip
+    arms = [
+        Arm(
+            title,
+            Results.of(json.loads((folder / name / "test" / "results.json").read_text())),
+            read_metrics(folder / name / "metrics.jsonl"),
+        )
+        for name, title in (("hybrid", "The hybrid"), ("control", "The control"))
+    ]
     test = read_manifest(folder / "videos" / "test")
     scores = pq.read_table(folder / "hybrid" / "test" / "scores.parquet").to_pylist()
     features = pq.read_table(folder / "features" / "features.parquet").to_pylist()
     read = [row for row in features if row["feature"] is not None]
     hybrid, control = arms
-    write_json(folder / "summary.json", {"hybrid": hybrid.top1.value, "control": control.top1.value,
-                                         "seed": seed, "seconds": timings.seconds})  # fmt: skip
+    write_json(
+        folder / "summary.json",
+        {"hybrid": hybrid.top1.value, "control": control.top1.value, "seed": seed, "seconds": timings.seconds},
+    )
     return demo_page(
         folder / "report.html",
-        {"videos": sum(VIDEOS.values()) * 8, "held out": len(test), "seed": seed, "cores": os.cpu_count() or 1,
-         "threads": torch.get_num_threads()},
-        hybrid, control,
-        Findings(timings.seconds, evaluation_samples(scores, test),
-                 pq.read_table(folder / "predictions" / "predictions.parquet").to_pylist(),
-                 np.array([row["feature"] for row in read], np.float32),
-                 [Path(row["path"]).parent.name for row in read]),
+        {
+            "videos": sum(VIDEOS.values()) * 8,
+            "held out": len(test),
+            "seed": seed,
+            "cores": os.cpu_count() or 1,
+            "threads": torch.get_num_threads(),
+        },
+        hybrid,
+        control,
+        Findings(
+            timings.seconds,
+            evaluation_samples(scores, test),
+            pq.read_table(folder / "predictions" / "predictions.parquet").to_pylist(),
+            np.array([row["feature"] for row in read], np.float32),
+            [Path(row["path"]).parent.name for row in read],
+        ),
         MadeWith(environment_facts(), (folder / "hybrid" / "config.yaml").read_text()),
-    )  # fmt: skip
+    )
 
 
 class Timings:

@@ -183,9 +183,13 @@ def other_evaluation(folder: Path, made_of: Mapping[str, Any]) -> str:
 
 
 def report_evaluation(
-    folder: Path, model: VideoModel, evaluation: Evaluation, manifest: Manifest, facts: dict[str, Any],
+    folder: Path,
+    model: VideoModel,
+    evaluation: Evaluation,
+    manifest: Manifest,
+    facts: dict[str, Any],
     config: str | None,
-) -> Path:  # fmt: skip
+) -> Path:
     """results.json, scores.parquet and report.html in `folder`; return the page."""
     results = {**evaluation.results, "model": card_of(model).name, **facts}
     write_json(folder / "results.json", results)
@@ -198,11 +202,17 @@ def score_schema(num_classes: int) -> pa.Schema:
     """Columns of scores.parquet."""
     return pa.schema(
         [
-            ("index", pa.int64()), ("path", pa.string()), ("status", pa.string()), ("reason", pa.string()),
-            ("label", pa.int64()), ("label_name", pa.string()), ("predicted", pa.int64()),
-            ("predicted_name", pa.string()), ("scores", pa.list_(pa.float32(), num_classes)),
+            ("index", pa.int64()),
+            ("path", pa.string()),
+            ("status", pa.string()),
+            ("reason", pa.string()),
+            ("label", pa.int64()),
+            ("label_name", pa.string()),
+            ("predicted", pa.int64()),
+            ("predicted_name", pa.string()),
+            ("scores", pa.list_(pa.float32(), num_classes)),
         ]
-    )  # fmt: skip
+    )
 
 
 def say(results: dict[str, Any], views: EvalConfig, page: Path) -> None:

@@ -63,9 +63,15 @@ def run_extraction(
         **source_notes(source, manifest, reading),
     }
     rows = partial(
-        extract, model, manifest, stage=stage, views=views, **asdict(reading), device=device,
+        extract,
+        model,
+        manifest,
+        stage=stage,
+        views=views,
+        **asdict(reading),
+        device=device,
         precision=compute.precision,
-    )  # fmt: skip
+    )
     rows_of = partial(rows_of_input, clips=views.clips)
     work = BulkWork("extracting", notes, feature_schema(width), rows, rows_of, held=held_by(reading, manifest))
     if out == STDOUT:

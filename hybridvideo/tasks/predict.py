@@ -77,9 +77,15 @@ def run_prediction(
         **source_notes(source, manifest, reading),
     }
     rows = partial(
-        classify, model, manifest, views=views, top_k=top_k, **asdict(reading), device=device,
+        classify,
+        model,
+        manifest,
+        views=views,
+        top_k=top_k,
+        **asdict(reading),
+        device=device,
         precision=compute.precision,
-    )  # fmt: skip
+    )
     work = BulkWork("classifying", notes, SCHEMA, rows, held=held_by(reading, manifest))
     if out == STDOUT:
         return stream_job(manifest, work, job)

@@ -58,10 +58,20 @@ LARGEST_LEDGER = 2**29  # bytes, of about 300 a video
 AGAIN = "remove that file, or give another --out"
 
 SCHEMA = pa.schema(
-    [("path", pa.string()), ("source", pa.string()), ("copy", pa.string()), ("status", pa.string()),
-     ("reason", pa.string()), ("frames", pa.int64()), ("width", pa.int64()), ("height", pa.int64()),
-     ("seconds", pa.float64()), ("bytes_before", pa.int64()), ("bytes_after", pa.int64())]
-)  # fmt: skip
+    [
+        ("path", pa.string()),
+        ("source", pa.string()),
+        ("copy", pa.string()),
+        ("status", pa.string()),
+        ("reason", pa.string()),
+        ("frames", pa.int64()),
+        ("width", pa.int64()),
+        ("height", pa.int64()),
+        ("seconds", pa.float64()),
+        ("bytes_before", pa.int64()),
+        ("bytes_after", pa.int64()),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -348,9 +358,15 @@ def summary(
     lines += told[:SHOWN] + [f"  ... {len(told) - SHOWN} more in {out / 'prepare.parquet'}"] * (len(told) > SHOWN)
     if there:
         before, after = (
-            sum({plan.source: getattr(result, name) for plan, result in zip(plans, made, strict=True)
-                 if result.status in KEPT}.values()) for name in ("bytes_before", "bytes_after")
-        )  # fmt: skip
+            sum(
+                {
+                    plan.source: getattr(result, name)
+                    for plan, result in zip(plans, made, strict=True)
+                    if result.status in KEPT
+                }.values()
+            )
+            for name in ("bytes_before", "bytes_after")
+        )
         lines.append(f"size: {before / 1e6:.1f} MB before, {after / 1e6:.1f} MB after, {after / before:.2f} times")
     if speeds is not None:
         slow, fast = (len(seconds) / sum(seconds) for seconds in speeds)

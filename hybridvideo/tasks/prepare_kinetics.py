@@ -18,8 +18,9 @@ def prepare_kinetics_list(annotations: str, videos: str, out: str | None, max_ba
     """Find the file of each row of the CSV, say what is wrong, write the list of those that are there."""
     source, folder, table = Path(annotations), Path(videos), output_list(annotations, out)
     matched = match(source, folder)
-    manifest = read_manifest(source, root=folder, labels=kinetics400_labels(), labelled=has_labels(matched),
-                             format="kinetics")  # fmt: skip
+    manifest = read_manifest(
+        source, root=folder, labels=kinetics400_labels(), labelled=has_labels(matched), format="kinetics"
+    )
     there = [index for index, path in enumerate(matched.paths) if path]
     if not there:
         raise UserError(

@@ -109,11 +109,17 @@ def facts(finished: Finished, manifest: Manifest) -> dict[str, object]:
     """What was done, for the page."""
     notes = finished.provenance
     return {
-        "source": notes["source"], "paths start from": notes["root"], "decoded": notes["decode"],
-        "backend": notes["backend"], "short": f"fewer than {notes['short']} frames",
-        "deadline": f"{notes['deadline']:g} s a file", "files": len(manifest), "scanned in this call": finished.inputs,
-        "in": duration(finished.seconds), "table": str(finished.table),
-    }  # fmt: skip
+        "source": notes["source"],
+        "paths start from": notes["root"],
+        "decoded": notes["decode"],
+        "backend": notes["backend"],
+        "short": f"fewer than {notes['short']} frames",
+        "deadline": f"{notes['deadline']:g} s a file",
+        "files": len(manifest),
+        "scanned in this call": finished.inputs,
+        "in": duration(finished.seconds),
+        "table": str(finished.table),
+    }
 
 
 # ---- for a person ----------------------------------------------------------------------------------------------------

@@ -164,8 +164,11 @@ def finish(run: TrainRun, folder: Path, val: Manifest | None, accelerator: Accel
     if results:
         low, high = results["top1_interval"]
         views = f"{run.eval.clips} x {run.eval.crops} views"
-        say(True, f"validation top-1 {results['top1']:.3f} (95 % {low:.3f} to {high:.3f}), {views}, "
-                  f"{results['num_videos']} videos, {results['num_failed']} unreadable")  # fmt: skip
+        say(
+            True,
+            f"validation top-1 {results['top1']:.3f} (95 % {low:.3f} to {high:.3f}), {views}, "
+            f"{results['num_videos']} videos, {results['num_failed']} unreadable",
+        )
     say(True, f"run {folder}", f"report {page}")
 
 
@@ -224,8 +227,12 @@ def make_accelerator(run: TrainRun, folder: Path) -> Accelerator:
 
 def start_trackers(accelerator: Accelerator, run: TrainRun) -> None:
     """Open the trackers; one that cannot start is said plainly."""
-    flat = {f"{section}.{key}": str(value) for section, part in plain(run).items() if isinstance(part, dict)
-            for key, value in part.items()}  # fmt: skip
+    flat = {
+        f"{section}.{key}": str(value)
+        for section, part in plain(run).items()
+        if isinstance(part, dict)
+        for key, value in part.items()
+    }
     try:
         project = "tensorboard" if run.train.trackers == ["tensorboard"] else "hybridvideo"
         accelerator.init_trackers(project, config=flat)

@@ -19,7 +19,8 @@ from hybridvideo import cli
 from hybridvideo.config.evaluation import EvalConfig
 from hybridvideo.data.manifest import read_manifest
 from hybridvideo.engine.preemption import StopRequest
-from hybridvideo.tasks.support.work import Work
+from hybridvideo.engine.scoring import score_list
+from hybridvideo.tasks.support.work import BulkWork
 from tests.engine.training.runs import run, settings
 from tests.videos import write_video
 
@@ -146,9 +147,9 @@ def test_a_stopped_job_goes_on_and_gives_the_same_rows(
         assert call(*command, "--out", stopped) == 75
     assert not stopped.exists() and (tmp_path / "stopped.parquet.parts").is_dir()
     read: list[int] = []
-    real = Work.by_input
+    real = BulkWork.by_input
     with monkeypatch.context() as patch:
-        patch.setattr(Work, "by_input", lambda *given: (read.append(1) or rows for rows in real(*given)))
+        patch.setattr(BulkWork, "by_input", lambda *given: (read.append(1) or rows for rows in real(*given)))
         assert call(*command, "--out", stopped) == 0
     assert len(read) == 4
     assert rows_of(stopped) == rows_of(whole)

@@ -25,10 +25,18 @@ Paths = str | Path | Iterable[str | Path] | Manifest
 
 
 def classify(
-    model: VideoModel, paths: Paths, *, views: EvalConfig | None = None, top_k: int = 5, workers: int = Reading.workers,
-    deadline: float = Reading.deadline, quarantine: str | None = None, device: str | torch.device = "cpu",
-    precision: Precision = Compute.precision, order: Iterable[int] | None = None,
-) -> Iterator[dict[str, Any]]:  # fmt: skip
+    model: VideoModel,
+    paths: Paths,
+    *,
+    views: EvalConfig | None = None,
+    top_k: int = 5,
+    workers: int = Reading.workers,
+    deadline: float = Reading.deadline,
+    quarantine: str | None = None,
+    device: str | torch.device = "cpu",
+    precision: Precision = Compute.precision,
+    order: Iterable[int] | None = None,
+) -> Iterator[dict[str, Any]]:
     """Classes of videos.
 
     Args:
@@ -64,11 +72,19 @@ def classify(
 
 
 def extract(
-    model: VideoModel, paths: Paths, *, stage: str = "head", views: EvalConfig | None = None,
-    workers: int = Reading.workers, deadline: float = Reading.deadline, quarantine: str | None = None,
-    device: str | torch.device = "cpu", precision: Precision = Compute.precision, as_numpy: bool = False,
+    model: VideoModel,
+    paths: Paths,
+    *,
+    stage: str = "head",
+    views: EvalConfig | None = None,
+    workers: int = Reading.workers,
+    deadline: float = Reading.deadline,
+    quarantine: str | None = None,
+    device: str | torch.device = "cpu",
+    precision: Precision = Compute.precision,
+    as_numpy: bool = False,
     order: Iterable[int] | None = None,
-) -> Iterator[dict[str, Any]]:  # fmt: skip
+) -> Iterator[dict[str, Any]]:
     """Features of clips: one vector per clip, averaged over its crops.
 
     Args:
@@ -108,18 +124,28 @@ def feature_function(model: VideoModel, stage: str) -> Callable[[Tensor], Tensor
 
 
 def results(
-    model: VideoModel, manifest: Manifest, views: EvalConfig, compute: Callable[[Tensor], Tensor],
-    reading: Reading, device: str | torch.device, precision: Precision, order: Iterable[int] | None = None,
-) -> Iterator[VideoResult]:  # fmt: skip
+    model: VideoModel,
+    manifest: Manifest,
+    views: EvalConfig,
+    compute: Callable[[Tensor], Tensor],
+    reading: Reading,
+    device: str | torch.device,
+    precision: Precision,
+    order: Iterable[int] | None = None,
+) -> Iterator[VideoResult]:
     """All views of each video through `compute`."""
     prep = model.preprocessing or Preprocessing(normalisation=model.normalisation)
     target = torch.device(device)
     model.to(target).eval()
     with open_views(manifest, prep, views, reading, order=order) as loader:
         yield from run_views(
-            loader, compute, normalisation=prep.normalisation, device=target, batch_size=views.batch_size,
+            loader,
+            compute,
+            normalisation=prep.normalisation,
+            device=target,
+            batch_size=views.batch_size,
             precision=precision,
-        )  # fmt: skip
+        )
 
 
 def as_manifest(paths: Paths) -> Manifest:

@@ -111,9 +111,14 @@ def frozen_loader(dataset: FrozenDataset, order: EpochOrder) -> DataLoader[dict[
 
 
 def compute_frozen(
-    model: VideoModel, clips: ClipDataset, folder: Path, accelerator: Accelerator, reading: Reading, batch_size: int,
+    model: VideoModel,
+    clips: ClipDataset,
+    folder: Path,
+    accelerator: Accelerator,
+    reading: Reading,
+    batch_size: int,
     name: str,
-) -> FrozenDataset:  # fmt: skip
+) -> FrozenDataset:
     """Compute the outputs of the frozen part for every video that has none yet; the processes share the work.
 
     name: of the list, for messages. Raises TooMuchBadData if no video can be read, EnvironmentFault if the outputs
@@ -135,8 +140,9 @@ def compute_frozen(
         raise TooMuchBadData(
             f"none of the {len(clips)} {name} videos can be read (first: {clips.manifest.rows[index].path}: {error})"
         )
-    return FrozenDataset(clips, dict(zip(variants_of(clips.transform.augment), (s.files for s in todo), strict=True)),
-                         failures)  # fmt: skip
+    return FrozenDataset(
+        clips, dict(zip(variants_of(clips.transform.augment), (s.files for s in todo), strict=True)), failures
+    )
 
 
 def each_variant(clips: ClipDataset) -> Iterator[ClipDataset]:
@@ -144,8 +150,15 @@ def each_variant(clips: ClipDataset) -> Iterator[ClipDataset]:
     for flipped, contrast in variants_of(clips.transform.augment):
         augment = replace(clips.transform.augment, flip=float(flipped), contrast=(contrast,))
         transform = TrainTransform(clips.transform.frame, augment)
-        yield ClipDataset(clips.manifest, clips.clip, transform, clips.seed, bad=clips.bad, index=clips.index,
-                          quarantine=clips.quarantine)  # fmt: skip
+        yield ClipDataset(
+            clips.manifest,
+            clips.clip,
+            transform,
+            clips.seed,
+            bad=clips.bad,
+            index=clips.index,
+            quarantine=clips.quarantine,
+        )
 
 
 @dataclass(frozen=True)

@@ -82,8 +82,12 @@ def write_csv(path: Path, batches: Iterable[Rows], schema: pa.Schema) -> None:
         writer.writeheader()
         for row in (row for rows in batches for row in rows):
             cells = {name: row[name] for name in schema.names}
-            writer.writerow({name: json.dumps(cell, ensure_ascii=False) if isinstance(cell, list) else cell
-                             for name, cell in cells.items()})  # fmt: skip
+            writer.writerow(
+                {
+                    name: json.dumps(cell, ensure_ascii=False) if isinstance(cell, list) else cell
+                    for name, cell in cells.items()
+                }
+            )
 
 
 def write_jsonl(path: Path, batches: Iterable[Rows], schema: pa.Schema) -> None:
@@ -187,8 +191,17 @@ def read_rows(path: Path, schema: pa.Schema) -> Iterator[dict[str, Any]]:
         while rows := list(itertools.islice(waiting, ROWS_PER_BATCH)):
             check_rows(rows, schema)
             yield from rows
-    except (OSError, pa.ArrowException, csv.Error, ValueError, LookupError, TypeError, AttributeError,
-            OverflowError, RecursionError) as error:  # fmt: skip
+    except (
+        OSError,
+        pa.ArrowException,
+        csv.Error,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise UserError(
             f"{path} is not as it was written ({one_line(error)[:LONGEST_REASON]}); give another --out, or --overwrite"
         ) from None

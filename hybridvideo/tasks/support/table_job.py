@@ -168,12 +168,14 @@ def parts_of(table: Path, manifest: Manifest, identity: Identity, work: BulkWork
 
 def begin(
     table: Path, parts: Parts, manifest: Manifest, identity: Identity, work: BulkWork, job: Job, crew: Crew
-) -> bool:  # fmt: skip
+) -> bool:
     """Join those at work, or bring the parts up to date; False if nothing is left to do."""
     while others := ", ".join(crew.others()):
         if not job.join:
-            raise UserError(f"{others} is using {table}; wait until it finishes, give --join to share its work, "
-                            "or give another --out")  # fmt: skip
+            raise UserError(
+                f"{others} is using {table}; wait until it finishes, give --join to share its work, "
+                "or give another --out"
+            )
         parts.begin()
         if reuse.is_same(parts, identity, others):
             return True

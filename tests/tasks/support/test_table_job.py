@@ -15,7 +15,7 @@ from hybridvideo.engine.preemption import StopRequest
 from hybridvideo.errors import EnvironmentFault, Preempted, TooMuchBadData, UserError
 from hybridvideo.tasks.support import table_job as bulk
 from hybridvideo.tasks.support.output_table import read_rows
-from hybridvideo.tasks.support.work import Work
+from hybridvideo.tasks.support.work import BulkWork
 from hybridvideo.tasks.support.work_sharing import Claims
 from tests.tasks.cheap import SCHEMA, lines, run, write_texts
 
@@ -219,8 +219,8 @@ def test_no_table_is_written_that_lacks_a_row(
 def test_work_that_leaves_inputs_out_is_noticed(
     texts: Path, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Work.by_input
-    monkeypatch.setattr(Work, "by_input", lambda *given: (rows for rows in real(*given) if rows[0]["index"] != 70))
+    real = BulkWork.by_input
+    monkeypatch.setattr(BulkWork, "by_input", lambda *given: (rows for rows in real(*given) if rows[0]["index"] != 70))
     with pytest.raises(EnvironmentFault, match="no row came for 1 inputs"):
         run(texts, tmp_path / "out.parquet", log)
 
