@@ -62,7 +62,7 @@ CONTROL = {"time": False}
 
 
 def run_demo(out: str, seed: int, seeds: int) -> int:
-    """The command."""
+    """Run the command; return its exit code."""
     folder, timings = Path(out), Timings()
     with timings.measure("rendering"):
         render(folder / "videos", seed)
@@ -76,7 +76,7 @@ def run_demo(out: str, seed: int, seeds: int) -> int:
 
 
 def render(folder: Path, seed: int) -> None:
-    """The videos, unless they are there already."""
+    """Render the videos, unless they exist already."""
     with progress("rendering", sum(VIDEOS.values()) * 8) as advance:
         done = 0
 
@@ -114,7 +114,7 @@ def run_seed(folder: Path, seed: int, timings: Timings, first: bool) -> tuple[fl
 
 
 def train_once(folder: Path, run: Path, seed: int, changes: dict[str, Any]) -> None:
-    """One training, unless it is there; a stopped one goes on, one of other settings (another version) goes away."""
+    """Train once: skip a finished run, resume a stopped one, replace one with other settings (another version)."""
     videos = folder / "videos"
     settings = replace(
         RUN,
@@ -135,7 +135,7 @@ def train_once(folder: Path, run: Path, seed: int, changes: dict[str, Any]) -> N
 
 
 def write_demo_page(folder: Path, seed: int, timings: Timings) -> Path:
-    """The page of the first seed."""
+    """Write the page of the first seed."""
     arms = [
         Arm(
             title,
@@ -176,14 +176,14 @@ def write_demo_page(folder: Path, seed: int, timings: Timings) -> Path:
 
 
 class Timings:
-    """Seconds by name of the part."""
+    """Seconds by stage."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def measure(self, name: str) -> Iterator[None]:
-        """Adds the time of the block."""
+        """Add the time of the block."""
         start = time.perf_counter()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
@@ -191,6 +191,6 @@ class Timings:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without what a part prints of its own results, which the page shows."""
+    """Suppress what a stage prints of its results; the page shows them."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield

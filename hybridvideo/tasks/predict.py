@@ -62,7 +62,7 @@ def run_prediction(
     compute: Compute,
     job: Job,
 ) -> int:
-    """The command."""
+    """Run the command; return its exit code."""
     table = output_table(out, run, "predictions")
     model = open_model(run)
     device = pick_device(compute.device)
@@ -98,7 +98,7 @@ def run_prediction(
 
 
 def show(finished: Finished) -> None:
-    """The first rows as a table; all that could not be read are counted."""
+    """Print the first rows as a table, and count those that could not be read."""
     table = Table("video", "class", "score", "others")
     for row in finished.rows[:MOST_LINES]:
         table.add_row(Text(shown(row["path"])), *cells(row))
@@ -109,7 +109,7 @@ def show(finished: Finished) -> None:
 
 
 def cells(row: dict[str, Any]) -> list[Text]:
-    """Class, score and runners-up, or why there are none."""
+    """Return class, score and runners-up, or why there are none."""
     if row["label"] is None:
         return [Text(row["status"], "red"), Text(), Text(shown(row["reason"]))]
     others = zip(row["topk_labels"][1:4], row["topk_scores"][1:4], strict=True)

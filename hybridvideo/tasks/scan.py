@@ -1,4 +1,4 @@
-"""`hybridvideo scan`: look at every video of a corpus -> a table, a summary here, and a page."""
+"""`hybridvideo scan`: check every video of a corpus -> a table, a summary on the terminal, and a page."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ SCHEMA = pa.schema(
 def run_scan(
     source: str, out: str, settings: ScanSettings, labelled: bool, root: str | None, decoding: Decoding, job: Job
 ) -> int:
-    """The command."""
+    """Run the command; return its exit code."""
     if settings.backend not in ("auto", *BACKENDS):
         allowed = ("auto", *BACKENDS)
         hint = nearest(settings.backend, allowed)
@@ -91,7 +91,7 @@ def run_scan(
 
 
 def scan_work(manifest: Manifest, source: str, settings: ScanSettings, decoding: Decoding) -> BulkWork:
-    """What is made of each file."""
+    """Return the work: one row per file."""
     notes = {
         "job": "scan",
         "source": os.path.abspath(source),
@@ -106,7 +106,7 @@ def scan_work(manifest: Manifest, source: str, settings: ScanSettings, decoding:
 
 
 def facts(finished: Finished, manifest: Manifest) -> dict[str, object]:
-    """What was done, for the page."""
+    """Return what was done, for the page."""
     notes = finished.provenance
     return {
         "source": notes["source"],
@@ -126,7 +126,7 @@ def facts(finished: Finished, manifest: Manifest) -> dict[str, object]:
 
 
 def show(finished: Finished, table: Path, page: Path) -> None:
-    """How many of each status, the first bad files, and what to do next."""
+    """Print counts by status, the first bad files, and what to do next."""
     rows = finished.rows
     counts = Counter(row["status"] for row in rows)
     summary = Table("status", "files", "share")
@@ -143,7 +143,7 @@ def show(finished: Finished, table: Path, page: Path) -> None:
 
 
 def show_bad(console: Console, bad: Sequence[dict[str, Any]]) -> None:
-    """The first files that are not ok, with the reason."""
+    """Print the first files that are not ok, with the reasons."""
     if not bad:
         return
     listed = Table("file", "status", "reason")

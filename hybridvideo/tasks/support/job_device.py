@@ -14,7 +14,7 @@ FOR_ACCELERATE = "ACCELERATE_TORCH_DEVICE"  # read by PartialState, which else t
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of that name; `auto` is the first GPU, if there is one. Errors say what is available."""
+    """Return the device of that name; `auto` is the first GPU, if there is one. Errors list what is available."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     found = re.fullmatch(r"(cpu|mps|cuda)(?::(\d+))?", name)
@@ -33,7 +33,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def process_state(name: str) -> PartialState:
-    """Which process of how many this one is, on the device of that name.
+    """Return this process's place among all, on the device of that name.
 
     Raises UserError for a numbered device if a launcher has started several processes, each with its own.
     """

@@ -1,6 +1,6 @@
 """What the bulk jobs share: rows are kept as inputs are done, so a stopped job can continue and several can share it.
 
-OUT.parts/     rows of what is done (part_files.py)   .OUT.locks/    who is at work, and on what (work_sharing.py)
+OUT.parts/     rows of what is done (part_files.py)   .OUT.locks/    who works on what (work_sharing.py)
 OUT            the table, written when every input has its rows; then the parts go
 
 A call that finds parts or the table of its own job continues from them (reuse.py); those of another job stay as they
@@ -52,7 +52,7 @@ SECONDS_BETWEEN_LOOKS = 0.5  # at the pieces of others, when nothing else is lef
 
 @dataclass(frozen=True)
 class Finished:
-    """What a bulk job left: the table, one row in memory per input or clip, and how fast it was.
+    """The result of a bulk job: the table, its rows in memory, one per input or clip, and how fast it was.
 
     inputs: those done by this call; 0 if nothing was left to do.
     """
@@ -66,7 +66,7 @@ class Finished:
 
     @property
     def videos_per_second(self) -> float:
-        """Of those read in this call; 0 if all were done before."""
+        """Rate of those read in this call; 0 if all were done before."""
         return self.inputs / self.seconds if self.seconds else 0.0
 
     def pace(self, unit: str) -> str:
@@ -78,7 +78,7 @@ class Finished:
 
 
 def output_table(out: str | None, run: str, name: str) -> Path:
-    """The table's path: `out`, or NAME.parquet in a folder (`out` without extension, or NAME next to the weights)."""
+    """Return the table's path: `out`, or NAME.parquet in a folder (`out` without extension, or next to the weights)."""
     path = Path(out) if out else results_folder(run) / name
     if path.suffix and not path.is_dir():
         check_format(path)
@@ -87,7 +87,7 @@ def output_table(out: str | None, run: str, name: str) -> Path:
 
 
 def read_inputs(source: str) -> Manifest:
-    """The videos of a bulk job. Raise UserError if there is none."""
+    """Return the videos of a bulk job. Raise UserError if there is none."""
     manifest = read_manifest(source, labelled=False)
     if not len(manifest):
         raise UserError(f"{source} holds no video; give a folder of videos, a list of paths, or a video")
@@ -95,7 +95,7 @@ def read_inputs(source: str) -> Manifest:
 
 
 def model_notes(run: str, model: VideoModel, compute: Compute) -> dict[str, Any]:
-    """Which model the rows of a table come from, and how exactly it was computed."""
+    """Return the model the rows of a table come from, and its precision."""
     return {
         "precision": compute.precision,
         "preprocessing": plain(model.preprocessing),
@@ -106,7 +106,7 @@ def model_notes(run: str, model: VideoModel, compute: Compute) -> dict[str, Any]
 
 
 def source_notes(source: str, manifest: Manifest, reading: Reading) -> dict[str, Any]:
-    """Which list the rows of a table come from, and where they were computed.
+    """Return the list the rows of a table come from, and where they were computed.
 
     Jobs with and without a quarantine are different jobs; a quarantine that has grown does not make another job.
     """
@@ -120,7 +120,7 @@ def source_notes(source: str, manifest: Manifest, reading: Reading) -> dict[str,
 
 
 def held_by(reading: Reading, manifest: Manifest) -> dict[int, tuple[str, str]] | None:
-    """The inputs that a quarantine keeps closed, by index; None without a quarantine."""
+    """Return the inputs that a quarantine excludes, by index; None without a quarantine."""
     return None if reading.quarantine is None else quarantined(reading.quarantine, manifest)
 
 
@@ -128,9 +128,9 @@ def held_by(reading: Reading, manifest: Manifest) -> dict[int, tuple[str, str]] 
 
 
 def run_job(table: Path, manifest: Manifest, work: BulkWork, job: Job) -> Finished:
-    """Rows of all inputs into `table`; what was done before and still holds is not done again.
+    """Write the rows of all inputs to `table`; earlier work that still holds is not redone.
 
-    Raises Preempted if the user stops it: the same call continues. Raises UserError if another process is at work on
+    Raises Preempted if the user stops it: the same call continues. Raises UserError if another process is using
     the table, unless `job.join`, or if the table is another job's, unless `job.overwrite`.
     """
     check_format(table)
@@ -160,7 +160,7 @@ def run_job(table: Path, manifest: Manifest, work: BulkWork, job: Job) -> Finish
 
 
 def parts_of(table: Path, manifest: Manifest, identity: Identity, work: BulkWork) -> Parts:
-    """The files that keep the rows of this job and list."""
+    """Return the files that keep the rows of this job and list."""
     listed = ((row.path, *work.listed(index).values()) for index, row in enumerate(manifest.rows))
     folder = table.with_name(table.name + ".parts")
     return Parts(folder, digest(identity), digest_of_list(listed), len(manifest))
@@ -169,7 +169,7 @@ def parts_of(table: Path, manifest: Manifest, identity: Identity, work: BulkWork
 def begin(
     table: Path, parts: Parts, manifest: Manifest, identity: Identity, work: BulkWork, job: Job, crew: Crew
 ) -> bool:
-    """Join those at work, or bring the parts up to date; False if nothing is left to do."""
+    """Join running processes, or bring the parts up to date; return False if nothing is left to do."""
     while others := ", ".join(crew.others()):
         if not job.join:
             raise UserError(
@@ -194,7 +194,7 @@ def begin(
 
 
 def do_all(parts: Parts, crew: Crew, manifest: Manifest, work: BulkWork) -> int:
-    """Work until every piece of the list is complete, by whomever; how many inputs were done here."""
+    """Work until every piece of the list is complete; return how many inputs were done here."""
     with StopRequest() as stop, progress(work.label, len(manifest)) as advance:
         claims = Claims(parts, crew, lambda index: reuse.stamp_now(manifest, index), advance)
         try:
@@ -210,28 +210,28 @@ def do_all(parts: Parts, crew: Crew, manifest: Manifest, work: BulkWork) -> int:
 
 
 def do_pieces(claims: Claims, work: BulkWork, stop: StopRequest) -> bool:
-    """All pieces that are free, one after another; False if none is. Raise Preempted if it is stopped."""
+    """Do all free pieces, one after another; return False if none is free. Raise Preempted if stopped."""
     order = claims.take()
     if (first := next(order, None)) is None:
         return False
     for rows in work.by_input(itertools.chain([first], order)):
         claims.keep(rows)
-        stop_where_asked(claims, stop)
+        stop_if_asked(claims, stop)
     claims.check_all_came()
     return True
 
 
 def wait_for_others(claims: Claims, crew: Crew, stop: StopRequest) -> None:
-    """Until a piece is free, because its process has died, or none is left."""
+    """Wait until a piece is free, because its process has died, or none is left."""
     if claims.open:
         others = ", ".join(crew.others()) or "another process"
         print(shown(f"waiting for the last rows of {others}"), file=sys.stderr)
     while claims.open and not claims.any_free():
-        stop_where_asked(claims, stop)
+        stop_if_asked(claims, stop)
         time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
-def stop_where_asked(claims: Claims, stop: StopRequest) -> None:
+def stop_if_asked(claims: Claims, stop: StopRequest) -> None:
     """Raise Preempted if the user asked for it."""
     if stop.requested:
         raise Preempted(f"stopped; what is done is kept in {claims.parts.folder}; run the same command to continue")
@@ -253,7 +253,7 @@ def write_once(table: Path, parts: Parts, crew: Crew, work: BulkWork) -> Rows | 
 
 
 def all_rows(parts: Parts, work: BulkWork) -> Rows:
-    """All rows in the order of the list. Raise EnvironmentFault if an input has none."""
+    """Return all rows in the order of the list. Raise EnvironmentFault if an input has none."""
     rows: Rows = []
     for piece in parts.pieces:
         kept = sorted(parts.read(piece), key=lambda row: row["index"])
@@ -266,11 +266,11 @@ def all_rows(parts: Parts, work: BulkWork) -> Rows:
 
 
 def rows_of_table(table: Path, manifest: Manifest, identity: Identity, work: BulkWork) -> Rows:
-    """The rows of a finished table, each with the `index` of its input. Raise EnvironmentFault if it lacks some."""
+    """Return the rows of a finished table, with the `index` of each input. Raise EnvironmentFault if some are missing."""
     groups = list(reuse.rows_of_inputs(table, work)) if reuse.table_identity(table, work) == identity else []
     listed = [reuse.listed_path(manifest, index) for index in range(len(manifest))]
     if [rows[0]["path"] for rows in groups] != listed:
-        raise EnvironmentFault(f"{table} lacks rows of this job, and its parts are gone; run the same command again")
+        raise EnvironmentFault(f"{table} lacks rows of this job, and its parts are gone; run the command again")
     return [{**row, "index": index} for index, rows in enumerate(groups) for row in rows]
 
 
@@ -282,7 +282,7 @@ def check_share(failed: int, inputs: int, max_bad: float, where: str) -> None:
 
 
 def failures(rows: Rows) -> Iterator[str]:
-    """A line for each input that could not be read."""
+    """Return a line for each input that could not be read."""
     for row in rows:
         if row["status"] != "ok":
             yield f"{row['path']}: {row['status']}: {row['reason']}"
@@ -292,7 +292,7 @@ def failures(rows: Rows) -> Iterator[str]:
 
 
 def stream_job(manifest: Manifest, work: BulkWork, job: Job) -> int:
-    """Rows of all inputs as JSON lines on standard output, as they come; the exit code."""
+    """Print the rows of all inputs as JSON lines, as they come; return the exit code."""
     stamps: dict[int, Stamp] = {}
 
     def order() -> Iterator[int]:

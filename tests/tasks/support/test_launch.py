@@ -61,7 +61,7 @@ def test_two_processes_train_and_evaluate_as_one(motion: Path, tmp_path: Path) -
             env=ENVIRONMENT, capture_output=True, text=True,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        assert f"{processes} process(es) on cpu" in done.stderr
+        assert f"{processes} process{'es' * (processes > 1)} on cpu" in done.stderr
     for which in ("last", "best"):
         one, two = (weights(tmp_path / run, which) for run in ("p1", "p2"))
         for name in one:
