@@ -52,7 +52,7 @@ class StopRequest:
 
 @contextmanager
 def stopping_at_once(message: str) -> Iterator[None]:
-    """A context for work outside the loop's steps. The first signal ends it: Preempted with that message."""
+    """A context for work outside the loop's steps. The first signal ends it with Preempted(message)."""
 
     def ask(number: int, frame: FrameType | None) -> None:
         listen(signal.SIG_IGN)  # a launcher and its own launcher both ask; the cleanup must not be interrupted

@@ -1,4 +1,4 @@
-"""Multi-view evaluation: all views of every video of a list, one score; unreadable ones are counted, not replaced."""
+"""Multi-view scoring: all views of every video of a list, one score; unreadable ones are counted, not replaced."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def score_share(
     reading: Reading,
     precision: Precision,
 ) -> list[dict[str, Any]]:
-    """Rows of the videos of this process."""
+    """Return the rows of this process's videos."""
     model = model.to(accelerator.device).eval()
     rank, world = accelerator.process_index, accelerator.num_processes
     loader = open_views(manifest, prep, views, reading, rank=rank, world=world)
@@ -112,7 +112,7 @@ def open_views(
     world: int = 1,
     order: Iterable[int] | None = None,
 ) -> Loader[ViewBatch]:
-    """All views of the videos of one process, or of those in `order`, in batches; to be closed."""
+    """Return batches of all views of one process's videos, or of those in `order`. Close it after use."""
     held = quarantined(reading.quarantine, manifest)
     dataset = ViewDataset(
         manifest,
@@ -134,12 +134,12 @@ def open_views(
 
 
 def videos_per_batch(views: EvalConfig) -> int:
-    """As many videos as fill a forward pass with their views."""
+    """Return how many videos fill a forward pass with their views."""
     return max(1, views.batch_size // (views.clips * views.crops))
 
 
 def row_of(result: VideoResult, manifest: Manifest, model: VideoModel, views: EvalConfig) -> dict[str, Any]:
-    """A row of scores.parquet; a video that could not be read has null scores."""
+    """Return a row of scores.parquet; a video that could not be read has null scores."""
     labels = model.labels or tuple(str(i) for i in range(model.num_classes))
     row: dict[str, Any] = {
         "index": result.index,
@@ -162,7 +162,7 @@ def row_of(result: VideoResult, manifest: Manifest, model: VideoModel, views: Ev
 
 
 def protocol(views: EvalConfig, prep: Preprocessing, precision: Precision) -> dict[str, Any]:
-    """How a list is scored, as far as the figures depend on it."""
+    """Return the settings of scoring on which the figures depend."""
     return {
         "clips": views.clips,
         "crops": views.crops,
@@ -181,7 +181,7 @@ def summary(
     rows: list[dict[str, Any]],
     seconds: float,
 ) -> dict[str, Any]:
-    """The figures of results.json."""
+    """Return the figures of results.json."""
     labels = model.labels or tuple(str(i) for i in range(model.num_classes))
     read = [row for row in rows if row["scores"] is not None]
     failed = [row for row in rows if row["scores"] is None]

@@ -188,7 +188,7 @@ def read_lists(run: TrainRun) -> tuple[Manifest, Manifest | None]:
 
 
 def check_lists(run: TrainRun, manifest: Manifest, val: Manifest | None) -> list[str]:
-    """Return lines on files and classes: missing, duplicate, unlisted. Raises TooMuchBadData if too many are unusable."""
+    """Return lines on files and classes: missing, duplicate, unlisted. TooMuchBadData if too many are unusable."""
     lists = {run.data.train: manifest} | ({run.data.val: val} if val is not None else {})
     everything = {os.path.normpath(part.file(index)) for part in lists.values() for index in range(len(part))}
     lines = []

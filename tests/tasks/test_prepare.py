@@ -264,7 +264,7 @@ def test_two_calls_do_not_work_in_one_folder(
 
 
 @pytest.mark.parametrize("junk", [b"\xff\x00\n", b"[1]\n", b'{"source": "a"}\n', b'{"made": {"status": 1, "x": 2}}\n'])
-def test_a_spoilt_line_of_what_was_done_is_copied_again(
+def test_a_damaged_line_of_what_was_done_is_copied_again(
     junk: bytes, corpus: Path, tmp_path: Path, quick: list[str]
 ) -> None:
     out = tmp_path / "small"

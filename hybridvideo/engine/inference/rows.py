@@ -1,6 +1,6 @@
 """The two bulk jobs as functions: classify many videos, extract features of many clips; one row or more per input.
 
-A video that cannot be read is a row that says why. Rows come as they are made, in the order of the input.
+A video that cannot be read is a row with the reason. Rows are yielded as they are made, in the order of the input.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def classify(
     precision: Precision = Compute.precision,
     order: Iterable[int] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Classes of videos.
+    """Classify videos.
 
     Args:
         model: from `load_model`; it is moved to `device` and set to evaluation.
@@ -85,7 +85,7 @@ def extract(
     as_numpy: bool = False,
     order: Iterable[int] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Features of clips: one vector per clip, averaged over its crops.
+    """Extract features: one vector per clip, averaged over its crops.
 
     Args:
         stage: "head" for the features before the classifier, or a name of `model.stage_names`, whose grid is
@@ -133,7 +133,7 @@ def results(
     precision: Precision,
     order: Iterable[int] | None = None,
 ) -> Iterator[VideoResult]:
-    """All views of each video through `compute`."""
+    """Yield the result of each video, all of whose views go through `compute`."""
     prep = model.preprocessing or Preprocessing(normalisation=model.normalisation)
     target = torch.device(device)
     model.to(target).eval()
@@ -149,7 +149,7 @@ def results(
 
 
 def as_manifest(paths: Paths) -> Manifest:
-    """A folder, list file or video by name, or several paths, as an unlabelled list."""
+    """Return a folder, list file or video by name, or several paths, as an unlabelled list."""
     if isinstance(paths, Manifest):
         return paths
     if isinstance(paths, str | Path):
@@ -158,11 +158,11 @@ def as_manifest(paths: Paths) -> Manifest:
 
 
 def default_views(model: VideoModel) -> EvalConfig:
-    """The views that came with the weights."""
+    """Return the views that came with the weights."""
     return model.card.eval if model.card is not None else EvalConfig()
 
 
 def start_row(manifest: Manifest, result: VideoResult) -> dict[str, Any]:
-    """The columns every row has."""
+    """Return the columns that every row has."""
     path = manifest.rows[result.index].path
     return {"index": result.index, "path": path, "status": result.status, "reason": result.reason}

@@ -55,7 +55,7 @@ class Run:
     epochs: list[dict[str, Any]] = field(default_factory=list)
 
     def enter(self, phase: int) -> int:
-        """Make ready for an epoch of a phase."""
+        """Prepare for an epoch of a phase."""
         if phase != self.phase:
             self.feed.close()
             self.feed, self.phase = self.feeds.training(self.plan.phases[phase]), phase
@@ -65,16 +65,16 @@ class Run:
         return phase
 
     def wrap(self) -> None:
-        """Wrap what the feed feeds, with the parameters that train in this phase."""
+        """Wrap the module that the feed feeds, with the parameters that train in this phase."""
         trainee = self.trainee
         self.rates.enter(self.phase)
         if trainee.wrapped is not trainee.model and trainee.accelerator.num_processes > 1:
             trainee.wrapped = trainee.model
-            trainee.accelerator.free_memory()  # an earlier wrapping would go on exchanging the same gradients
+            trainee.accelerator.free_memory()  # an earlier wrapping would keep exchanging the same gradients
         trainee.wrapped = trainee.accelerator.prepare(self.feed.entry(trainee.model))
 
     def close(self) -> None:
-        """End all decoding processes, and leave the model as it was but for its weights."""
+        """End all decoding processes, and leave the model unchanged except for its weights."""
         self.feed.close()
         if self.val is not None:
             self.val.close()
@@ -89,7 +89,7 @@ class Run:
 
     @property
     def resumable(self) -> str:
-        """How the run continues, if it is saved."""
+        """The end of a message: how the run continues, if it is saved."""
         return ", and continue with --resume; the run is saved" if self.keeper is not None else ""
 
 
@@ -110,7 +110,7 @@ def assemble(
     log: Log,
     stop: StopRequest | None,
 ) -> Run:
-    """Model, optimizer, feeds and state, fresh or resumed."""
+    """Put together model, optimizer, feeds and state, fresh or resumed."""
     timetable = Timetable(plan.phases, tuple(map(feeds.batches, plan.phases)), plan.loop.accumulate, plan.optim)
     rates = LayerRates(model, plan.optim, plan.phases)
     model.to(accelerator.device)

@@ -19,13 +19,13 @@ from hybridvideo.errors import TooMuchBadData
 
 
 class Pace:
-    """How long the batches of this session take, with all that comes between them."""
+    """The pace of this session's batches, including everything between them."""
 
     def __init__(self, total: int, done: int) -> None:
         self.total, self.before, self.start = total, done, time.perf_counter()
 
     def left(self, done: int) -> float:
-        """Seconds to the end of the run, after so many of its batches."""
+        """Return the seconds to the end of the run, after `done` of its batches."""
         return (time.perf_counter() - self.start) / max(1, done - self.before) * (self.total - done)
 
 
@@ -53,7 +53,7 @@ def end_epoch(run: Run, pace: Pace) -> None:
 
 
 def validated(run: Run) -> Figures:
-    """Figures of the validation list; none without one."""
+    """Return the figures of the validation list; none without one."""
     if run.val is None:
         return {}
     accelerator, model = run.trainee.accelerator, run.trainee.evaluated.eval()
@@ -66,7 +66,7 @@ def validated(run: Run) -> Figures:
 
 
 def is_best(objective: Objective, figures: Figures, state: State) -> bool:
-    """Whether these figures are the best so far, which the state then remembers."""
+    """Return whether these figures are the best so far, and record them in the state if so."""
     value = figures.get(objective.best.name) if objective.best is not None else None
     if objective.best is None or value is None or not math.isfinite(value):
         return False
@@ -77,7 +77,7 @@ def is_best(objective: Objective, figures: Figures, state: State) -> bool:
 
 
 def epoch_line(state: State) -> dict[str, Any]:
-    """Figures of training. `seconds` and `clips_seen` are those of the complete run, the rest those of the epoch."""
+    """Return the figures of training. `seconds` and `clips_seen` cover the complete run, the rest the epoch."""
     means = {f"train_{name}": value / state.weight_sum for name, value in state.scalar_sums.items() if state.weight_sum}
     return {
         "kind": "epoch",

@@ -49,7 +49,7 @@ Variant = tuple[bool, float]  # flipped, contrast
 
 
 def can_be_kept(clip: ClipConfig, augment: AugmentConfig) -> bool:
-    """Whether a training clip is one of a few variants in every epoch."""
+    """Return whether a training clip is one of a few variants in every epoch."""
     one = augment.crop == "none" and augment.repeats == 1
     return clip.train_start != "random" and one and not (augment.mixup or augment.cutmix)
 
@@ -195,7 +195,7 @@ def is_output(file: Path) -> bool:
 
 
 def read_output(file: Path, shape: list[int]) -> tuple[Tensor, str, str]:
-    """Output, status and reason of a video. EnvironmentFault where its file is not what it was, or as the others."""
+    """Return output, status and reason of a video. EnvironmentFault if its file has changed or differs in shape."""
     try:
         with safe_open(file, "pt") as opened:
             notes, frozen = opened.metadata(), opened.get_tensor("frozen")
@@ -290,7 +290,7 @@ def using(folder: Path, largest: int | None) -> Iterator[None]:
 
 
 def prune(folder: Path, largest: int) -> None:
-    """Remove the longest unused outputs that exceed so many bytes, and what killed writers left."""
+    """Remove the least recently used outputs beyond the limit in bytes, and what killed writers left."""
     for aside in folder.glob(f".*{SUFFIX}.*.new"):
         aside.unlink(missing_ok=True)
     files = sorted(((file, file.stat()) for file in folder.glob(f"*{SUFFIX}")), key=lambda pair: -pair[1].st_mtime_ns)

@@ -1,12 +1,12 @@
 """The training loop, written out: epochs of steps, each followed by validation and a save.
 
     fit         a model, for an objective, through the phases of a plan, on feeds
-    windows     the batches of each step, once all processes know of each other's
+    windows     the batches of each step, once agreed between all processes
     take_step   in step.py: forward, backward, update
     end_epoch   in epoch_end.py: validation, the log, a save
 
-A run that is stopped and resumed ends as the run that was not. Batches are global: any number of processes takes the
-same steps on the same batches.
+A run that is stopped and resumed ends exactly like one that was not. Batches are global: any number of processes
+takes the same steps on the same batches.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from hybridvideo.errors import Preempted, TooMuchBadData
 
 @dataclass(frozen=True)
 class Fitted:
-    """A finished run. `epochs`: the figures of each epoch that was run here, as in metrics.jsonl."""
+    """A finished run. `epochs`: the figures of each epoch run in this call, as in metrics.jsonl."""
 
     model: nn.Module
     """The trained weights: the moving average, if there is one."""
@@ -113,7 +113,7 @@ def fit(
 
 
 def windows(run: Run) -> Iterator[Window | None]:
-    """The windows of the rest of the epoch; None as soon as any process was asked to stop."""
+    """Yield the windows of the rest of the epoch; None as soon as any process was asked to stop."""
     state, accelerator = run.state, run.trainee.accelerator
     stream = Timed(device_batches(run.feed.batches(state.epoch, state.batch), accelerator.device))
     run.ledger.start(stream.waited)
@@ -127,7 +127,7 @@ def windows(run: Run) -> Iterator[Window | None]:
 
 
 def agreed(run: Run, batches: list[Batch]) -> Window | None:
-    """The batches of a step, once all processes know of each other's: one exchange, which the device takes no part in.
+    """The batches of a step, once agreed between all processes: one exchange, which the device takes no part in.
 
     None if any process was asked to stop. Raises TooMuchBadData if too many videos are unreadable.
     """

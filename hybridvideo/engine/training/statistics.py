@@ -74,7 +74,7 @@ class CountedBatchNorm:
         momentum: float = 0.1,
         eps: float = 1e-5,
     ) -> Tensor:
-        """Do as `torch.nn.functional.batch_norm`."""
+        """Like `torch.nn.functional.batch_norm`."""
         x = input
         values = sum(self.clips) * x.numel() // (x.shape[1] * self.batch)
         if training and values < 2 and running_mean is not None:

@@ -266,7 +266,7 @@ def all_rows(parts: Parts, work: BulkWork) -> Rows:
 
 
 def rows_of_table(table: Path, manifest: Manifest, identity: Identity, work: BulkWork) -> Rows:
-    """Return the rows of a finished table, with the `index` of each input. Raise EnvironmentFault if some are missing."""
+    """Return the rows of a finished table, with the `index` of each input. EnvironmentFault if some are missing."""
     groups = list(reuse.rows_of_inputs(table, work)) if reuse.table_identity(table, work) == identity else []
     listed = [reuse.listed_path(manifest, index) for index in range(len(manifest))]
     if [rows[0]["path"] for rows in groups] != listed:
