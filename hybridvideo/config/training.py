@@ -71,7 +71,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class PhaseClip:
-    """What a phase changes about `clip`."""
+    """Changes of a phase to `clip`."""
 
     frames: int | None = None
     """Frames in a clip."""
@@ -87,7 +87,7 @@ class PhaseClip:
 
 @dataclass(frozen=True)
 class PhaseFrame:
-    """What a phase changes about `frame`."""
+    """Changes of a phase to `frame`."""
 
     height: int | None = None
     """Height of training frames, in pixels."""
@@ -115,8 +115,8 @@ class PhaseConfig:
     `others` is all that are not named; without it they are frozen. Default: everything trains, at the rates of
     `optim`."""
     lr: float | None = None
-    """Peak of a new schedule (warm-up and cosine), which lasts until the next phase with an `lr`. Default: the schedule
-    that began earlier goes on."""
+    """Peak of a new schedule (warm-up and cosine), which lasts until the next phase with an `lr`. Default: the
+    schedule that began earlier continues."""
     drop: float | tuple[float, float] = 1.0
     """Factor on the rates of dropout and stochastic depth; two numbers: at the first step of the phase and at the
     last."""
@@ -167,6 +167,6 @@ class TrainRun:
 
     @property
     def epochs(self) -> int:
-        """Epochs of the run: `train.epochs`, or those of the phases."""
+        """The epochs of the run: `train.epochs`, or those of the phases."""
         lengths = [phase.epochs for phase in self.phases]
         return sum(filter(None, lengths)) if lengths and lengths[-1] is not None else self.train.epochs

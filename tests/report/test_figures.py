@@ -202,7 +202,7 @@ def test_a_scan_counted_again_from_its_table(tmp_path: Path) -> None:
     assert card_of(page, "usable") == (percent(8 / 11), "8 files")
     assert card_of(page, "unusable") == ("3", percent(3 / 11))
     assert card_of(page, "usable video") == (duration(8 * 0.4), f"{readable(7 * 1000 + 21 + 10)} frames decoded")
-    assert card_of(page, "size") == ("7 MB", "778 kB a file")  # of nine files that are there
+    assert card_of(page, "size") == ("7 MB", "778 kB per file")  # of nine files that are there
     words = words_of(page)
     assert "3 of 11 files are unusable; 1 more are damaged and used in part." in words
     for status, count in (("ok", 7), ("partial", 1), ("unreadable", 1), ("missing", 2)):

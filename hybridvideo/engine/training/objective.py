@@ -83,7 +83,7 @@ class Objective(ABC):
     best: Best | None = None
 
     def weight(self, batch: Batch) -> int:
-        """Return how much counts in this process's batch, from facts on the host (`counts`: whether clips could be read).
+        """Return how much counts in this process's batch, from facts on the host (`counts`: which clips are readable).
 
         0 leaves out a batch, if it is 0 in all processes.
         """
