@@ -77,7 +77,7 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn an OSError of the block, which only writes, into an EnvironmentFault that says what to do."""
+    """Turn an OSError of the block, which only writes, into an EnvironmentFault that advises what to do."""
     try:
         yield
     except OSError as error:
@@ -162,7 +162,7 @@ def try_lock(descriptor: int, folder: Path) -> bool:
 
 
 def open_lock(path: Path) -> int:
-    """Open the file of a lock, whose folder another process may remove meanwhile."""
+    """Open the file of a lock; another process may remove its folder meanwhile."""
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
@@ -191,7 +191,7 @@ def is_file_of(descriptor: int, path: Path) -> bool:
 
 
 def holder(path: Path) -> str:
-    """The holder of a lock: `predict, process 4711 on host`."""
+    """Return the holder of a lock: `predict, process 4711 on host`."""
     try:
         return path.read_text(encoding="utf-8", errors="replace") or "another job"
     except OSError:

@@ -1,7 +1,7 @@
 """What a scan found unusable is not opened again: its item reports the scan's status and reason at once.
 
-Held are the rows of a scan's table that are not usable (errors.USABLE), for as long as the file is the one that was
-scanned: of the same size, and of the same modification time or content. A file that was repaired or replaced, or that
+Rows of a scan's table that are not usable (errors.USABLE) hold for as long as the file is the one that was scanned:
+of the same size, and of the same modification time or content. A file that was repaired or replaced, or that
 was missing and is now there, is tried again.
 """
 
@@ -105,7 +105,7 @@ def root_noted(table: Path, schema: pa.Schema) -> str | None:
 
 
 def unchanged(file: Path, row: ScanRow) -> bool:
-    """Whether a file is still the one that was scanned."""
+    """Return whether a file is still the one that was scanned."""
     now = stamp(file)
     if not now or row.bytes is None:  # missing now; or missing when it was scanned, or refused because of its name
         return row.status == "missing" if not now else row.status != "missing"

@@ -28,7 +28,7 @@ FAULTS = (av.FFmpegError, OSError, ValueError, RuntimeError, LookupError, Arithm
 
 
 def open_container(path: str, careful: bool) -> InputContainer:
-    """Open the file with an allowed demuxer; careful: FFmpeg may decode some frames to find out about it."""
+    """Open the file with an allowed demuxer; careful: FFmpeg may decode some frames to learn about it."""
     options = guard.CONTAINER_OPTIONS | guard.CODEC_OPTIONS | ({} if careful else NO_LOOK_AHEAD)
     try:
         return av.open(path, "r", options=options, metadata_errors="replace")

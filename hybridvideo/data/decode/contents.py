@@ -1,4 +1,4 @@
-"""What a file is that no demuxer accepts, in plain words: most of them are failed downloads."""
+"""Describe a file that no demuxer accepts, in plain words: most are failed downloads."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Opening demuxes the stream once, which yields the index of frames (packets.py); if packets do not contain the time of
 their frame, the index is made by decoding once. The cursor (cursor.py) then fetches frames by that index, and the
-converter (to_rgb.py) turns them into RGB. What was found out about a file can be kept (known.py), so that opening it
+converter (to_rgb.py) turns them into RGB. What was learned about a file can be kept (known.py), so that opening it
 again costs nothing.
 
 U distinct frames of a request, H height, W width, C channels.

@@ -1,6 +1,6 @@
 """The official Kinetics CSVs, whose rows name YouTube clips, and the files that people have for them.
 
-    label,youtube_id,time_start,time_end,split        400, 600 and 700 alike; with is_cc; a test list without label
+    label,youtube_id,time_start,time_end,split        400, 600 and 700; is_cc may follow; a test list has no label
 
 A clip's file is found below a folder of videos by its name, whatever the folders are called:
 

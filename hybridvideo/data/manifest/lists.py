@@ -6,7 +6,7 @@
     a b.mp4,3        commas; quotes as in CSV
     a.mp4            no label
 
-Which of the two a file is follows from its lines; if they allow both, from `format`. Lists of frames are refused.
+The lines decide which of the two a file is; if they allow both, `format` does. Lists of frames are refused.
 """
 
 from __future__ import annotations
