@@ -35,7 +35,7 @@ def one_line(error: BaseException) -> str:
 
 
 def encodable(text: str) -> str:
-    r"""Return the text with what UTF-8 cannot represent, such as bytes of a file name in another encoding, as \udcXX."""
+    r"""Return the text with what UTF-8 cannot represent, such as bytes of odd file names, as \udcXX."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 

@@ -197,7 +197,7 @@ def init_by_kind(layer: nn.Module) -> None:
 
 
 def random_stem(stem: StemConfig) -> tuple[str, ...]:
-    """A note for the user, if a network that is published with weights starts without them."""
+    """Return a note for the user if a network that is published with weights starts without them."""
     if stem.name == "small" or stem.weights is not None:
         return ()
     return (f"stem {stem.name} starts from random weights; give model.changes.stem.weights hub or a FILE",)

@@ -125,7 +125,7 @@ def unprefixed(state: Mapping[str, Tensor]) -> Iterator[State]:
 
 
 def belongs_to(fitting: list[tuple[State, Layout]]) -> str:
-    """Say what a file holds, and which models it fits."""
+    """Describe what a file holds, and which models it fits."""
     layouts = dict.fromkeys(layout.name for _, layout in fitting)
     likely = [likely_architecture(layout, state) or (f"a {layout.family}", {}) for state, layout in fitting]
     names = dict.fromkeys(name for name, _ in likely)
@@ -133,7 +133,7 @@ def belongs_to(fitting: list[tuple[State, Layout]]) -> str:
 
 
 def unknown(state: Mapping[str, Tensor]) -> str:
-    """Say what a file of no known layout holds."""
+    """Describe a file of no known layout."""
     known = ", ".join(dict.fromkeys(re.split(r" \(|, ", layout.name)[0] for layout in LAYOUTS))
     return f"has {len(state)} tensors such as {some(state)}, in no layout known here ({known})"
 

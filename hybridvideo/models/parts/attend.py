@@ -45,7 +45,7 @@ def attend(q_BhNd: Tensor, k_BhMd: Tensor, v_BhMd: Tensor, bias: Tensor | None =
 
 
 def fastest(q_BhNd: Tensor, k_BhMd: Tensor, bias: Tensor | None) -> str:
-    """Name of the way that is fastest for these tensors (see the table above)."""
+    """Return the name of the way that is fastest for these tensors (see the table above)."""
     if not q_BhNd.is_cpu or torch.compiler.is_compiling() or bias is not None:
         return "fused"
     keys = k_BhMd.shape[2]
@@ -86,7 +86,7 @@ def copied(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tenso
 
 
 def few_keys(q_BhNd: Tensor, k_BhMd: Tensor, v_BhMd: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Softmax over the last but one axis, which runs over long vectors where the last would be a handful of values."""
+    """Softmax over the last but one axis: its vectors are long, those of the last axis a handful of values."""
     scores_BhMN = k_BhMd @ q_BhNd.transpose(2, 3) * q_BhNd.shape[3] ** -0.5
     if bias is not None:
         scores_BhMN = scores_BhMN + bias.transpose(2, 3)

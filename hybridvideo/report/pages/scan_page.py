@@ -1,4 +1,4 @@
-"""The page of a scan: how healthy a corpus is, what it holds, which files are bad, and what to do next."""
+"""The page of a scan: how healthy a corpus is, what it contains, which files are bad, and what to do next."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def quarantine_advice(scanned: str) -> str:
 
 
 def reasons(rows: Rows, status: str) -> str:
-    """Return why files have a status, most frequent first: `file is empty (7); a named pipe (2)`."""
+    """Return the reasons for a status, most frequent first: `file is empty (7); a named pipe (2)`."""
     counts = Counter(without_name(str(row["reason"])) for row in rows if row["status"] == status)
     listed = "; ".join(f"{reason} ({readable(count)})" for reason, count in counts.most_common(MOST_REASONS))
     return listed + ("; ..." if len(counts) > MOST_REASONS else "")

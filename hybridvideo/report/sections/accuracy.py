@@ -1,4 +1,4 @@
-"""How well an evaluation went: accuracies, mistakes, classes, winning scores."""
+"""Results of an evaluation: accuracies, mistakes, classes, winning scores."""
 
 from __future__ import annotations
 

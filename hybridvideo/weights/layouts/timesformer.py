@@ -1,6 +1,6 @@
 """TimeSformer by its authors (.pyth) and by Hugging Face: the same tensors under two sets of names.
 
-One position table of theirs holds the class token's position first, then the places in rows; here the two are apart.
+Their single position table holds the class token's position first, then the places in rows; here the two are separate.
 Weights of attention within frames alone have exactly the authors' keys of an image ViT: `image_vit` reads them.
 """
 

@@ -87,7 +87,7 @@ def convolutions(state: State) -> State:
 
 
 def is_pointwise(key: str) -> bool:
-    """Return whether a tensor of theirs is the weight of a pointwise convolution."""
+    """Return whether one of their tensors is the weight of a pointwise convolution."""
     return any(matched(template, key.removeprefix(BACKBONE)) is not None for template in POINTWISE)
 
 

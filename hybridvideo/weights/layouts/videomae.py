@@ -1,7 +1,7 @@
 """VideoMAE, fine-tuned and pretrained: by its authors, by Hugging Face, and this project's own pretraining.
 
-Keys of theirs have no bias, queries and values have one each; here the three are one layer, whose bias for keys is
-zero and never matters (`videomae.TokenBlock`): the way back leaves it out. Hugging Face splits the three;
+Their keys have no bias, queries and values have one each; here the three are one layer with a bias of zero for keys,
+which never matters (`videomae.TokenBlock`): the way back leaves it out. Hugging Face splits the three;
 in its files the biases are called `q_bias` and `v_bias`, in the memory of transformers 5 `query.bias`, `value.bias`.
 
 A classifier takes the encoder of pretrained weights without its last norm, as the authors' fine-tuning does: the norm
@@ -158,7 +158,7 @@ def with_fresh_norm(state: State, own: Mapping[str, Tensor]) -> State:
 
 
 def architecture(style: Style, start: str = "") -> Callable[[State], tuple[str, dict[str, Any]]]:
-    """Infer the variant from the encoder's width and depth, and what differs. Tensors do not tell frames and size."""
+    """Infer the variant from the encoder's width and depth, and what differs. Frames and size cannot be inferred."""
 
     def read(state: State) -> tuple[str, dict[str, Any]]:
         variants = {name: variant.config for name, variant in VIDEOMAES.items() if isinstance(variant, Variant)}
