@@ -69,3 +69,11 @@ def test_defaults_are_those_of_the_command() -> None:
     assert "(default: 600.0)" in help_text("", COMMANDS["scan"], "decoding")
     assert "(default: 120.0)" in help_text("", COMMANDS["predict"], "reading")
     assert "(default: 32)" in help_text("", COMMANDS["bench"], "clip")
+
+
+def test_a_setting_that_is_a_list_of_mappings_shows_their_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.parse("train", ["--help", "phases"])
+    text = capsys.readouterr().out
+    assert text.startswith("phases: a list, in YAML.")
+    assert all(f"\n  {key} " in text for key in ("epochs", "clip.frames", "frame.height", "groups", "lr", "drop"))
