@@ -119,7 +119,7 @@ def locked(path: Path, work: str, *, wait: bool = False) -> Iterator[None]:
     """
     while (descriptor := acquire(path, work)) is None:
         if not wait:
-            raise UserError(f"{holder(path)} is at work on {path.parent}; wait until it ends, or give another --out")
+            raise UserError(f"{holder(path)} is using {path.parent}; wait until it finishes, or give another --out")
         time.sleep(SECONDS_BETWEEN_LOOKS)
     try:
         yield
@@ -172,7 +172,7 @@ def open_lock(path: Path) -> int:
 @cache
 def warn_of_no_locks(folder: Path) -> None:
     """Warn, once per folder, that its file system has no locks."""
-    print(shown(f"{folder}: its file system has no locks; nothing keeps two jobs apart"), file=sys.stderr)
+    print(shown(f"{folder}: its file system has no locks; do not run two jobs there at once"), file=sys.stderr)
 
 
 def release(path: Path, descriptor: int) -> None:

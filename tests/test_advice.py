@@ -73,6 +73,7 @@ PRINTED_BY = {
     "tasks/support/weights_argument.py": ("predict", "extract", "evaluate"),
     "tasks/demo.py": ("demo",),
     "engine/training/loop.py": ("train",),
+    "engine/training/assembly.py": ("train",),
     "engine/inference/rows.py": ("predict", "extract"),
 }
 

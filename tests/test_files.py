@@ -67,7 +67,7 @@ def test_the_second_is_told_who_holds_a_lock(tmp_path: Path) -> None:
     path = tmp_path / ".lock"
     process = hold(path)
     try:
-        expected = rf"predict, process {process.pid} on .* is at work on .*; wait until it ends"
+        expected = rf"predict, process {process.pid} on .* is using .*; wait until it finishes"
         with pytest.raises(UserError, match=expected), locked(path, "predict"):
             raise AssertionError("both hold it")
     finally:

@@ -66,7 +66,7 @@ def canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     assert not trace.exists() and sys.modules.pop("canary", None) is None
 
 
-@pytest.mark.parametrize("name", [name for name in PLACES if name != "ledger"])  # its spoilt lines are done again
+@pytest.mark.parametrize("name", [name for name in PLACES if name != "ledger"])  # its damaged lines are redone
 def test_what_cannot_be_read_is_one_line(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     at = place(name, tmp_path / "here")
     more = {} if name in ("labels", "order", "run predicted", "data set") else NO_SETTINGS

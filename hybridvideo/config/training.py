@@ -33,7 +33,7 @@ class OptimConfig:
     final_lr: float = 0.01
     """Final learning rate as a share of `lr`."""
     clip_norm: float | None = 1.0
-    """Largest gradient norm; null turns clipping off."""
+    """Gradients are clipped to this norm; null turns clipping off."""
     label_smoothing: float = 0.0
     """Share of each target that is spread evenly over all classes."""
     ema: float = 0.0
@@ -53,7 +53,7 @@ class TrainConfig:
     precision: Precision = Compute.precision
     """fp16 needs a GPU; bf16 also trains on a CPU."""
     checkpoint_every: int = 0
-    """Also save `last` every so many optimizer steps; 0: only after each epoch."""
+    """Also save `last` every N optimizer steps; 0: only after each epoch."""
     keep: Literal["last", "best"] = "last"
     """The checkpoint that evaluate, predict and extract use when they are given the run folder."""
     log_every: int = 10
@@ -71,14 +71,14 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class PhaseClip:
-    """What a phase changes about `clip`."""
+    """Changes of a phase to `clip`."""
 
     frames: int | None = None
     """Frames in a clip."""
     interval: float | None = None
     """Seconds between frames."""
     stride: int | None = None
-    """Frames between frames."""
+    """Step from one frame to the next, in frames of the video."""
 
     def __post_init__(self) -> None:
         if self.frames is not None and self.frames < 1:
@@ -87,12 +87,12 @@ class PhaseClip:
 
 @dataclass(frozen=True)
 class PhaseFrame:
-    """What a phase changes about `frame`."""
+    """Changes of a phase to `frame`."""
 
     height: int | None = None
-    """Rows of a training frame."""
+    """Height of training frames, in pixels."""
     width: int | None = None
-    """Columns of a training frame."""
+    """Width of training frames, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,8 @@ class PhaseConfig:
     `others` is all that are not named; without it they are frozen. Default: everything trains, at the rates of
     `optim`."""
     lr: float | None = None
-    """Peak of a new schedule (warm-up and cosine), which lasts until the next phase with an `lr`. Default: the schedule
-    that began earlier goes on."""
+    """Peak of a new schedule (warm-up and cosine), which lasts until the next phase with an `lr`. Default: the
+    schedule that began earlier continues."""
     drop: float | tuple[float, float] = 1.0
     """Factor on the rates of dropout and stochastic depth; two numbers: at the first step of the phase and at the
     last."""
@@ -167,6 +167,6 @@ class TrainRun:
 
     @property
     def epochs(self) -> int:
-        """Epochs of the run: `train.epochs`, or those of the phases."""
+        """The epochs of the run: `train.epochs`, or those of the phases."""
         lengths = [phase.epochs for phase in self.phases]
         return sum(filter(None, lengths)) if lengths and lengths[-1] is not None else self.train.epochs

@@ -58,7 +58,7 @@ class EpochOrder(Sampler[list[tuple[int, int]]]):
         shuffle: bool = True,
     ) -> None:
         if num_samples < 1:
-            raise UserError("there is no sample to load; give a list with at least one video")
+            raise UserError("there is nothing to load; give a list with at least one video")
         if batch_size < 1 or batch_size % world:
             raise UserError(
                 f"train.batch_size {batch_size} cannot be split among {world} processes; give a multiple of {world}"

@@ -11,7 +11,7 @@ from hybridvideo.report.numbers import known
 Row = Mapping[str, Any]  # one line of a table that a job has written
 Rows = Sequence[Row]
 
-MEASURES = {"top1": "top-1", "top5": "top-5", "mean_class_accuracy": "mean of classes"}
+MEASURES = {"top1": "top-1", "top5": "top-5", "mean_class_accuracy": "mean class accuracy"}
 TOP5_FROM = 6
 """Fewest classes for which top-5 says anything: of five classes or fewer it is always 1."""
 

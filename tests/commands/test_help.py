@@ -55,7 +55,7 @@ def test_help_of_train_begins_with_the_common_options_and_ends_with_the_sections
 
 def test_a_section_can_be_asked_for_alone(capsys: pytest.CaptureFixture[str]) -> None:
     text = shown("train", "--help", "clip", capsys=capsys)
-    assert text.startswith("clip: Which frames make a clip")
+    assert text.startswith("clip: Frames of a clip")
     assert " --clip.frames N             Frames in a clip. (default: 16)" in text
     assert " --clip.pad last|loop " in text and "--optim" not in text
     assert "--workers N" in shown("predict", "run", "--help", "reading", capsys=capsys)

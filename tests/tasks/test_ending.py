@@ -96,7 +96,7 @@ def test_a_signal_saves_and_is_exit_code_75(start: Callable[..., Started], numbe
     run = start()
     run.main.send_signal(number)
     assert run.main.wait(60) == 75, run.said()
-    assert "--resume goes on" in run.said() and "Traceback" not in run.said()
+    assert "continue with --resume" in run.said() and "Traceback" not in run.said()
 
 
 def test_processes_that_were_asked_for_save_and_the_exit_code_is_75(start: Callable[..., Started]) -> None:
@@ -134,7 +134,7 @@ def test_a_signal_before_the_first_step_is_exit_code_75(motion: Path, tmp_path: 
     child.terminate()
     _, errors = child.communicate(timeout=60)
     assert child.returncode == 75, errors
-    assert errors == "stopped outside the steps of training; a run that has its folder goes on with --resume\n"
+    assert errors == "stopped outside the training steps; if the run folder exists, continue with --resume\n"
 
 
 def listens_to(pid: int, number: signal.Signals) -> bool:

@@ -13,8 +13,8 @@ import torch
 from hybridvideo import cli
 from hybridvideo.config.evaluation import EvalConfig
 from hybridvideo.data.manifest import read_manifest
-from hybridvideo.engine.evaluate import row_of
 from hybridvideo.engine.multiview import VideoResult
+from hybridvideo.engine.scoring import row_of
 from hybridvideo.files import locked
 from hybridvideo.tasks.evaluate import say
 from hybridvideo.weights.load_model import load_model
@@ -119,7 +119,7 @@ def test_two_at_once_have_two_folders_or_the_second_is_told(
     assert (trained / "evaluation-test-2x1-2" / "results.json").is_file()
     with locked(tmp_path / "out" / ".lock", "evaluate"):
         assert evaluate(trained, motion / "test", "--out", tmp_path / "out") == 2
-    assert "is at work there; give another --out" in capsys.readouterr().err
+    assert "is using it; give another --out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("classes", "told"), [(2, False), (5, False), (6, True)])

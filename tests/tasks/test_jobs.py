@@ -18,9 +18,9 @@ import hybridvideo as hv
 from hybridvideo import cli
 from hybridvideo.config.evaluation import EvalConfig
 from hybridvideo.data.manifest import read_manifest
-from hybridvideo.engine.evaluate import evaluate
 from hybridvideo.engine.preemption import StopRequest
-from hybridvideo.tasks.support.work import Work
+from hybridvideo.engine.scoring import score_list
+from hybridvideo.tasks.support.work import BulkWork
 from tests.engine.training.runs import run, settings
 from tests.videos import write_video
 
@@ -147,9 +147,9 @@ def test_a_stopped_job_goes_on_and_gives_the_same_rows(
         assert call(*command, "--out", stopped) == 75
     assert not stopped.exists() and (tmp_path / "stopped.parquet.parts").is_dir()
     read: list[int] = []
-    real = Work.by_input
+    real = BulkWork.by_input
     with monkeypatch.context() as patch:
-        patch.setattr(Work, "by_input", lambda *given: (read.append(1) or rows for rows in real(*given)))
+        patch.setattr(BulkWork, "by_input", lambda *given: (read.append(1) or rows for rows in real(*given)))
         assert call(*command, "--out", stopped) == 0
     assert len(read) == 4
     assert rows_of(stopped) == rows_of(whole)
@@ -244,7 +244,7 @@ def test_evaluation_does_not_depend_on_batches_or_workers(trained: Path, motion:
     scores = []
     for batch_size, workers in ((1, 0), (7, 0), (16, 2)):
         views = EvalConfig(clips=3, crops=3, batch_size=batch_size)
-        rows = evaluate(model, manifest, views, workers=workers).rows
+        rows = score_list(model, manifest, views, workers=workers).rows
         scores.append(torch.tensor([row["scores"] for row in rows]))
     assert torch.allclose(scores[0], scores[1], atol=1e-6) and torch.allclose(scores[0], scores[2], atol=1e-6)
 

@@ -147,7 +147,7 @@ def test_a_stopped_call_keeps_what_is_done_and_goes_on(
         return go_on(copy)
 
     monkeypatch.setattr(job, "transcode", stopped)
-    assert "goes on" in fails(capsys, corpus, "--out", out, "--workers", 0, code=75)
+    assert "run the same command to continue" in fails(capsys, corpus, "--out", out, "--workers", 0, code=75)
     assert not list(out.rglob("*.part")) and len(list(out.rglob("*.mp4"))) == 2
     with (out / ".prepare/done.jsonl").open("a") as ledger:
         ledger.write('{"source": "cut by a cra')
@@ -259,12 +259,12 @@ def test_two_calls_do_not_work_in_one_folder(
 ) -> None:
     out = tmp_path / "small"
     with job.open_folder(out, job.Recipe(), overwrite=False):
-        assert "is at work on" in fails(capsys, corpus, "--out", out, "--workers", 0)
+        assert "is using" in fails(capsys, corpus, "--out", out, "--workers", 0)
     assert not quick and call(corpus, "--out", out, "--workers", 0) == 0
 
 
 @pytest.mark.parametrize("junk", [b"\xff\x00\n", b"[1]\n", b'{"source": "a"}\n', b'{"made": {"status": 1, "x": 2}}\n'])
-def test_a_spoilt_line_of_what_was_done_is_copied_again(
+def test_a_damaged_line_of_what_was_done_is_copied_again(
     junk: bytes, corpus: Path, tmp_path: Path, quick: list[str]
 ) -> None:
     out = tmp_path / "small"

@@ -65,7 +65,7 @@ def _in_turn(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[A
     @functools.wraps(method)
     def waiting(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
         if os.getpid() != self._process:  # the position in the file, and perhaps the lock, belong to the other process
-            raise UserError(f"{self.path} was opened by another process; open it here")
+            raise UserError(f"{self.path} was opened in another process; open it again in this one")
         with self._turn:
             return method(self, *args, **kwargs)
 

@@ -67,7 +67,7 @@ def demuxed(container: InputContainer, stream: VideoStream) -> Iterator[Packet[V
             return
         except BlockingIOError:
             continue
-    raise VideoError("unreadable", "a very long stretch of nothing but junk")
+    raise VideoError("unreadable", "no packets found, only junk")
 
 
 def describes_itself(path: str) -> bool:

@@ -139,10 +139,10 @@ class Cursor(OpenStream):
                 if found == index:
                     return frame
                 if found > index:
-                    raise Missed(f"frame {index} of {len(self.index)} does not come")
+                    raise Missed(f"frame {index} of {len(self.index)} was not found")
                 del frame
             if not self._advance(index):
-                raise Missed(f"frame {index} of {len(self.index)} does not come before the end")
+                raise Missed(f"frame {index} of {len(self.index)} was not found before the end")
 
     # ---------------------------------------------------------------- complete passes
 

@@ -107,8 +107,10 @@ def _server() -> tuple[Connection, int]:
         process = subprocess.Popen(
             [spawn.get_executable(), *flags, "-c", f"import sys; sys.path[:] = {sys.path!r}; {code}"],
             cwd=_folder(),
-            stdin=subprocess.DEVNULL, pass_fds=[there.fileno()], start_new_session=True,
-        )  # fmt: skip
+            stdin=subprocess.DEVNULL,
+            pass_fds=[there.fileno()],
+            start_new_session=True,
+        )
     process.returncode = 0  # it is waited for by its number; a fork has nothing to wait for
     return here, process.pid
 

@@ -1,4 +1,4 @@
-"""Rates of dropout and stochastic depth, scaled while a run goes on."""
+"""Rates of dropout and stochastic depth, scaled during a run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import nn
 
 
 class Drops:
-    """Those of all layers of a network, as they were built."""
+    """The rates of all layers of a network, as they were built."""
 
     def __init__(self, model: nn.Module) -> None:
         layers = [layer for layer in model.modules() if isinstance(layer, nn.modules.dropout._DropoutNd | DropPath)]

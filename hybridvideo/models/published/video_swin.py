@@ -37,11 +37,11 @@ class VideoSwinConfig:
     """A Video Swin Transformer."""
 
     frames: int = 32
-    """Standard input: frames ..."""
+    """Frames of the standard input."""
     height: int = 224
-    """... rows ..."""
+    """Frame height of the standard input."""
     width: int = 224
-    """... and columns; any others work too."""
+    """Frame width; any other size works too."""
     dim: int = 96
     """Channels of the first stage; each next has twice as many."""
     depths: tuple[int, ...] = (2, 2, 6, 2)

@@ -26,7 +26,7 @@ def refusal(path: Path) -> VideoError:
         (b"\x89PNG\r\n\x1a\n" + bytes(50), "a PNG picture"),
         (b"PK\x03\x04" + bytes(range(256)), "a ZIP archive"),
         (b"1\n00:00:00,000 --> 00:00:01,000\nwords\n", "it is text"),
-        (bytes(5000), "nothing but zeros"),
+        (bytes(5000), "only zeros"),
     ],
 )
 def test_what_is_called_a_video_and_is_none_is_named(tmp_path: Path, content: bytes, words: str) -> None:

@@ -39,7 +39,7 @@ def texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("how", SPOILT)
-def test_a_spoilt_part_is_made_again(how: str, texts: Path, tmp_path: Path) -> None:
+def test_a_damaged_part_is_made_again(how: str, texts: Path, tmp_path: Path) -> None:
     part = sorted((tmp_path / "out.parquet.parts").glob("part-*"))[5]
     part.write_bytes(SPOILT[how](part.read_bytes()))
     finished = run(texts, tmp_path / "out.parquet", tmp_path / "log")
@@ -56,9 +56,9 @@ def test_a_part_cut_anywhere_is_made_again(cut: int, texts: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\x00", b"[]", b'{"job": "cheap"'])
-def test_a_spoilt_job_json_loses_nothing(content: bytes, texts: Path, tmp_path: Path) -> None:
+def test_a_damaged_job_json_loses_nothing(content: bytes, texts: Path, tmp_path: Path) -> None:
     (tmp_path / "out.parquet.parts" / "job.json").write_bytes(content)
-    with pytest.raises(UserError, match="holds what another job has done; give that job's command"):
+    with pytest.raises(UserError, match="holds the work of another job; give that job's command"):
         run(texts, tmp_path / "out.parquet", tmp_path / "log", precision="bf16")
     assert run(texts, tmp_path / "out.parquet", tmp_path / "log").inputs == INPUTS - DONE
 

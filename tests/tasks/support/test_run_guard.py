@@ -114,7 +114,7 @@ def test_a_run_folder_is_one_processs_at_a_time(motion: Path, tmp_path: Path) ->
     for resume, there in ((True, folder), (False, tmp_path / "new")):
         with (
             locked(there / ".lock", "train"),
-            pytest.raises(UserError, match=r"train, process \d+ on .* is at work on"),
+            pytest.raises(UserError, match=r"train, process \d+ on .* is using"),
         ):
             run(there, settings(motion, train={"epochs": 2}), resume=resume)
     assert yaml.safe_load((folder / "config.yaml").read_text())["train"]["epochs"] == 1
@@ -224,7 +224,7 @@ def test_a_full_disk_under_a_run_says_how_it_goes_on(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentFault, match=r"then give the same command again$"), naming_full_disk(tmp_path):
         raise full
     write_run_config(tmp_path, TrainRun())
-    with pytest.raises(EnvironmentFault, match=rf"then go on with --resume {tmp_path}$"), naming_full_disk(tmp_path):
+    with pytest.raises(EnvironmentFault, match=rf"then continue with --resume {tmp_path}$"), naming_full_disk(tmp_path):
         raise full
 
 

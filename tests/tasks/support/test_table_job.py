@@ -15,7 +15,7 @@ from hybridvideo.engine.preemption import StopRequest
 from hybridvideo.errors import EnvironmentFault, Preempted, TooMuchBadData, UserError
 from hybridvideo.tasks.support import table_job as bulk
 from hybridvideo.tasks.support.output_table import read_rows
-from hybridvideo.tasks.support.work import Work
+from hybridvideo.tasks.support.work import BulkWork
 from hybridvideo.tasks.support.work_sharing import Claims
 from tests.tasks.cheap import SCHEMA, lines, run, write_texts
 
@@ -49,7 +49,7 @@ def stop_after(count: int, patch: pytest.MonkeyPatch) -> None:
 
 
 def interrupt(count: int, monkeypatch: pytest.MonkeyPatch, *arguments: Any, **settings: Any) -> None:
-    with monkeypatch.context() as patch, pytest.raises(Preempted, match="the same command goes on"):
+    with monkeypatch.context() as patch, pytest.raises(Preempted, match="run the same command"):
         stop_after(count, patch)
         run(*arguments, **settings)
 
@@ -219,8 +219,8 @@ def test_no_table_is_written_that_lacks_a_row(
 def test_work_that_leaves_inputs_out_is_noticed(
     texts: Path, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Work.by_input
-    monkeypatch.setattr(Work, "by_input", lambda *given: (rows for rows in real(*given) if rows[0]["index"] != 70))
+    real = BulkWork.by_input
+    monkeypatch.setattr(BulkWork, "by_input", lambda *given: (rows for rows in real(*given) if rows[0]["index"] != 70))
     with pytest.raises(EnvironmentFault, match="no row came for 1 inputs"):
         run(texts, tmp_path / "out.parquet", log)
 
@@ -256,7 +256,7 @@ def test_an_older_table_does_not_stand_for_parts_that_were_removed(
 ) -> None:
     parts = grown(texts, log, tmp_path / "out.parquet")
     real = bulk.write_once
-    with monkeypatch.context() as patch, pytest.raises(EnvironmentFault, match="the same command goes on"):
+    with monkeypatch.context() as patch, pytest.raises(EnvironmentFault, match="run the same command"):
         patch.setattr(bulk, "write_once", lambda *given: (shutil.rmtree(parts), real(*given))[1])
         run(texts, tmp_path / "out.parquet", log)
     assert len(run(texts, tmp_path / "out.parquet", log).rows) == 5
@@ -274,7 +274,7 @@ def test_parts_that_are_removed_while_inputs_are_read_are_no_crash(
         shutil.rmtree(parts)
         yield from [first, *order]  # as workers do, which read ahead
 
-    with monkeypatch.context() as patch, pytest.raises(EnvironmentFault, match="the same command goes on"):
+    with monkeypatch.context() as patch, pytest.raises(EnvironmentFault, match="run the same command"):
         patch.setattr(Claims, "take", take)
         run(texts, tmp_path / "out.parquet", log)
     assert len(run(texts, tmp_path / "out.parquet", log).rows) == 5

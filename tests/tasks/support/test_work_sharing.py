@@ -89,7 +89,7 @@ def test_a_second_job_is_refused_while_the_first_is_at_work(room: Room, offset: 
     codes = {room.end(process) for process in (first, second)}
     refused = [text for code, text in codes if code == 2]
     assert {code for code, _ in codes} <= {0, 2} and len(lines(room.log)) == INPUTS
-    assert all("is at work on" in text and "cheap, process" in text for text in refused)
+    assert all("is using" in text and "cheap, process" in text for text in refused)
     assert refused or offset in (0, INPUTS - 2)  # else it came before the first, or behind it
     room.check()
 
