@@ -78,6 +78,8 @@ def sections_of(command: Command) -> Iterator[Section]:
             prefix = "" if name in command.flat else f"{name}."
             default = command.parameters[name].default if name in command.parameters else None
             yield Section(name, summary(kind), tuple(field_options(kind, prefix, default)))
+        elif (listed := next(iter(get_args(kind)), None)) and is_dataclass(listed):
+            yield Section(name, f"a list, in YAML. {summary(listed)}", tuple(keys_of(listed)))
 
 
 PRINT_HELP = "Print all settings as a config file, and do nothing else."
@@ -143,6 +145,17 @@ def field_options(kind: Any, prefix: str, default: Any) -> Iterator[Option]:
         name = prefix + (field.name if prefix else field.name.replace("_", "-"))
         metavar = metavar_of(hint, None if prefix else value)
         yield Option(f"--{name}", metavar, with_default(about[field.name], value))
+
+
+def keys_of(kind: Any, prefix: str = "") -> Iterator[Option]:
+    """The keys of a mapping in YAML, those of mappings inside it with a dot."""
+    for field, about in zip(fields(kind), field_docs(kind).values(), strict=True):
+        hint = field_types(kind)[field.name]
+        if is_dataclass(hint):
+            yield from keys_of(hint, f"{prefix}{field.name}.")
+        else:
+            value = field.default_factory() if field.default_factory is not MISSING else field.default
+            yield Option(prefix + field.name, metavar_of(hint, None), with_default(about, value))
 
 
 def metavar_of(hint: Any, default: Any) -> str:

@@ -168,7 +168,7 @@ def test_so_does_one_that_only_its_numbers_stop() -> None:
 
 
 def test_a_stem_without_a_first_convolution_of_three_channels_cannot_see_both() -> None:
-    with pytest.raises(UserError, match=r"input\.mode both needs a stem that begins with a convolution"):
+    with pytest.raises(UserError, match=r"input\.mode both needs a stem whose first layer is a convolution"):
         hybrid(stem={"name": "timm/csatv2", "stride": 16}, input={"mode": "both"}, height=64, width=64)
 
 
