@@ -79,7 +79,9 @@ def test_what_cannot_be_read_is_one_line(name: str, tmp_path: Path, capsys: pyte
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "vast"])
 @pytest.mark.parametrize("name", PLACES)
-def test_what_is_no_file_is_one_line(name: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_not_a_file_is_one_line(
+    name: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     at = place(name, tmp_path / "here")
     no_file(kind, at.file)
     text = refusal(at.attempt, capsys)

@@ -222,7 +222,7 @@ NO_CLIPS: tuple[tuple[Any, str], ...] = (
 )
 
 
-def test_what_is_no_clip_is_refused_in_one_line(model: VideoModel) -> None:
+def test_what_is_not_a_clip_is_refused_in_one_line(model: VideoModel) -> None:
     for change, said in NO_CLIPS:
         wrong = change(torch.randn(SMALL_INPUT))
         for call in (model, model.forward_features, lambda x: model.forward_intermediates(x, ["stem"])):

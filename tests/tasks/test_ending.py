@@ -104,7 +104,7 @@ def test_processes_that_were_asked_for_save_and_the_exit_code_is_75(start: Calla
     assert len(run.ranks) == 2
     run.main.send_signal(signal.SIGTERM)
     assert run.main.wait(60) == 75 and run.ended(), run.said()
-    assert run.said().count("stopping as soon as") == 1 and "Traceback" not in run.said()
+    assert run.said().count("stopping once") == 1 and "Traceback" not in run.said()
     run.resumed()
 
 
@@ -118,7 +118,7 @@ def test_the_processes_end_with_their_launcher_and_save(
     assert len(run.ranks) == 2
     run.main.kill()
     assert run.ended(), run.said()
-    assert "stopping as soon as" in run.said()
+    assert "stopping once" in run.said()
     run.resumed()
 
 

@@ -53,7 +53,7 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("option", [("--workers", -1), ("--top_k", 0), ("--max_bad", 5), ("--deadline", 0)])
-def test_a_number_that_cannot_be_is_said_in_one_line(
+def test_a_number_that_cannot_be_is_reported_in_one_line(
     trained: Path, mixed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: tuple[str, float]
 ) -> None:
     assert call("predict", trained, mixed, "--out", tmp_path / "out.csv", *option) == 2
@@ -134,7 +134,7 @@ def test_features_of_a_stage_are_its_mean(trained: Path, motion: Path, tmp_path:
 
 
 @pytest.mark.parametrize("job", [("predict",), ("extract", "--eval.clips", 2)], ids=["predict", "extract"])
-def test_a_stopped_job_goes_on_and_gives_the_same_rows(
+def test_a_stopped_job_continues_and_gives_the_same_rows(
     job: tuple[object, ...], trained: Path, motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip

@@ -109,7 +109,7 @@ def test_a_second_call_does_nothing_again_and_says_the_same(
     }
 
 
-def test_what_changed_or_got_lost_is_copied_anew(corpus: Path, tmp_path: Path, quick: list[str]) -> None:
+def test_what_changed_or_got_lost_is_copied_again(corpus: Path, tmp_path: Path, quick: list[str]) -> None:
     out = tmp_path / "small"
     call(corpus, "--out", out, "--workers", 0)
     quick.clear()
@@ -135,7 +135,7 @@ def test_another_recipe_needs_another_folder_or_overwrite(
         assert reader.info.keyframes[:2] == (0, 5)
 
 
-def test_a_stopped_call_keeps_what_is_done_and_goes_on(
+def test_a_stopped_call_keeps_what_is_done_and_continues(
     corpus: Path, tmp_path: Path, quick: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, go_on = tmp_path / "small", job.transcode
@@ -169,7 +169,7 @@ def test_each_signal_that_asks_to_stop_is_a_pause(
     assert call(corpus, "--out", tmp_path / "out", "--workers", 0) == 0 and len(quick) == 5
 
 
-def test_a_killed_call_leaves_whole_copies_and_goes_on(tmp_path: Path, quick: list[str]) -> None:
+def test_a_killed_call_leaves_complete_copies_and_continues(tmp_path: Path, quick: list[str]) -> None:
     source, out = tmp_path / "videos", tmp_path / "small"
     source.mkdir()
     for name in "abcdefgh":
@@ -320,7 +320,7 @@ def test_folders_of_splits_stay_folders_of_splits(
     assert read_manifest(out / "train").labels == ("jump", "run")
 
 
-def test_a_name_that_is_no_text_is_a_row_with_a_reason(tmp_path: Path, quick: list[str]) -> None:
+def test_a_name_that_is_not_text_is_a_row_with_a_reason(tmp_path: Path, quick: list[str]) -> None:
     source = tmp_path / "videos"
     source.mkdir()
     write_video(source / "a b ü.mp4", 3).rename(os.fsdecode(os.fsencode(source) + b"/\xff.mp4"))
@@ -330,7 +330,7 @@ def test_a_name_that_is_no_text_is_a_row_with_a_reason(tmp_path: Path, quick: li
         assert row["status"] == "unsupported" and row["path"] == "\\udcff.mp4"
 
 
-def test_without_x264_it_says_what_to_install(
+def test_without_x264_it_advises_what_to_install(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def without(name: str, mode: str) -> None:

@@ -56,7 +56,7 @@ def test_an_encrypted_video_is_unsupported_and_not_a_grey_one(tmp_path: Path) ->
     assert error.status == "unsupported" and "encrypted" in error.reason
 
 
-def test_a_file_that_ends_before_its_first_frame_says_so(tmp_path: Path) -> None:
+def test_a_file_that_ends_before_its_first_frame_is_reported_as_such(tmp_path: Path) -> None:
     path = write_video(tmp_path / "head.ts")
     path.write_bytes(path.read_bytes()[:400])
     assert "before its first frame" in refusal(path).reason

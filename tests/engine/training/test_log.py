@@ -100,7 +100,7 @@ def test_a_bar_on_a_terminal_does_not_swallow_lines(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize(("frames", "interval", "said"), [(64, 0.1, True), (4, 0.1, False), (4, 1.0, True)])
-def test_clips_longer_than_their_videos_are_said_once(
+def test_clips_longer_than_their_videos_are_reported_once(
     motion: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], frames: int, interval: float, said: bool
 ) -> None:
     plan = settings(motion, clip={"frames": frames, "interval": interval}, data={"val": ""})
@@ -125,7 +125,7 @@ def durations(motion: Path) -> list[float]:
 
 
 @pytest.mark.parametrize("broken", [3, 8])
-def test_validation_counts_a_video_whose_logits_are_no_numbers_as_wrong(
+def test_validation_counts_a_video_with_nan_logits_as_wrong(
     motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: int
 ) -> None:
     real = Classification.scored

@@ -63,14 +63,14 @@ def test_a_damaged_job_json_loses_nothing(content: bytes, texts: Path, tmp_path:
     assert run(texts, tmp_path / "out.parquet", tmp_path / "log").inputs == INPUTS - DONE
 
 
-def test_files_that_are_no_parts_are_left_out_of_it(texts: Path, tmp_path: Path) -> None:
+def test_files_that_are_not_parts_are_left_out_of_it(texts: Path, tmp_path: Path) -> None:
     folder = tmp_path / "out.parquet.parts"
     (folder / ".part-half.new").write_text("half")
     (folder / "notes.txt").write_text("mine")
     assert run(texts, tmp_path / "out.parquet", tmp_path / "log").inputs == INPUTS - DONE
 
 
-def test_pieces_cover_every_list_whole(tmp_path: Path) -> None:
+def test_pieces_cover_every_list_completely(tmp_path: Path) -> None:
     for inputs in (0, 1, 7, 31, 32, 33, 1000, 4096, 100_003):
         parts = Parts(tmp_path, "job", "list", inputs)
         members = [index for piece in parts.pieces for index in parts.members(piece)]

@@ -163,7 +163,7 @@ def test_a_killed_writer_of_the_table_leaves_it_to_the_next(room: Room, tmp_path
     room.check()
 
 
-def test_members_are_told_by_name_and_the_dead_are_not(tmp_path: Path) -> None:
+def test_members_are_recognised_by_name_and_the_dead_are_not(tmp_path: Path) -> None:
     one, two = Crew(tmp_path / "t.csv", "predict"), Crew(tmp_path / "t.csv", "predict")
     with one.membership():
         assert two.others() == [f"predict, process {os.getpid()} on {os.uname().nodename}"] and one.others() == []
