@@ -153,7 +153,7 @@ def test_a_stopped_job_continues_and_gives_the_same_rows(
         assert call(*command, "--out", stopped) == 0
     assert len(read) == 4
     assert rows_of(stopped) == rows_of(whole)
-    assert "going on after 4 of 8 inputs" in capsys.readouterr().err
+    assert "continuing after 4 of 8 inputs" in capsys.readouterr().err
 
 
 def test_parts_of_another_job_stay_until_they_are_to_be_replaced(
@@ -165,7 +165,7 @@ def test_parts_of_another_job_stay_until_they_are_to_be_replaced(
         assert call("predict", trained, motion / "test", "--out", out, "--workers", 0) == 75
     another = ("predict", trained, motion / "test", "--out", out, "--workers", 0, "--eval.clips", 1)
     assert call(*another) == 2
-    assert "another job has done (views.clips 2 there, 1 now)" in capsys.readouterr().err
+    assert "the work of another job (views.clips 2 there, 1 now)" in capsys.readouterr().err
     assert len(list((tmp_path / "out.parquet.parts").glob("part-*"))) == 1
     assert call(*another, "--overwrite") == 0 and len(rows_of(out)) == 8
 

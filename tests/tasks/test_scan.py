@@ -97,7 +97,7 @@ def test_labels_that_change_in_the_list_change_in_the_table_without_another_look
     capsys.readouterr()
     assert call(*command) == 0
     out, err = capsys.readouterr()
-    assert "going on after 2 of 2 inputs" in err and "files/s" not in out
+    assert "continuing after 2 of 2 inputs" in err and "files/s" not in out
     lines = (tmp_path / "scan.csv").read_text().splitlines()[1:]
     assert [line.split(",")[3] for line in lines] == ["leap", "run"]
 
