@@ -105,8 +105,8 @@ def loose_options(command: Command) -> Iterator[Option]:
 
 def common_section(command: Command, sections: Mapping[str, Section]) -> Section | None:
     """Return the options that most calls need."""
-    options = {option.name.removeprefix("--"): option for part in sections.values() for option in part.options}
-    chosen = tuple(options[name] for name in command.common)
+    options = {option.name: option for part in sections.values() for option in part.options}
+    chosen = tuple(options[f"--{name}"] for name in command.common)  # keys of a list such as phases have no dashes
     return Section("common", "", chosen) if chosen else None
 
 
