@@ -1,4 +1,4 @@
-"""What messages advise can be done: each option that one names is an option, of the command that it is said of."""
+"""What messages advise can be done: each option that one names is an option of that command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`prepare`: every original has a copy or a reason, a stopped call goes on, nothing else on the disk is touched."""
+"""`prepare`: every original has a copy or a reason, a stopped call continues, nothing else on the disk is touched."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def classify(
 
     Yields:
         For each video a dict with `index` (of the input), `path`, `status` ("ok", "partial", or why not), `reason`,
-        `label`, `score` (0 to 1), `topk_labels` and `topk_scores` (best first); label and score are None where
+        `label`, `score` (0 to 1), `topk_labels` and `topk_scores` (best first); label and score are None if
         nothing was read.
     """
     if top_k < 1:

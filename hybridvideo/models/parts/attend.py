@@ -26,7 +26,7 @@ from torch.autograd.function import once_differentiable
 FEW = 16  # keys: their scores are fewer than the queries' values
 LONG = 1024  # keys: from here on copies of queries, keys and values pay
 MANY = 2048  # keys: from here on the fused kernel's own backward pass is as fast, and it never holds all scores
-SCORES = 5 * 2**20  # recomputed at once: more leave the caches, and a tensor beyond 32 MiB is mapped anew each time
+SCORES = 5 * 2**20  # recomputed at once: more leave the caches, and a tensor beyond 32 MiB is mapped again each time
 LARGEST_GRID = 65_535  # blocks that CUDA launches along the axes that its kernels use for batch and heads
 BIAS_GRADIENTS = 2**27  # scores per call if the bias is trained: CUDA's backward pass writes a gradient for each
 

@@ -59,7 +59,7 @@ def run_folder(
     """Yield the run's folder, locked until the block ends, and whether it holds a checkpoint to resume from.
 
     The first process chooses, holds and writes it; an error there is an error everywhere. Raises UserError if
-    another process is at work in it, or if it is to be resumed and was made from other settings or lists.
+    another process uses it, or if it is to be resumed and was made from other settings or lists.
     """
     with ExitStack() as held:
         choice: list[Any] = [None]

@@ -1,4 +1,4 @@
-"""`last` and `best` are one thing: whenever a run is killed, it goes on from both or from neither."""
+"""`last` and `best` are one thing: whenever a run is killed, it continues from both or from neither."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Videos that cannot be read: a run is judged while it runs, and goes on once they are repaired."""
+"""Videos that cannot be read: a run is judged while it runs, and continues once they are repaired."""
 
 from __future__ import annotations
 
