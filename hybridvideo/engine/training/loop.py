@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
 from torch import nn
 
 from hybridvideo.data.device import device_batches
@@ -39,7 +40,7 @@ from hybridvideo.engine.training.phases import Timetable
 from hybridvideo.engine.training.run import Plan, State
 from hybridvideo.engine.training.step import Trainee, Window, take_step
 from hybridvideo.engine.training.unreadable import BadVideos, Validated
-from hybridvideo.errors import Preempted, TooMuchBadData
+from hybridvideo.errors import Preempted, TooMuchBadData, UserError
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def fit(
     """Train `model` in place.
 
     Args:
-        model: its `layer_groups()`, if it has them, are what phases name; its `no_weight_decay()` names parameters.
+        model: `layer_groups()`, if it has it, is what phases name; `no_weight_decay()`, if it has it, names parameters.
         accelerator: default: one process, on the model's device, at the precision of the plan.
         keeper: what to save to and resume from; default: nothing is kept.
         log: what to report to; default: nobody.
@@ -76,7 +77,8 @@ def fit(
         Preempted: asked to stop; the run is saved and can be resumed.
         TooMuchBadData: more videos could not be read than the plan allows.
         HybridVideoError: too many steps in a row were not finite.
-        UserError: the phases do not fit the model or the data, or what is kept does not fit the run.
+        UserError: the phases do not fit the model or the data, what is kept does not fit the run, or the objective's
+            best is not one of its figures.
     """
     accelerator = accelerator or default_accelerator(model, plan)
     run = assemble(accelerator, model, plan, objective, feeds, keeper, log or Log(), stop)
@@ -90,9 +92,8 @@ def fit(
             for window in windows(run):
                 if window is None:
                     save(run)
-                    raise Preempted(
-                        f"stopped in epoch {state.epoch + 1}, after step {state.step}; saved, --resume goes on"
-                    )
+                    saved = "; saved, --resume goes on" if run.keeper is not None else ""
+                    raise Preempted(f"stopped in epoch {state.epoch + 1}, after step {state.step}{saved}")
                 lr = timetable.rate(state.step)
                 set_learning_rate(run.trainee.optimizer, lr, phase)
                 run.drops.scale(timetable.drop(state.step))
@@ -171,9 +172,13 @@ class Run:
 
 def default_accelerator(model: nn.Module, plan: Plan) -> Accelerator:
     """One for the model's device."""
-    precision = plan.loop.precision
+    precision = "no" if plan.loop.precision == "fp32" else plan.loop.precision
     cpu = next(model.parameters()).device.type == "cpu"
-    return Accelerator(cpu=cpu, mixed_precision="no" if precision == "fp32" else precision)
+    try:
+        return Accelerator(cpu=cpu, mixed_precision=precision)
+    except ValueError:  # Accelerate remembers those of an earlier fit in this process
+        AcceleratorState._reset_state(reset_partial_state=PartialState().num_processes == 1)
+        return Accelerator(cpu=cpu, mixed_precision=precision)
 
 
 def assemble(
@@ -341,6 +346,11 @@ def validated(run: Run) -> Figures:
     with torch.no_grad(), accelerator.autocast():
         figures = run.objective.validate(
             run.val.entry(model).eval(), iter(batches), lambda value: gather(accelerator, value)
+        )
+    if run.objective.best is not None and run.objective.best.name not in figures:
+        raise UserError(
+            f"the objective's best is {run.objective.best.name!r}, which its validation does not return; it returns "
+            f"{', '.join(figures) or 'nothing'}"
         )
     return {**figures, **batches.counts()}
 
