@@ -85,6 +85,20 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         if self.repeats < 1:
             raise UserError(f"augment.repeats is {self.repeats}; give 1 or more clips of each video")
+        check_share("augment.flip", self.flip)
+        for name in ("area", "aspect", "jitter"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise UserError(f"augment.{name} is {(low, high)}; give two numbers above 0, the smaller one first")
+        if self.area[1] > 1:
+            raise UserError(f"augment.area is {self.area}; give shares up to 1")
+        if self.jitter[0] < 1:
+            raise UserError(f"augment.jitter is {self.jitter}; give multiples from 1")
+        if not self.contrast:
+            raise UserError("augment.contrast is empty; give at least one factor, such as 1.0")
+        for name in ("mixup", "cutmix"):
+            if getattr(self, name) < 0:
+                raise UserError(f"augment.{name} is {getattr(self, name)}; give 0 or more")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from hybridvideo.config.data import AugmentConfig, ClipConfig, DataConfig, FrameConfig
 from hybridvideo.config.evaluation import EvalConfig
-from hybridvideo.config.jobs import Compute, Precision
+from hybridvideo.config.jobs import Compute, Precision, check_share
 from hybridvideo.config.model import ModelConfig
 from hybridvideo.errors import UserError
 
@@ -39,6 +39,19 @@ class OptimConfig:
     ema: float = 0.0
     """Decay of the moving average of the weights, which is then what is evaluated and saved; 0 turns it off."""
 
+    def __post_init__(self) -> None:
+        for name in ("lr", "stem_lr_scale", "weight_decay", "warmup_epochs"):
+            if getattr(self, name) < 0:
+                raise UserError(f"optim.{name} is {getattr(self, name)}; give 0 or more")
+        for name in ("final_lr", "label_smoothing"):
+            check_share(f"optim.{name}", getattr(self, name))
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise UserError(f"optim.betas is {self.betas}; give two numbers from 0 to below 1")
+        if not 0 <= self.ema < 1:
+            raise UserError(f"optim.ema is {self.ema}; give a decay from 0 to below 1")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise UserError(f"optim.clip_norm is {self.clip_norm}; give a norm above 0, or null for no clipping")
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -67,6 +80,9 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "accumulate", "log_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"train.{name} is {getattr(self, name)}; give 1 or more")
+        for name in ("checkpoint_every", "max_skipped_steps"):
+            if getattr(self, name) < 0:
+                raise UserError(f"train.{name} is {getattr(self, name)}; give 0 or more")
 
 
 @dataclass(frozen=True)
@@ -83,6 +99,12 @@ class PhaseClip:
     def __post_init__(self) -> None:
         if self.frames is not None and self.frames < 1:
             raise UserError(f"clip.frames of a phase is {self.frames}; give 1 or more")
+        if self.interval is not None and not self.interval > 0:
+            raise UserError(f"clip.interval of a phase is {self.interval}; give seconds above 0")
+        if self.stride is not None and self.stride < 1:
+            raise UserError(f"clip.stride of a phase is {self.stride}; give 1 or more frames")
+        if self.interval is not None and self.stride is not None:
+            raise UserError("clip.interval and clip.stride of a phase are both set; give one of them")
 
 
 @dataclass(frozen=True)
@@ -93,6 +115,12 @@ class PhaseFrame:
     """Height of training frames, in pixels."""
     width: int | None = None
     """Width of training frames, in pixels."""
+
+    def __post_init__(self) -> None:
+        for name in ("height", "width"):
+            value = getattr(self, name)
+            if value is not None and value < 8:
+                raise UserError(f"frame.{name} of a phase is {value}; give 8 or more")
 
 
 @dataclass(frozen=True)
@@ -126,6 +154,8 @@ class PhaseConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name} of a phase is {value}; give 1 or more")
+        if self.lr is not None and self.lr < 0:
+            raise UserError(f"lr of a phase is {self.lr}; give 0 or more")
         for group, share in (self.groups or {}).items():
             if share < 0:
                 raise UserError(f"groups.{group} of a phase is {share}; give a share of the learning rate, 0 or more")

@@ -35,7 +35,7 @@ from hybridvideo.engine.training.loop import fit
 from hybridvideo.engine.training.optim import LayerRates
 from hybridvideo.engine.training.phases import Phase, phases_of
 from hybridvideo.engine.training.run import Plan
-from hybridvideo.errors import EnvironmentFault, HybridVideoError, TooMuchBadData, UserError
+from hybridvideo.errors import EnvironmentFault, HybridVideoError, Preempted, TooMuchBadData, UserError
 from hybridvideo.files import ADVICE, AGAIN, writing
 from hybridvideo.models.card import ModelCard
 from hybridvideo.models.contract import VideoModel, count_parameters
@@ -64,6 +64,7 @@ def run_training(run: TrainRun, out: str | None, resume: bool, name: str) -> int
     first = process_state(run.device).is_main_process
     model = build_model(run, manifest.labels, first)  # before there is a folder: what cannot be built leaves none
     phases = phases_of(run)
+    check_batches(phases, run, process_state(run.device).num_processes)
     check_phases(model, phases, run)
     say(first, *found)
     lists = {"train": manifest} | ({"val": val} if val is not None else {})
@@ -82,6 +83,8 @@ def run_training(run: TrainRun, out: str | None, resume: bool, name: str) -> int
             feeds = make_feeds(run, model.to(accelerator.device), (manifest, val), phases, accelerator, cache)
             with StopRequest() as stop:
                 fit(model, plan, objective, feeds, accelerator=accelerator, keeper=keeper, log=log, stop=stop)
+                if stop.anywhere(accelerator):  # in the last validation, after which the loop asks no more
+                    raise Preempted("stopped before the evaluation after training; --resume continues with it")
         with stopping_at_once("stopped in the evaluation after training; --resume repeats it"):
             finish(run, folder, val, accelerator)
     return 0
@@ -279,6 +282,23 @@ def check_phases(model: VideoModel, phases: tuple[Phase, ...], run: TrainRun) ->
             ) from error
         finally:
             model.train(training)
+
+
+def check_batches(phases: tuple[Phase, ...], run: TrainRun, processes: int) -> None:
+    """UserError for batches that cannot be made from repeated clips, or shared by the processes."""
+    if run.train.batch_size % processes:
+        raise UserError(
+            f"train.batch_size {run.train.batch_size} cannot be split among {processes} processes; give a multiple of "
+            f"{processes}"
+        )
+    repeats, unit = run.augment.repeats, run.augment.repeats * processes
+    for number, phase in enumerate(phases):
+        if phase.batch_size % unit:
+            owner = f"phases[{number}]" if run.phases and run.phases[number].batch_size else "train"
+            raise UserError(
+                f"{owner}.batch_size {phase.batch_size} is not a multiple of augment.repeats {repeats} times "
+                f"{processes} process(es); give a multiple of {unit}"
+            )
 
 
 def make_feeds(

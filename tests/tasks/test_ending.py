@@ -11,14 +11,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from hybridvideo import cli
 from hybridvideo.engine.preemption import StopRequest, stopping_at_once
+from hybridvideo.engine.training.classification import Classification
 from hybridvideo.errors import Preempted
 from hybridvideo.signals import STOPPING
+from tests.engine.training.runs import run, settings
 from tests.tasks.support.test_launch import ENVIRONMENT, write_config
 
 
@@ -142,6 +145,24 @@ def listens_to(pid: int, number: signal.Signals) -> bool:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     caught = next(int(line.split()[1], 16) for line in lines if line.startswith("SigCgt"))
     return bool(caught >> (number - 1) & 1)
+
+
+def test_a_signal_in_the_last_validation_stops_before_the_evaluation(
+    motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Classification.validate
+
+    def interrupted(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Classification, "validate", interrupted)
+        with pytest.raises(Preempted, match="before the evaluation"):
+            run(tmp_path / "run", settings(motion, train={"epochs": 1}))
+    assert not (tmp_path / "run" / "evaluation").exists()
+    run(tmp_path / "run", settings(motion, train={"epochs": 1}), resume=True)
+    assert (tmp_path / "run" / "evaluation" / "results.json").exists()
 
 
 def test_one_process_that_dies_ends_the_others(start: Callable[..., Started]) -> None:

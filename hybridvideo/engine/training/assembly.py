@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
 from torch import nn
 
 from hybridvideo.engine.preemption import StopRequest
@@ -95,9 +96,13 @@ class Run:
 
 def default_accelerator(model: nn.Module, plan: Plan) -> Accelerator:
     """One for the model's device."""
-    precision = plan.loop.precision
+    precision = "no" if plan.loop.precision == "fp32" else plan.loop.precision
     cpu = next(model.parameters()).device.type == "cpu"
-    return Accelerator(cpu=cpu, mixed_precision="no" if precision == "fp32" else precision)
+    try:
+        return Accelerator(cpu=cpu, mixed_precision=precision)
+    except ValueError:  # Accelerate remembers those of an earlier fit in this process
+        AcceleratorState._reset_state(reset_partial_state=PartialState().num_processes == 1)
+        return Accelerator(cpu=cpu, mixed_precision=precision)
 
 
 def assemble(

@@ -15,7 +15,7 @@ from hybridvideo.engine.training.log import epoch_text
 from hybridvideo.engine.training.objective import Figures, Objective
 from hybridvideo.engine.training.run import State
 from hybridvideo.engine.training.unreadable import Validated
-from hybridvideo.errors import TooMuchBadData
+from hybridvideo.errors import TooMuchBadData, UserError
 
 
 class Pace:
@@ -61,6 +61,11 @@ def validated(run: Run) -> Figures:
     with torch.no_grad(), accelerator.autocast():
         figures = run.objective.validate(
             run.val.entry(model).eval(), iter(batches), lambda value: gather(accelerator, value)
+        )
+    if run.objective.best is not None and run.objective.best.name not in figures:
+        raise UserError(
+            f"the objective's best is {run.objective.best.name!r}, which its validation does not return; it returns "
+            f"{', '.join(figures) or 'nothing'}"
         )
     return {**figures, **batches.counts()}
 

@@ -60,7 +60,7 @@ def fit(
     """Train `model` in place.
 
     Args:
-        model: its `layer_groups()`, if it has them, are what phases name; its `no_weight_decay()` names parameters.
+        model: `layer_groups()`, if it has it, is what phases name; `no_weight_decay()`, if it has it, names parameters.
         accelerator: default: one process, on the model's device, at the precision of the plan.
         keeper: what to save to and resume from; default: nothing is kept.
         log: what to report to; default: nobody.
@@ -70,7 +70,8 @@ def fit(
         Preempted: asked to stop; the run is saved and can be resumed.
         TooMuchBadData: more videos could not be read than the plan allows.
         HybridVideoError: too many steps in a row were not finite.
-        UserError: the phases do not fit the model or the data, or what is kept does not fit the run.
+        UserError: the phases do not fit the model or the data, what is kept does not fit the run, or the objective's
+            best is not one of its figures.
     """
     accelerator = accelerator or default_accelerator(model, plan)
     run = assemble(accelerator, model, plan, objective, feeds, keeper, log or Log(), stop)
@@ -84,9 +85,8 @@ def fit(
             for window in windows(run):
                 if window is None:
                     save(run)
-                    raise Preempted(
-                        f"stopped in epoch {state.epoch + 1}, after step {state.step}; saved; continue with --resume"
-                    )
+                    saved = "; saved; continue with --resume" if run.keeper is not None else ""
+                    raise Preempted(f"stopped in epoch {state.epoch + 1}, after step {state.step}{saved}")
                 lr = timetable.rate(state.step)
                 set_learning_rate(run.trainee.optimizer, lr, phase)
                 run.drops.scale(timetable.drop(state.step))

@@ -93,7 +93,7 @@ def make_optimizer(model: nn.Module, config: OptimConfig, rates: LayerRates) -> 
 
 def parameter_groups(model: Any, config: OptimConfig, rates: LayerRates) -> list[dict[str, Any]]:
     """Group parameters by rate and by decay: vectors, scalars and what the model exempts do not decay."""
-    exempt = model.no_weight_decay()
+    exempt = model.no_weight_decay() if hasattr(model, "no_weight_decay") else set()
     groups: dict[tuple[bool, bool, tuple[float, ...]], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if shares := rates.of(parameter):

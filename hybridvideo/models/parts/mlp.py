@@ -27,7 +27,8 @@ class Mlp(nn.Module):
         super().__init__()
         self.fc1 = Linear(dim, hidden)
         self.fc2 = Linear(hidden, dim)
-        self.hidden, self.dropout = hidden, dropout
+        self.hidden = hidden
+        self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         rows = max(1, PORTION // self.hidden)
@@ -37,7 +38,7 @@ class Mlp(nn.Module):
 
     def after_first(self, hidden: Tensor) -> Tensor:
         """What follows `fc1`."""
-        drops = self.training and self.dropout > 0
+        drops = self.training and self.drop.p > 0
         if torch.compiler.is_compiling() or drops:
             out: Tensor = self.drop(self.fc2(self.drop(F.gelu(hidden))))
         elif torch.is_grad_enabled():
@@ -45,10 +46,6 @@ class Mlp(nn.Module):
         else:
             out = self.fc2(torch.ops.aten.gelu_(hidden) if is_bare(self.fc1) else F.gelu(hidden))
         return out
-
-    def drop(self, x: Tensor) -> Tensor:
-        """Dropout, in training."""
-        return F.dropout(x, self.dropout, self.training)
 
 
 def rows_of(x: Tensor) -> int:
