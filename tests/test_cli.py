@@ -119,8 +119,8 @@ def test_a_job_that_was_stopped_and_saved_is_no_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def stopped() -> int:
-        raise Preempted("stopped at epoch 3; saved, --resume goes on")
+        raise Preempted("stopped at epoch 3; saved, --resume continues")
 
     monkeypatch.setitem(cli.COMMANDS, "doctor", Command(stopped))
     assert cli.main(["doctor"]) == 75
-    assert capsys.readouterr().err == "stopped at epoch 3; saved, --resume goes on\n"
+    assert capsys.readouterr().err == "stopped at epoch 3; saved, --resume continues\n"

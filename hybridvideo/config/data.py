@@ -18,7 +18,7 @@ class ClipConfig:
     interval: float | None = None
     """Seconds between frames; frames are chosen by time."""
     stride: int | None = None
-    """Frames between frames: time between them is stride / fps of the video."""
+    """Take one frame in so many; the seconds between frames are stride / fps of the video."""
     train_start: Literal["random", "centre", "first"] = "random"
     """Where a training clip starts."""
     pad: Literal["last", "loop"] = "last"
@@ -40,17 +40,17 @@ class FrameConfig:
     """The size of a model's frames, and how a video's frames are brought to it."""
 
     height: int = 224
-    """Rows of a model's frame ..."""
+    """Height of the model's frames, in pixels."""
     width: int = 224
-    """... and columns."""
+    """Width of the model's frames, in pixels."""
     fit: Literal["crop", "stretch"] = "crop"
     """crop: scale the short side, then crop (height, width). stretch: scale the complete frame to (height, width)."""
     short_side: int | None = None
     """Short side before the crop in evaluation; default: the smaller of height and width."""
     scaling: Literal["decoder", "rgb"] = "decoder"
     """decoder: FFmpeg scales before it converts to RGB, and training clips go without the deblocking of H.264 frames
-    that nothing refers to; faster, and about one grey level off. rgb: torchvision scales exact RGB frames, which is
-    what models want that see differences of frames."""
+    that nothing refers to; faster, and about one grey level off. rgb: torchvision scales exact RGB frames; for
+    models that see differences between frames."""
 
     def __post_init__(self) -> None:
         if self.height < 8 or self.width < 8:

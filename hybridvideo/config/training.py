@@ -78,7 +78,7 @@ class PhaseClip:
     interval: float | None = None
     """Seconds between frames."""
     stride: int | None = None
-    """Frames between frames."""
+    """Take one frame in so many."""
 
     def __post_init__(self) -> None:
         if self.frames is not None and self.frames < 1:
@@ -90,9 +90,9 @@ class PhaseFrame:
     """What a phase changes about `frame`."""
 
     height: int | None = None
-    """Rows of a training frame."""
+    """Height of a training frame, in pixels."""
     width: int | None = None
-    """Columns of a training frame."""
+    """Width of a training frame, in pixels."""
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,7 @@ def train_once(folder: Path, run: Path, seed: int, changes: dict[str, Any]) -> N
     try:
         run_training(settings, str(run), same, run.name)
     except Preempted:
-        raise Preempted(f"stopped; what is done is kept in {folder}: the same command goes on") from None
+        raise Preempted(f"stopped; finished work is kept in {folder}; run the same command again to continue") from None
 
 
 def write_page(folder: Path, seed: int, timings: Timings) -> Path:

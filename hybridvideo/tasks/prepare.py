@@ -244,7 +244,7 @@ def make_copies(plans: list[Planned], out: Path, recipe: Recipe, ledger: Path, d
     index = str(out / MANIFEST) + SUFFIX
     copies = [Copy(plan.source, str(out / plan.copy), recipe, index) for plan in waiting.values()]
     with contextlib.ExitStack() as stack:
-        stopped = f"stopped; what is done stays in {out}: the same command goes on"
+        stopped = f"stopped; finished work stays in {out}; run the same command again to continue"
         stack.enter_context(stopping_at_once(stopped))  # at once, since each copy is complete or absent
         folders = {(out / plan.copy).parent for plan in waiting.values()}
         for folder in folders:

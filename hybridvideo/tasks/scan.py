@@ -111,8 +111,8 @@ def facts(finished: Finished, manifest: Manifest) -> dict[str, object]:
     return {
         "source": notes["source"], "paths start from": notes["root"], "decoded": notes["decode"],
         "backend": notes["backend"], "short": f"fewer than {notes['short']} frames",
-        "deadline": f"{notes['deadline']:g} s a file", "files": len(manifest), "scanned in this call": finished.inputs,
-        "in": duration(finished.seconds), "table": str(finished.table),
+        "deadline": f"{notes['deadline']:g} s a file", "files": len(manifest), "scanned this time": finished.inputs,
+        "took": duration(finished.seconds), "table": str(finished.table),
     }  # fmt: skip
 
 

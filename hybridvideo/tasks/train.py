@@ -103,7 +103,7 @@ def described(
     run: TrainRun, model: VideoModel, manifest: Manifest, val: Manifest | None, accelerator: Accelerator, folder: Path
 ) -> str:
     """What is about to be trained, for a person."""
-    clip, device = run.clip, accelerator.device
+    clip, device, count = run.clip, accelerator.device, accelerator.num_processes
     where = str(device) if device.type == "cuda" else device.type
     if clip.stride is not None:
         spacing = "every frame (stride 1)" if clip.stride == 1 else f"one frame in {clip.stride} (stride {clip.stride})"
@@ -112,7 +112,7 @@ def described(
     return (
         f"{run.model.name}: {count_parameters(model) / 1e6:.2f} M parameters, {len(manifest)} training videos, "
         f"{len(val) if val else 0} for validation, clips of {clip.frames} frames, {spacing}, "
-        f"{accelerator.num_processes} process(es) on {where}; run folder {folder}"
+        f"{count} {'process' if count == 1 else 'processes'} on {where}; run folder {folder}"
     )
 
 
@@ -286,7 +286,7 @@ def make_feeds(
     def data_of(clips: ClipDataset, name: str) -> Data:
         if cache is None:
             return clips
-        with stopping_at_once(f"stopped in the frozen part; what is done is kept in {cache}, --resume goes on"):
+        with stopping_at_once(f"stopped in the frozen part; finished work is kept in {cache}; --resume continues"):
             return compute_frozen(model, clips, cache, accelerator, reading, run.train.batch_size, name)
 
     manifest, val = lists

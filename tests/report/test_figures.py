@@ -85,7 +85,7 @@ def test_figures_that_do_not_exist_are_dashes_and_steps_left_out_are_counted(tmp
     assert card_of(page, "training loss")[0] == "–" and card_of(page, "validation top-1")[0] == "–"
     assert card_of(page, "best top-1") == (percent(0.5), "epoch 1, one view")
     assert card_of(page, "epochs") == ("2", "20 steps, 2 left out")
-    assert card_of(page, "speed")[0] == "0" and "2 videos were not read whole" in words_of(page)
+    assert card_of(page, "speed")[0] == "0" and "2 videos were not read completely" in words_of(page)
 
 
 def test_the_best_epoch_is_the_first_of_the_highest(tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_if_nothing_can_be_used_the_reasons_and_the_remedies_are_listed() -> Non
     first, *steps = next_steps(rows, "t.parquet")
     assert first == "No file can be used:" and not any("quarantine" in step for step in steps)
     assert steps[0].startswith("3 files refused, not opened for safety: leads outside the data root '/x'; list it (3).")
-    assert steps[1].startswith("1 file of which nothing decodes: file is empty (1).")
+    assert steps[1].startswith("1 file from which nothing decodes: file is empty (1).")
 
 
 @pytest.mark.parametrize(("table", "advice"), [("t.csv", "--out NAME.parquet"), ("t.jsonl", "--out NAME.parquet"),

@@ -96,7 +96,7 @@ def test_a_signal_saves_and_is_exit_code_75(start: Callable[..., Started], numbe
     run = start()
     run.main.send_signal(number)
     assert run.main.wait(60) == 75, run.said()
-    assert "--resume goes on" in run.said() and "Traceback" not in run.said()
+    assert "--resume continues" in run.said() and "Traceback" not in run.said()
 
 
 def test_processes_that_were_asked_for_save_and_the_exit_code_is_75(start: Callable[..., Started]) -> None:

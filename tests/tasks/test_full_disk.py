@@ -1,4 +1,4 @@
-"""A disk that is full or may only be read: one line, nothing lost, and the same command goes on."""
+"""A disk that is full or may only be read: one line, nothing lost, and the same command continues."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ def test_a_stopped_call_keeps_what_is_done_and_goes_on(
         return go_on(copy)
 
     monkeypatch.setattr(job, "transcode", stopped)
-    assert "goes on" in fails(capsys, corpus, "--out", out, "--workers", 0, code=75)
+    assert "run the same command again" in fails(capsys, corpus, "--out", out, "--workers", 0, code=75)
     assert not list(out.rglob("*.part")) and len(list(out.rglob("*.mp4"))) == 2
     with (out / ".prepare/done.jsonl").open("a") as ledger:
         ledger.write('{"source": "cut by a cra')

@@ -91,7 +91,7 @@ def fit(
                 if window is None:
                     save(run)
                     raise Preempted(
-                        f"stopped in epoch {state.epoch + 1}, after step {state.step}; saved, --resume goes on"
+                        f"stopped in epoch {state.epoch + 1}, after step {state.step}; saved, --resume continues"
                     )
                 lr = timetable.rate(state.step)
                 set_learning_rate(run.trainee.optimizer, lr, phase)

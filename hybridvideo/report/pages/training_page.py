@@ -100,7 +100,11 @@ def training_cards(rows: Rows) -> tuple[Html, ...]:
             card("training loss", readable(last.get("train_loss")), "last epoch"),
             *validation_cards(epochs),
             card("speed", readable(speed_of_last(epochs)), "clips a second of training, last epoch"),
-            card("clips seen", readable(last.get("clips_seen")), f"{readable(bad)} videos were not read whole"),
+            card(
+                "clips seen",
+                readable(last.get("clips_seen")),
+                f"{readable(bad)} {'video was' if bad == 1 else 'videos were'} not read completely",
+            ),
         ),
     )
 

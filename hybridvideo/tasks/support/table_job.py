@@ -232,7 +232,9 @@ def wait_for_others(claims: Claims, crew: Crew, stop: StopRequest) -> None:
 def stop_where_asked(claims: Claims, stop: StopRequest) -> None:
     """Raise Preempted if the user asked for it."""
     if stop.requested:
-        raise Preempted(f"stopped; what is done is kept in {claims.parts.folder}: the same command goes on")
+        raise Preempted(
+            f"stopped; finished work is kept in {claims.parts.folder}; run the same command again to continue"
+        )
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
@@ -256,7 +258,9 @@ def all_rows(parts: Parts, work: Work) -> Rows:
     for piece in parts.pieces:
         kept = sorted(parts.read(piece), key=lambda row: row["index"])
         if lost := set(parts.members(piece)) - {row["index"] for row in kept}:
-            raise EnvironmentFault(f"rows of {len(lost)} inputs are gone from {parts.folder}; the same command goes on")
+            raise EnvironmentFault(
+                f"rows of {len(lost)} inputs are gone from {parts.folder}; run the same command again to continue"
+            )
         rows += [row | printable(work.listed(row["index"])) for row in kept]
     return rows
 
@@ -266,7 +270,9 @@ def rows_of_table(table: Path, manifest: Manifest, identity: Identity, work: Wor
     groups = list(reuse.rows_of_inputs(table, work)) if reuse.table_identity(table, work) == identity else []
     listed = [reuse.listed_path(manifest, index) for index in range(len(manifest))]
     if [rows[0]["path"] for rows in groups] != listed:
-        raise EnvironmentFault(f"{table} has not the rows of this job, whose parts are gone; the same command goes on")
+        raise EnvironmentFault(
+            f"{table} has not the rows of this job, whose parts are gone; run the same command again to continue"
+        )
     return [{**row, "index": index} for index, rows in enumerate(groups) for row in rows]
 
 

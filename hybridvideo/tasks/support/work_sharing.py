@@ -143,7 +143,7 @@ class Claims:
         """Raise EnvironmentFault if the work ended without a row for an input that was taken."""
         if self.held:
             left = sum(len(held.waiting) for held in self.held.values())
-            raise EnvironmentFault(f"no row came for {left} inputs; the same command goes on with them")
+            raise EnvironmentFault(f"no row came for {left} inputs; run the same command again to continue with them")
 
     def _claim(self, piece: int) -> bool:
         """Whether the piece is now this process's, with something to do."""

@@ -67,7 +67,7 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(
     whole = run(tmp_path / "whole", plan)
     with monkeypatch.context() as patch:
         stop_after(patch, min(steps, 3) if changes else steps)
-        with pytest.raises(Preempted, match="--resume goes on"):
+        with pytest.raises(Preempted, match="--resume continues"):
             run(tmp_path / "stopped", plan)
     resumed = run(tmp_path / "stopped", plan, resume=True)
     assert same(weights(whole), weights(resumed))

@@ -49,7 +49,7 @@ def stop_after(count: int, patch: pytest.MonkeyPatch) -> None:
 
 
 def interrupt(count: int, monkeypatch: pytest.MonkeyPatch, *arguments: Any, **settings: Any) -> None:
-    with monkeypatch.context() as patch, pytest.raises(Preempted, match="the same command goes on"):
+    with monkeypatch.context() as patch, pytest.raises(Preempted, match="run the same command again to continue"):
         stop_after(count, patch)
         run(*arguments, **settings)
 
@@ -256,7 +256,10 @@ def test_an_older_table_does_not_stand_for_parts_that_were_removed(
 ) -> None:
     parts = grown(texts, log, tmp_path / "out.parquet")
     real = bulk.write_once
-    with monkeypatch.context() as patch, pytest.raises(EnvironmentFault, match="the same command goes on"):
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(EnvironmentFault, match="run the same command again to continue"),
+    ):
         patch.setattr(bulk, "write_once", lambda *given: (shutil.rmtree(parts), real(*given))[1])
         run(texts, tmp_path / "out.parquet", log)
     assert len(run(texts, tmp_path / "out.parquet", log).rows) == 5
@@ -274,7 +277,10 @@ def test_parts_that_are_removed_while_inputs_are_read_are_no_crash(
         shutil.rmtree(parts)
         yield from [first, *order]  # as workers do, which read ahead
 
-    with monkeypatch.context() as patch, pytest.raises(EnvironmentFault, match="the same command goes on"):
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(EnvironmentFault, match="run the same command again to continue"),
+    ):
         patch.setattr(Claims, "take", take)
         run(texts, tmp_path / "out.parquet", log)
     assert len(run(texts, tmp_path / "out.parquet", log).rows) == 5
