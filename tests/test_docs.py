@@ -83,7 +83,7 @@ def test_every_command_in_the_documents_parses(
     (tmp_path / "RUN" / "config.yaml").write_text("{}\n")
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     monkeypatch.chdir(tmp_path)
-    if {"--help", "--print_config"} & set(arguments):
+    if {"--help", "--print-config"} & set(arguments):
         with pytest.raises(SystemExit) as done:  # as the program does
             sys.exit(cli.main([name, *arguments]))
         assert done.value.code == 0 and capsys.readouterr().out

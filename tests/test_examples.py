@@ -57,6 +57,13 @@ def test_neighbours_begin_with_the_video_itself(
     assert any(line.endswith(str(video)) for line in lines if line.startswith("1.000"))
 
 
+def test_a_video_that_is_not_below_the_folder_is_an_error_in_one_line(checkpoint: Path, motion: Path) -> None:
+    video = next((motion / "test").rglob("*.*"))  # as a shell completes it, not as the table has it
+    command = [sys.executable, EXAMPLES / "nearest_neighbours.py", checkpoint, motion / "test", video]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True, capture_output=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "give its path below" in done.stderr
+
+
 def test_a_loop_of_ones_own_trains(
     motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -25,6 +25,7 @@ from hybridvideo.text import shown
 State = Literal["ok", "optional", "fault"]
 LONGEST_PROBE = 60.0
 """Seconds that a decoder may take over eight frames."""
+NO_ANSWER = "no answer"
 DISK_WANTED = 5.0
 """GB free in the current folder below which a training run may not fit."""
 REINSTALL_TORCH = "pip install --force-reinstall torch torchvision"
@@ -136,7 +137,7 @@ def attempt(code: str, video: Path, longest: float = LONGEST_PROBE) -> tuple[boo
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=longest, check=False)
     except subprocess.TimeoutExpired:
-        return False, f"no answer within {longest:.0f} s"
+        return False, f"{NO_ANSWER} within {longest:.0f} s"
     if done.returncode < 0:
         return False, f"the process was killed by signal {-done.returncode}"
     return done.returncode == 0, (done.stdout if done.returncode == 0 else done.stderr).strip()
@@ -160,10 +161,18 @@ def last_line(message: str) -> str:
     return first_line(message.splitlines()[-1] if message else "ended without output")
 
 
+def remedy(message: str, package: str) -> str:
+    """What to do about a decoder that failed; one that did not answer may only have had a busy machine."""
+    again = (
+        "if the machine was busy, run `hybridvideo doctor` again; otherwise " if message.startswith(NO_ANSWER) else ""
+    )
+    return f"{again}pip install --force-reinstall {package}"
+
+
 def pyav() -> Finding:
     worked, message = decode("av")
     if not worked:
-        return Finding("PyAV", "fault", last_line(message), "pip install --force-reinstall av")
+        return Finding("PyAV", "fault", last_line(message), remedy(message, "av"))
     import av
 
     return Finding("PyAV", "ok", f"{av.__version__} with FFmpeg {av.ffmpeg_version_info}; read {FRAMES} frames")
@@ -174,7 +183,7 @@ def decord() -> Finding:
         return Finding("decord", "optional", "not installed", "pip install 'hybridvideo[decord]'")
     worked, message = decode("decord")
     if not worked:
-        return Finding("decord", "optional", last_line(message), "pip install --force-reinstall decord")
+        return Finding("decord", "optional", last_line(message), remedy(message, "decord"))
     return Finding("decord", "ok", f"{package_version('decord')}; read {FRAMES} frames")
 
 
@@ -187,7 +196,7 @@ def torchcodec() -> Finding:
     if worked:
         return Finding("torchcodec", "ok", f"{version}, matches torch; read {FRAMES} frames")
     if "libtorchcodec" not in message and "libav" not in message:
-        return Finding("torchcodec", "optional", last_line(message), "pip install --force-reinstall torchcodec")
+        return Finding("torchcodec", "optional", last_line(message), remedy(message, "torchcodec"))
     if not ffmpeg_libraries():
         return Finding("torchcodec", "optional", f"{version}: FFmpeg's shared libraries are missing", install_ffmpeg())
     detail = f"{version} does not load with torch {package_version('torch')} or this FFmpeg"

@@ -227,7 +227,7 @@ def test_if_nothing_can_be_used_the_reasons_and_the_remedies_are_listed() -> Non
     first, *steps = next_steps(rows, "t.parquet")
     assert first == "No file can be used:" and not any("quarantine" in step for step in steps)
     assert steps[0].startswith("3 files refused, not opened for safety: leads outside the data root '/x'; list it (3).")
-    assert steps[1].startswith("1 file of which nothing decodes: file is empty (1).")
+    assert steps[1].startswith("1 file from which nothing decodes: file is empty (1).")
 
 
 @pytest.mark.parametrize(("table", "advice"), [("t.csv", "--out NAME.parquet"), ("t.jsonl", "--out NAME.parquet"),

@@ -70,6 +70,11 @@ def test_a_decoder_that_kills_its_process_or_hangs_is_survived(tmp_path: Path) -
     assert not worked and "no answer" in said
 
 
+def test_a_decoder_that_does_not_answer_may_have_had_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clinic, "decode", lambda _: (False, "no answer within 60 s"))
+    assert clinic.pyav().fix.startswith("if the machine was busy, run `hybridvideo doctor` again")
+
+
 def test_a_decoder_that_loses_frames_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(clinic.DECODERS, "av", "print(7)")
     assert clinic.pyav() == Finding("PyAV", "fault", "read 7 of 8 frames", "pip install --force-reinstall av")

@@ -120,16 +120,17 @@ def epoch_text(line: Mapping[str, Any], epochs: int, figures: list[str], lr: flo
     """Format an epoch's line of metrics.jsonl for the terminal. `figures`: of validation, as phrases."""
     parts = [f"train loss {number(line['train_loss'])}", *figures]
     parts += [f"lr {lr:.2e}", f"{line['clips_per_second']:.3g} clips/s"]
-    parts += [f"{line[name]} {words}" for name, words in NOTED.items() if line.get(name)]
+    parts += [f"{line[name]} {words[line[name] != 1]}" for name, words in NOTED.items() if line.get(name)]
     left = [f"{duration(seconds_left)} left"] if line["epoch"] + 1 < epochs else []
     return f"epoch {line['epoch'] + 1}/{epochs}: {', '.join(parts + left)}"
 
 
 NOTED = {
-    "skipped_steps": "steps skipped",
-    "bad_clips": "training videos not read completely",
-    "val_failed": "validation videos unreadable",
+    "skipped_steps": ("step skipped", "steps skipped"),
+    "bad_clips": ("training video not read completely", "training videos not read completely"),
+    "val_failed": ("validation video unreadable", "validation videos unreadable"),
 }
+"""What an epoch's line counts, for one and for several; nothing is written for none."""
 
 
 def number(value: float | None) -> str:

@@ -53,13 +53,13 @@ MEANINGS = {
 
 
 ADVICE = {
-    "refused": "refused, not opened for safety: {reasons}. Of links, scan the folder they lead to, or a list of "
+    "refused": "refused, not opened for safety: {reasons}. For links, scan the folder they lead to, or a list of "
     "absolute paths.",
     "unreadable": "of which nothing decodes: {reasons}. Fetch them again, and check that they are videos.",
     "missing": "listed, but not there: fetch them, or name their folder with --root (--data.root in training).",
     "no_video": "without a video stream: take them off the list.",
-    "partial": "damaged: training uses what decodes. Fetch them again if you can.",
-    "short": "with fewer frames than --short says: they are used, and clips of them padded (`clip.pad`).",
+    "partial": "damaged: training uses what decodes. Download them again if you can.",
+    "short": "with fewer frames than --short: they are used, and their clips are padded (`clip.pad`).",
     "timeout": "past the deadline: if they are long, scan with a longer --deadline.",
     "crashed": "crashed their decoding process, twice: take them off the list.",
     "unsupported": "not decoded here: {reasons}. Transcode them with another program.",

@@ -52,7 +52,7 @@ def prediction_table(rows: Rows) -> Html:
         (str(row["path"]), str(row["label"]), bar(row["score"]), percent(row["score"]), runners_up(row))
         for row in rows[:MOST_ROWS]
     ]
-    listed = table(("file", "label", "", "score", "then"), lines, numbers=(3,))
+    listed = table(("file", "label", "", "score", "next"), lines, numbers=(3,))
     more = first_of(len(rows))
     return box(*([paragraph(more.strip())] if more else []), listed)
 

@@ -127,15 +127,17 @@ def write_extraction_page(page: Path, mark: str, finished: Finished, config: str
 
 
 def job_summary(finished: Finished) -> dict[str, object]:
-    """Return what a bulk job did, for the page; the speed is that of the inputs done in this call."""
+    """Return what a bulk job did, for the page; the speed is that of the inputs done this time."""
     notes = finished.provenance
     inputs = len({row["index"] for row in finished.rows})
     summary: dict[str, object] = {"inputs": inputs, "unreadable": finished.failed}
     if finished.inputs < inputs:
-        summary["inputs done in this call"] = finished.inputs
+        summary["inputs done this time"] = finished.inputs
     if finished.inputs:
         summary["videos per second"] = round(finished.videos_per_second, 1)
     summary |= {name: notes[name] for name in ("model", "checkpoint", "source")}
+    if "stage" in notes:
+        summary["stage"] = notes["stage"]
     summary["clips x crops"] = f"{notes['views']['clips']} x {notes['views']['crops']}"
     return summary | {"table": str(finished.table)}
 

@@ -64,7 +64,7 @@ def test_an_epoch_is_a_line_for_a_person() -> None:
     phrases = Classification(("a", "b"), Normalisation()).summary(figures, 0.5)
     assert epoch_text(LINE | figures | counts, 3, phrases, 2e-4, 0) == (
         "epoch 3/3: train loss 1.235, val loss 0.500, top-1 25.0 %, best 50.0 %, lr 2.00e-04, 123 clips/s, "
-        "2 steps skipped, 1 training videos not read completely, 3 validation videos unreadable"
+        "2 steps skipped, 1 training video not read completely, 3 validation videos unreadable"
     )
     phrases = Classification(("a", "b"), Normalisation()).summary({"val_loss": None, "val_top1": None}, None)
     assert "train loss -, val loss -, top-1 -, best -," in epoch_text(LINE | {"train_loss": None}, 3, phrases, 2e-4, 0)

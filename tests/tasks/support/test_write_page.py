@@ -28,14 +28,21 @@ def rows_of(inputs: int, bad: int, clips: int = 1) -> list[dict[str, Any]]:
 
 def test_a_job_that_went_on_counts_all_its_inputs_and_the_speed_of_this_call() -> None:
     summary = job_summary(finished(rows_of(975, 7), 935, 10.0))
-    assert (summary["inputs"], summary["unreadable"], summary["inputs done in this call"]) == (975, 7, 935)
+    assert (summary["inputs"], summary["unreadable"], summary["inputs done this time"]) == (975, 7, 935)
     assert summary["videos per second"] == 93.5
 
 
 def test_a_job_done_in_one_call_has_no_other_count() -> None:
     summary = job_summary(finished(rows_of(4, 1, clips=3), 4, 2.0))
     assert summary["inputs"] == 4 and summary["videos per second"] == 2.0
-    assert "inputs done in this call" not in summary
+    assert "inputs done this time" not in summary
+
+
+def test_a_page_of_features_names_their_stage() -> None:
+    extraction = finished(rows_of(4, 1), 4, 2.0)
+    assert "stage" not in job_summary(extraction)
+    extraction.provenance["stage"] = "stage1"
+    assert job_summary(extraction)["stage"] == "stage1"
 
 
 @pytest.mark.parametrize("rows", [[], rows_of(3, 3)])
