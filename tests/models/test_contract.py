@@ -125,7 +125,8 @@ def test_the_stem_is_computed_again_too(model: VideoModel) -> None:
     model.set_grad_checkpointing()
     with torch.autograd.graph.saved_tensors_hooks(lambda saved: kept.append(saved) or saved, lambda saved: saved):
         model.train().first_grid(x)
-    assert all(saved.untyped_storage().data_ptr() == x.untyped_storage().data_ptr() for saved in kept)
+    sized = [saved for saved in kept if saved.numel()]  # torch 2.11 also keeps an empty tensor
+    assert all(saved.untyped_storage().data_ptr() == x.untyped_storage().data_ptr() for saved in sized)
 
 
 @torch.no_grad()
