@@ -23,7 +23,7 @@ SUBJECTS: dict[str, dict[str, Any]] = {
 
 def checks() -> list[Check]:
     """One for each network."""
-    question = "a compiled model gives the same logits, and how long it takes beside the uncompiled one"
+    question = "a compiled model gives the same logits, and how long it takes compared with the uncompiled one"
     return [
         Check(f"compile/{name}", question, partial(compiled, name, changes), 90) for name, changes in SUBJECTS.items()
     ]

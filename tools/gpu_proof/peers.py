@@ -1,4 +1,4 @@
-"""Speed and memory beside torchvision's Video Swin-T and transformers' TimeSformer-B, same weights, clips and rounds.
+"""Speed and memory next to torchvision's Video Swin-T and transformers' TimeSformer-B, same weights, clips and rounds.
 
 Both sides run in turn within every round, in torch's default precision settings (cuDNN may use TF32 in fp32). The share
 of the matrix rate is multiply-adds as published, times two, a forward pass once and a training step three times, over

@@ -78,7 +78,7 @@ class Record:
 
 
 def run(record: Record, device: str, seconds: float) -> None:
-    """Every check of the record, in order, within so many seconds altogether."""
+    """Every check of the record, in order, within a limit of seconds altogether."""
     end = record.started + seconds
     shutil.rmtree(record.folder / SCRATCH, ignore_errors=True)
     waiting = list(record.checks)

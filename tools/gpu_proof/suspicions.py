@@ -130,7 +130,7 @@ def many_groups(context: Context) -> Finding:
 
 
 def passes(part: torch.nn.Module, x_BTHWC: Tensor, rows: int, precision: str) -> tuple[Tensor, Tensor]:
-    """Output and gradient of the input, so many rows of the grid at a time."""
+    """Output and gradient of the input, a few rows of the grid at a time."""
     outs, gradients = [], []
     for x in x_BTHWC.split(rows, 2):
         x = x.detach().clone().requires_grad_()

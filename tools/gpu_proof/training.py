@@ -1,7 +1,7 @@
 """Whole trainings through the command line: the same twice, and the same when stopped and resumed.
 
 Each run is `hybridvideo train` in a process of its own, with decoding workers, a moving average and mixed precision.
-Three start together: two that are left alone and one that is stopped in the middle and then goes on. If their weights
+Three start together: two that are left alone and one that is stopped in the middle and then resumed. If their weights
 differ, they are repeated with torch's deterministic algorithms, which is then what equality needs.
 """
 
@@ -130,7 +130,7 @@ def options(
 
 
 def begin(run: Path, words: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    """`hybridvideo train`, its output kept beside the run's folder."""
+    """`hybridvideo train`, its output kept next to the run's folder."""
     run.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "gpu_proof.command", "train", *words]
     with log_of(run).open("ab") as log:
