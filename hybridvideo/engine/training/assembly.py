@@ -73,6 +73,7 @@ class Run:
             trainee.wrapped = trainee.model
             trainee.accelerator.free_memory()  # an earlier wrapping would keep exchanging the same gradients
         trainee.wrapped = trainee.accelerator.prepare(self.feed.entry(trainee.model))
+        trainee.buffers = Buffers(trainee.model)  # preparing for several processes gives the model new ones
 
     def close(self) -> None:
         """End all decoding processes, and leave the model unchanged except for its weights."""

@@ -62,11 +62,10 @@ def validated(run: Run) -> Figures:
         figures = run.objective.validate(
             run.val.entry(model).eval(), iter(batches), lambda value: gather(accelerator, value)
         )
-    if run.objective.best is not None and run.objective.best.name not in figures:
-        raise UserError(
-            f"the objective's best is {run.objective.best.name!r}, which its validation does not return; it returns "
-            f"{', '.join(figures) or 'nothing'}"
-        )
+    best = run.objective.best
+    if best is not None and best.name not in figures:
+        names = ", ".join(figures) or "nothing"
+        raise UserError(f"the objective's best is {best.name!r}, which its validation does not return; only {names}")
     return {**figures, **batches.counts()}
 
 

@@ -14,7 +14,7 @@ from hybridvideo.config.training import OptimConfig
 from hybridvideo.engine.training.checkpoint import Saved
 from hybridvideo.engine.training.log import Log
 from hybridvideo.engine.training.loop import Fitted, fit
-from hybridvideo.engine.training.objective import Best, Objective
+from hybridvideo.engine.training.objective import Best, Loss, Objective, Place
 from hybridvideo.engine.training.run import State
 from hybridvideo.errors import TooMuchBadData, UserError
 from hybridvideo.models import create_pretraining
@@ -178,7 +178,7 @@ def test_fits_of_other_precisions_follow_each_other_in_one_process() -> None:
 def test_a_best_that_validation_does_not_return_is_an_error_and_not_a_run_without_a_best() -> None:
     objective = TwoLosses()
     objective.best = Best("val_rihgt")
-    with pytest.raises(UserError, match="best is 'val_rihgt', which its validation does not return; it returns val_r"):
+    with pytest.raises(UserError, match="best is 'val_rihgt', which its validation does not return; only val_r"):
         fit(TwoHeads(), plan(phase(1)), objective, MemoryFeeds(Accelerator(cpu=True)))
 
 
@@ -194,3 +194,29 @@ def test_any_module_can_be_fitted() -> None:
             return self.inner(x_BCTHW)
 
     assert fit(Plain(), plan(phase(1)), TwoLosses(), MemoryFeeds(Accelerator(cpu=True))).state.step == 3
+
+
+class SpoiltOnce(TwoLosses):
+    """Whose loss is not a number in one batch of one process."""
+
+    def loss(self, trainee: nn.Module, batch: Any, place: Place) -> Loss:
+        found = super().loss(trainee, batch, place)
+        bad = (place.epoch, place.batch, place.rank) == (1, 0, len(place.clips) - 1)
+        return Loss(found.sum * (torch.nan if bad else 1.0), found.scalars)
+
+
+def buffers_of_spoilt(rank: int) -> tuple[int, dict[str, Tensor]]:
+    """Steps left out, and the buffers after three epochs of three steps in two phases."""
+    model, accelerator = TwoHeads(), Accelerator(cpu=True)
+    model.drop.p = 0.0
+    done = fit(model, plan(phase(2), phase(1)), SpoiltOnce(), MemoryFeeds(accelerator), accelerator=accelerator)
+    return done.state.skipped, dict(model.named_buffers())
+
+
+def test_two_processes_put_back_the_statistics_of_a_step_left_out_as_one_does(tmp_path: Path) -> None:
+    skipped, one = buffers_of_spoilt(0)
+    assert skipped == 1 and one["norm.num_batches_tracked"] == 8
+    for skipped, buffers in in_processes(buffers_of_spoilt, 2, tmp_path):
+        assert skipped == 1 and buffers["norm.num_batches_tracked"] == 8
+        for name, value in buffers.items():
+            assert torch.allclose(value, one[name], rtol=1e-3, atol=1e-6), name
