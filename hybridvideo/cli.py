@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def answer(name: str) -> str | None:
-    """The text to print instead of running a command. Raise UserError for a command that does not exist."""
+    """Return the text to print instead of running a command. Raise UserError for a command that does not exist."""
     if name in (*HELP, "help"):
         return overview()
     if name in ("--version", "-V"):
@@ -59,7 +59,7 @@ def answer(name: str) -> str | None:
 
 
 def overview() -> str:
-    """The text of `hybridvideo --help`."""
+    """Return the text of `hybridvideo --help`."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {short_about(command.function)}" for name, command in COMMANDS.items()]
     usage = f"usage: {PROGRAM} COMMAND [OPTION ...]"
@@ -67,7 +67,7 @@ def overview() -> str:
 
 
 def short_about(function: object) -> str:
-    """What a command does: its first sentence, up to a colon or semicolon."""
+    """Return what a command does: its first sentence, up to a colon or semicolon."""
     return re.split(r"[.:;]( |$)", (inspect.getdoc(function) or "").split("\n")[0])[0]
 
 

@@ -128,7 +128,7 @@ def checked(content: Any, where: str, any_name: bool = False) -> Any:
 
 
 def reason(error: Exception) -> str:
-    """A parser's message, short and on one line."""
+    """Return a parser's message, short and on one line."""
     return shown(one_line(error))[:LONGEST_REASON]
 
 
@@ -141,7 +141,7 @@ def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def twice(names: list[str]) -> str:
-    """The message for names of which one is repeated."""
+    """Return the message for names of which one is repeated."""
     return f"the key {short_repr(Counter(names).most_common(1)[0][0])} appears twice"
 
 

@@ -1,4 +1,4 @@
-"""What can go wrong, by who has to act on it. Each kind carries the exit code of a command that ends with it.
+"""What can go wrong, by who has to act on it. Each kind carries the exit code of the command.
 
 0 done   1 unexpected   2 usage or config   3 more bad data than allowed   4 environment   75 preempted and saved
 """
@@ -31,7 +31,7 @@ class HybridVideoError(Exception):
 
 
 class UserError(HybridVideoError, ValueError):
-    """A wrong argument, config or input. The text says what, where, what is allowed and what to do next."""
+    """A wrong argument, config or input. The text states what, where, what is allowed and what to do next."""
 
     exit_code = 2
 
@@ -43,7 +43,7 @@ class TooMuchBadData(HybridVideoError):
 
 
 class EnvironmentFault(HybridVideoError):
-    """Something is missing from, or does not fit in, this installation."""
+    """Something in this installation is missing or does not fit."""
 
     exit_code = 4
 

@@ -77,7 +77,7 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn an OSError of the block, which only writes, into an EnvironmentFault that says what to do."""
+    """Turn an OSError of the block, which only writes, into an EnvironmentFault that advises what to do."""
     try:
         yield
     except OSError as error:
@@ -119,7 +119,7 @@ def locked(path: Path, work: str, *, wait: bool = False) -> Iterator[None]:
     """
     while (descriptor := acquire(path, work)) is None:
         if not wait:
-            raise UserError(f"{holder(path)} is at work on {path.parent}; wait until it ends, or give another --out")
+            raise UserError(f"{holder(path)} is using {path.parent}; wait until it finishes, or give another --out")
         time.sleep(SECONDS_BETWEEN_LOOKS)
     try:
         yield
@@ -162,7 +162,7 @@ def try_lock(descriptor: int, folder: Path) -> bool:
 
 
 def open_lock(path: Path) -> int:
-    """Open the file of a lock, whose folder another process may remove meanwhile."""
+    """Open the file of a lock; another process may remove its folder meanwhile."""
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
@@ -172,7 +172,7 @@ def open_lock(path: Path) -> int:
 @cache
 def warn_of_no_locks(folder: Path) -> None:
     """Warn, once per folder, that its file system has no locks."""
-    print(shown(f"{folder}: its file system has no locks; nothing keeps two jobs apart"), file=sys.stderr)
+    print(shown(f"{folder}: its file system has no locks; do not run two jobs there at once"), file=sys.stderr)
 
 
 def release(path: Path, descriptor: int) -> None:
@@ -191,7 +191,7 @@ def is_file_of(descriptor: int, path: Path) -> bool:
 
 
 def holder(path: Path) -> str:
-    """The holder of a lock: `predict, process 4711 on host`."""
+    """Return the holder of a lock: `predict, process 4711 on host`."""
     try:
         return path.read_text(encoding="utf-8", errors="replace") or "another job"
     except OSError:

@@ -88,13 +88,13 @@ def old_of(folder: Path) -> Path:
 
 
 def with_ending(folder: Path, ending: str) -> Path:
-    """The folder's name with an ending."""
+    """Return the folder's name with an ending."""
     named = folder if folder.name not in ("", "..") else folder.resolve()  # `.` has no name to add to
     return named.with_name(named.name + ending)
 
 
 def is_complete(new: Path) -> bool:
-    """Whether a new folder is on disk in full."""
+    """Return whether a new folder is on disk in full."""
     return (new / COMPLETE).is_file()
 
 

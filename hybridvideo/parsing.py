@@ -55,7 +55,7 @@ def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def plain(value: Any, depth: int = 0) -> Any:
-    """Dataclasses as dicts and tuples as lists, all the way down: what YAML and JSON can hold."""
+    """Convert dataclasses to dicts and tuples to lists, all the way down: what YAML and JSON can hold."""
     if depth > 2 * DEEPEST:
         raise UserError(f"the settings are nested too deeply; at most {DEEPEST} levels are read")
     if is_dataclass(value) and not isinstance(value, type):
@@ -69,7 +69,7 @@ def plain(value: Any, depth: int = 0) -> Any:
 
 
 def converted(hint: Any, value: Any, path: str = "") -> Any:
-    """Convert a plain value to the type of a field at `path`. UserError says where, what and what is allowed."""
+    """Convert a plain value to the type of a field at `path`. UserError gives place, value and what is allowed."""
     origin, inner = get_origin(hint), get_args(hint)
     if hint is Any:
         check_plain(value, path)
@@ -115,7 +115,7 @@ def filled(kind: Any, values: Mapping[str, Any], path: str) -> Any:
 
 
 def has_shape(hint: Any, value: Any) -> bool:
-    """Whether a value can have a type, ignoring its items. An integer may serve as a number; true may not."""
+    """Return whether a value can have a type, ignoring its items. An integer may serve as a number; true may not."""
     origin = get_origin(hint)
     if hint is Any:
         return True
@@ -135,29 +135,29 @@ def has_shape(hint: Any, value: Any) -> bool:
 
 
 def is_mapping(hint: Any) -> bool:
-    """Whether values of a type are written as mappings: it is a dataclass or a dict."""
+    """Return whether values of a type are written as mappings: it is a dataclass or a dict."""
     return is_dataclass(hint) or get_origin(hint) is dict
 
 
 def alternatives(hint: Any) -> tuple[Any, ...]:
-    """The members of a union, or the type itself."""
+    """Return the members of a union, or the type itself."""
     return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
 
 
 def is_whole(value: Any) -> bool:
-    """Whether a value is an integer; true and false are not."""
+    """Return whether a value is an integer; true and false are not."""
     return has_shape(int, value)
 
 
 @cache
 def field_types(kind: Any) -> dict[str, Any]:
-    """The types of a dataclass's fields by name."""
+    """Return the types of a dataclass's fields by name."""
     hints = get_type_hints(kind)
     return {field.name: hints[field.name] for field in fields(kind)}
 
 
 def required(kind: Any) -> Iterable[str]:
-    """Names of the fields without a default."""
+    """Return the names of the fields without a default."""
     return (field.name for field in fields(kind) if field.default is MISSING and field.default_factory is MISSING)
 
 
@@ -201,14 +201,14 @@ def check_keys(values: Mapping[Any, Any], path: str) -> None:
 
 
 def refuse(hint: Any, value: Any, path: str) -> None:
-    """Raise UserError with the place, the value and what is allowed."""
+    """UserError gives place, value and what is allowed."""
     choices = [choice for choice in get_args(hint) if isinstance(choice, str)] if get_origin(hint) is Literal else []
     near = nearest(value, choices) if isinstance(value, str) else ""
     raise UserError(f"{path or 'the value'} is {short_repr(value)}{near}; give {wanted(hint)}")
 
 
 def wanted(hint: Any) -> str:
-    """A type in words."""
+    """Describe a type in words."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return " or ".join(wanted(kind) for kind in inner)
@@ -222,7 +222,7 @@ def wanted(hint: Any) -> str:
 
 
 def short_repr(value: Any) -> str:
-    """A value for a message, shortened."""
+    """Return a value for a message, shortened."""
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= LARGEST:
         return "an integer of more than 64 bits"
     names = {None: "null", True: "true", False: "false"}
@@ -235,5 +235,5 @@ def short_repr(value: Any) -> str:
 
 
 def joined(path: str, key: str) -> str:
-    """The place of a key."""
+    """Return the place of a key."""
     return f"{path}.{key}" if path else key

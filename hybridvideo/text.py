@@ -15,27 +15,27 @@ BLANK = re.compile(
 
 
 def shown(text: str) -> str:
-    r"""The text with what would act on a terminal instead of being seen escaped, as \x1b or \u202e; on one line."""
+    r"""Return the text on one line, with whatever a terminal would obey rather than show escaped, as \x1b or \u202e."""
     return "".join(escaped(character) if is_hidden(character) else character for character in text)
 
 
 def is_hidden(character: str) -> bool:
-    """Whether a character acts, or takes part in a name without being seen."""
+    """Return whether a character acts, or is part of a name without being seen."""
     return unicodedata.category(character) in HIDDEN or BLANK.match(character) is not None
 
 
 def escaped(character: str) -> str:
-    r"""As Python writes it: \n, \x1b, \u202e, \udc80."""
+    r"""Return a character as Python writes it: \n, \x1b, \u202e, \udc80."""
     return ascii(character)[1:-1]
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an exception without its line breaks."""
+    """Return the message of an exception without its line breaks."""
     return " ".join(str(error).split())
 
 
 def encodable(text: str) -> str:
-    r"""The text with what UTF-8 cannot hold, such as the bytes of a file name in another encoding, as \udcXX."""
+    r"""Return the text with what UTF-8 cannot represent, such as bytes of odd file names, as \udcXX."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 

@@ -12,10 +12,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real data beside the checkout; tests that need it are marked `shared` and skip without it."""
+    """The folder of real data next to the checkout; tests that need it are marked `shared` and skip without it."""
     folder = Path(__file__).resolve().parents[2] / "shared"
     if not folder.is_dir():
-        pytest.skip("no ../shared beside the checkout")
+        pytest.skip("no ../shared next to the checkout")
     return folder
 
 

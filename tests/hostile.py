@@ -128,7 +128,7 @@ def hugging_face(name: str, folder: Path) -> Place:
 
 
 def refusal(attempt: Callable[[], int], capsys: Any) -> str:
-    """The one line that an attempt ends in, which must be the person's to mend."""
+    """The one line that an attempt ends in, which must be the user's to fix."""
     try:
         code = attempt()
     except UserError as error:

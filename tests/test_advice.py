@@ -1,4 +1,4 @@
-"""What messages advise can be done: each option that one names is an option, of the command that it is said of."""
+"""What messages advise can be done: each option that one names is an option of that command."""
 
 from __future__ import annotations
 
@@ -73,6 +73,7 @@ PRINTED_BY = {
     "tasks/support/weights_argument.py": ("predict", "extract", "evaluate"),
     "tasks/demo.py": ("demo",),
     "engine/training/loop.py": ("train",),
+    "engine/training/assembly.py": ("train",),
     "engine/inference/rows.py": ("predict", "extract"),
 }
 

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "hybridvideo"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 BASE = {"errors", "text", "signals", "files", "folders", "config", "parsing", "documents"}
-# room -> rooms it may import beside itself
+# room -> rooms it may import besides itself
 ALLOWED = {
     "errors": set(),
     "text": set(),
@@ -46,7 +46,7 @@ def room(file: Path) -> str:
 
 
 def imports(file: Path) -> list[str]:
-    """Full names of imported modules, wherever in the file they stand."""
+    """Full names of imported modules, wherever in the file they are."""
     names = []
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):

@@ -106,7 +106,7 @@ def test_an_unexpected_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch
         cli.main(["doctor"])
 
 
-def test_ctrl_c_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_is_not_a_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def interrupted() -> int:
         raise KeyboardInterrupt
 
@@ -115,12 +115,12 @@ def test_ctrl_c_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert capsys.readouterr().err == "\nstopped\n"
 
 
-def test_a_job_that_was_stopped_and_saved_is_no_error(
+def test_a_job_that_was_stopped_and_saved_is_not_an_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def stopped() -> int:
-        raise Preempted("stopped at epoch 3; saved, --resume continues")
+        raise Preempted("stopped at epoch 3; saved; continue with --resume")
 
     monkeypatch.setitem(cli.COMMANDS, "doctor", Command(stopped))
     assert cli.main(["doctor"]) == 75
-    assert capsys.readouterr().err == "stopped at epoch 3; saved, --resume continues\n"
+    assert capsys.readouterr().err == "stopped at epoch 3; saved; continue with --resume\n"

@@ -56,7 +56,7 @@ def test_refusals_say_where_and_what_to_do(tmp_path: Path) -> None:
         read_text(tmp_path / "long", "do that", 10)
 
 
-def test_names_of_files_that_are_no_utf8_are_read_where_names_are_expected() -> None:
+def test_names_of_files_that_are_not_utf8_are_read_where_names_are_expected() -> None:
     assert load_json('["caf\\udce9"]', "x", "y", any_name=True) == ["caf\udce9"]
     for text in ('["\\ud800"]', '{"\\ud800": 1}'):
         with pytest.raises(UserError, match="lone surrogate"):

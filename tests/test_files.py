@@ -32,7 +32,7 @@ def hold(path: Path) -> subprocess.Popen[str]:
     return process
 
 
-def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
+def test_a_file_is_complete_or_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "a.txt"
     write_text(path, "ünï\n")
     with pytest.raises(RuntimeError), replacing_file(path) as aside:
@@ -63,11 +63,11 @@ def test_json_without_a_number_is_refused(tmp_path: Path) -> None:
     assert not os.listdir(tmp_path)
 
 
-def test_the_second_is_told_who_holds_a_lock(tmp_path: Path) -> None:
+def test_the_second_learns_who_holds_a_lock(tmp_path: Path) -> None:
     path = tmp_path / ".lock"
     process = hold(path)
     try:
-        expected = rf"predict, process {process.pid} on .* is at work on .*; wait until it ends"
+        expected = rf"predict, process {process.pid} on .* is using .*; wait until it finishes"
         with pytest.raises(UserError, match=expected), locked(path, "predict"):
             raise AssertionError("both hold it")
     finally:

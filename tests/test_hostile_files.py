@@ -66,7 +66,7 @@ def canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     assert not trace.exists() and sys.modules.pop("canary", None) is None
 
 
-@pytest.mark.parametrize("name", [name for name in PLACES if name != "ledger"])  # its spoilt lines are done again
+@pytest.mark.parametrize("name", [name for name in PLACES if name != "ledger"])  # its damaged lines are redone
 def test_what_cannot_be_read_is_one_line(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     at = place(name, tmp_path / "here")
     more = {} if name in ("labels", "order", "run predicted", "data set") else NO_SETTINGS
@@ -79,7 +79,9 @@ def test_what_cannot_be_read_is_one_line(name: str, tmp_path: Path, capsys: pyte
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "vast"])
 @pytest.mark.parametrize("name", PLACES)
-def test_what_is_no_file_is_one_line(name: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_not_a_file_is_one_line(
+    name: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     at = place(name, tmp_path / "here")
     no_file(kind, at.file)
     text = refusal(at.attempt, capsys)

@@ -33,7 +33,7 @@ def clips(videos: Path, train: bool = True, seed: int = 0) -> ClipsOfVideos:
     return hv.dataset(videos, frames=4, size=(16, 24), stride=2, train=train, seed=seed)
 
 
-def test_an_item_is_a_clip_or_says_why_it_is_none(videos: Path) -> None:
+def test_an_item_is_a_clip_or_gives_the_reason_it_is_none(videos: Path) -> None:
     dataset = clips(videos)
     good, bad = dataset[0], dataset[2]
     assert dataset.classes == ("jump", "run") and len(dataset) == 6
@@ -45,7 +45,7 @@ def test_an_item_is_a_clip_or_says_why_it_is_none(videos: Path) -> None:
         dataset[6]
 
 
-def test_without_training_the_clip_is_the_middle_of_the_whole_picture(videos: Path) -> None:
+def test_without_training_the_clip_is_the_middle_of_the_complete_picture(videos: Path) -> None:
     dataset = hv.dataset(videos, frames=4, size=(32, 96), stride=2)
     assert numbers(dataset[0]["clip"].transpose(0, 1)) == numbers(dataset[0]["clip"].transpose(0, 1))
     assert numbers(dataset[0]["clip"].transpose(0, 1))[0] in (6, 7)

@@ -95,13 +95,13 @@ def test_values_take_their_types() -> None:
         ({"name": "x", "free": {"a": Inner}}, "free.a is a type; give text"),
     ],
 )
-def test_what_does_not_fit_is_said_with_its_place(values: dict[Any, Any], message: str) -> None:
+def test_what_does_not_fit_is_reported_with_its_place(values: dict[Any, Any], message: str) -> None:
     with pytest.raises(UserError) as refused:
         parsed(Outer, values, "here.json")
     assert str(refused.value).startswith("here.json: ") and message in str(refused.value)
 
 
-def test_what_nests_too_deeply_is_said() -> None:
+def test_deep_nesting_is_reported() -> None:
     deep: Any = 1
     for _ in range(5000):
         deep = [deep]

@@ -33,5 +33,5 @@ def test_a_name_that_utf_8_cannot_hold_is_spelled_out() -> None:
     [(0, "0.0 s"), (9.94, "9.9 s"), (59.4, "59 s"), (60, "1 min"), (125.4, "2 min 5 s"), (3599, "59 min 59 s"),
      (3599.7, "1 h"), (3629, "1 h"), (90061, "25 h 1 min")],
 )  # fmt: skip
-def test_a_time_is_said_in_two_units_at_most(seconds: float, said: str) -> None:
+def test_a_time_is_reported_in_two_units_at_most(seconds: float, said: str) -> None:
     assert duration(seconds) == said

@@ -1,10 +1,10 @@
-"""Commands that tell what this package and this machine can do."""
+"""Commands about this package and this machine."""
 
 from __future__ import annotations
 
 
 def demo(out: str = "runs/demo", seed: int = 0, seeds: int = 1) -> int:
-    """Render a small set of videos, train on it, evaluate, classify, extract features and write a report. No download.
+    """Render a small set of videos, train on it, evaluate, classify, extract features and write a report, offline.
 
     Args:
         out: folder for the videos, the runs and the report.
@@ -24,7 +24,7 @@ def doctor() -> int:
 
 
 def models(pattern: str = "*") -> int:
-    """List the models with parameters, GMACs and input shape; for a single model, all that is known about it.
+    """List the models with parameters, GMACs and input shape; for a single model, everything known about it.
 
     Args:
         pattern: only names that match, such as "hybrid_*".

@@ -1,4 +1,4 @@
-"""Commands that put a trained model to work on many videos."""
+"""Commands that apply a trained model to many videos."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def predict(
     compute: Compute = Compute(),
     job: Job = Job(),
 ) -> int:
-    """Classify videos: the top classes of each, as a table here and in a file. Can be stopped and started again.
+    """Classify videos: print the top classes of each and write them to a file. Can be interrupted and continued.
 
     Args:
         run: a run or checkpoint folder, or published weights, as `convert` takes them.
@@ -40,7 +40,7 @@ def extract(
     compute: Compute = Compute(),
     job: Job = Job(),
 ) -> int:
-    """Extract features of clips, one vector per clip, into a file. Can be stopped and started again.
+    """Extract features of clips, one vector per clip, into a file. Can be interrupted and continued.
 
     Args:
         run: a run or checkpoint folder, or published weights, as `convert` takes them.

@@ -1,4 +1,4 @@
-"""Commands that look at a corpus of videos, and make it fast to read."""
+"""Commands that check a corpus of videos and make it fast to read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def scan(
     decoding: Decoding = Decoding(deadline=WHOLE_VIDEO),
     job: Job = Job(max_bad=0.5),
 ) -> int:
-    """Check every video of a corpus: what decodes, what does not, and why. Can be stopped and started again.
+    """Check every video of a corpus: what decodes, what does not, and why. Can be interrupted and continued.
 
     The table is the quarantine that `data.quarantine` of training and evaluation, and `--quarantine` of the bulk jobs,
     expect.

@@ -1,4 +1,4 @@
-"""Commands that bring weights from one form into another."""
+"""Commands that convert weights."""
 
 from __future__ import annotations
 

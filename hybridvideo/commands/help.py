@@ -46,7 +46,7 @@ class Section:
 
 
 def help_text(program: str, command: Command, section: str | None = None) -> str:
-    """The help of a command, or of one of its sections. Raise UserError for an unknown section."""
+    """Return the help of a command, or of one of its sections. Raise UserError for an unknown section."""
     width = min(shutil.get_terminal_size((WIDEST, 0)).columns, WIDEST)
     sections = {part.name: part for part in sections_of(command)}
     if section is not None:
@@ -66,7 +66,7 @@ def help_text(program: str, command: Command, section: str | None = None) -> str
 
 
 def sections_of(command: Command) -> Iterator[Section]:
-    """The command's own options, then the settings, each dataclass a section."""
+    """Return the command's own options, then the settings, each dataclass a section."""
     own = [option_of(command, name) for name in command.parameters if is_own(command, name)]
     fixed = [Option("-h, --help", "", "Show this help, or that of one section.")]
     if command.config:
@@ -87,7 +87,7 @@ assert PRINT == "--print_config"
 
 
 def settings_of(command: Command) -> dict[str, Any]:
-    """The dataclasses of a command by the name of their section; those of a config file one by one."""
+    """Return the dataclasses of a command by the name of their section; those of a config file one by one."""
     kinds: dict[str, Any] = {}
     for name, kind in command.types.items():
         kinds |= field_types(kind) if name == command.config else {name: kind}
@@ -95,7 +95,7 @@ def settings_of(command: Command) -> dict[str, Any]:
 
 
 def loose_options(command: Command) -> Iterator[Option]:
-    """Settings of a config file that are in no section, such as --seed."""
+    """Return settings of a config file that are in no section, such as --seed."""
     if command.config:
         kind = command.types[command.config]
         for option, hint in zip(field_options(kind, "", None), field_types(kind).values(), strict=True):
@@ -104,21 +104,21 @@ def loose_options(command: Command) -> Iterator[Option]:
 
 
 def common_section(command: Command, sections: Mapping[str, Section]) -> Section | None:
-    """The options that most calls need."""
-    options = {option.name.removeprefix("--"): option for part in sections.values() for option in part.options}
-    chosen = tuple(options[name] for name in command.common)
+    """Return the options that most calls need."""
+    options = {option.name: option for part in sections.values() for option in part.options}
+    chosen = tuple(options[f"--{name}"] for name in command.common)  # keys of a list such as phases have no dashes
     return Section("common", "", chosen) if chosen else None
 
 
 def arguments_section(command: Command) -> Section | None:
-    """The arguments that are given by place."""
+    """Return the positional arguments."""
     about = argument_docs(command)
     options = tuple(Option(name.upper(), "", about.get(name, "")) for name in command.positional)
     return Section("arguments", "", options) if options else None
 
 
 def is_own(command: Command, name: str) -> bool:
-    """Whether an argument is an option of the command, rather than positional or a section."""
+    """Return whether an argument is an option of the command, rather than positional or a section."""
     return name not in (*command.positional, *command.flat) and not is_dataclass(command.types[name])
 
 
@@ -126,7 +126,7 @@ def is_own(command: Command, name: str) -> bool:
 
 
 def option_of(command: Command, name: str) -> Option:
-    """An option that is an argument of the function."""
+    """Return the option for an argument of the function."""
     default = command.parameters[name].default
     metavar = "[RUN]" if f"--{name}" == RESUME else metavar_of(command.types[name], default)
     about = with_default(argument_docs(command).get(name, ""), default)
@@ -134,7 +134,7 @@ def option_of(command: Command, name: str) -> Option:
 
 
 def field_options(kind: Any, prefix: str, default: Any) -> Iterator[Option]:
-    """The options of a dataclass. default: an instance whose values are the defaults, if not those of the class."""
+    """Return the options of a dataclass. default: an instance with the defaults, if not those of the class."""
     about = field_docs(kind)
     for field in fields(kind):
         hint = field_types(kind)[field.name]
@@ -159,7 +159,7 @@ def keys_of(kind: Any, prefix: str = "") -> Iterator[Option]:
 
 
 def metavar_of(hint: Any, default: Any) -> str:
-    """What to write for a value: N, X, TEXT, a|b, [X, X]; nothing for a flag."""
+    """Return the placeholder of a value: N, X, TEXT, a|b, [X, X]; empty for a flag."""
     if default is False:
         return ""
     kinds = [kind for kind in alternatives(hint) if kind is not NoneType]
@@ -167,7 +167,7 @@ def metavar_of(hint: Any, default: Any) -> str:
 
 
 def word_for(kind: Any) -> str:
-    """A type as a placeholder."""
+    """Return a type as a placeholder."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Literal:
         choices = "|".join(map(str, inner))
@@ -182,7 +182,7 @@ def word_for(kind: Any) -> str:
 
 
 def with_default(about: str, default: Any) -> str:
-    """The description with the default, unless it is nothing, a flag, or described already."""
+    """Append the default to a description, unless it is empty, a flag, or described already."""
     nothing = (inspect.Parameter.empty, MISSING, None, False)
     if any(default is each for each in nothing) or default in ("", {}) or "default:" in about:
         return about
@@ -194,7 +194,7 @@ def with_default(about: str, default: Any) -> str:
 
 
 def argument_docs(command: Command) -> dict[str, str]:
-    """What the docstring of a command's function says about each argument."""
+    """Return the description of each argument in a command's docstring."""
     about = (inspect.getdoc(command.function) or "").partition("\nArgs:\n")[2]
     found = re.findall(r"^    (\w+): (.+?)(?=^    \w|\Z)", about, re.MULTILINE | re.DOTALL)
     return {name: capitalised(" ".join(text.split())) for name, text in found}
@@ -202,7 +202,7 @@ def argument_docs(command: Command) -> dict[str, str]:
 
 @cache
 def field_docs(kind: type) -> dict[str, str]:
-    """The docstring below each field of a dataclass, those of its bases included."""
+    """Return the docstring below each field of a dataclass, including its bases."""
     docs = dict.fromkeys(field_types(kind), "")
     for base in reversed(kind.__mro__):
         if is_dataclass(base):
@@ -213,7 +213,7 @@ def field_docs(kind: type) -> dict[str, str]:
 
 
 def documented(body: list[ast.stmt]) -> Iterator[tuple[str, str]]:
-    """Names of fields with the text below them."""
+    """Return the names of fields with the text below them."""
     for statement, after in pairwise(body):
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
             match after:
@@ -222,12 +222,12 @@ def documented(body: list[ast.stmt]) -> Iterator[tuple[str, str]]:
 
 
 def summary(kind: Any) -> str:
-    """The first line of a dataclass's docstring."""
+    """Return the first line of a dataclass's docstring."""
     return (inspect.getdoc(kind) or "").split("\n")[0]
 
 
 def capitalised(text: str) -> str:
-    """With a capital letter at the start, unless it begins with a term such as `auto,`."""
+    """Capitalise a text, unless it begins with a term such as `auto,`."""
     return text if re.match(r"\S*[,.:`]", text.split(" ")[0]) else text[:1].upper() + text[1:]
 
 
@@ -235,7 +235,7 @@ def capitalised(text: str) -> str:
 
 
 def usage(program: str, command: Command, width: int) -> str:
-    """The line that shows how the command is called."""
+    """Return the line that shows how to call the command."""
     words = [
         name.upper() if command.parameters[name].default is inspect.Parameter.empty else f"[{name.upper()}]"
         for name in command.positional
@@ -245,7 +245,7 @@ def usage(program: str, command: Command, width: int) -> str:
 
 
 def block(section: Section, width: int) -> str:
-    """A section with its options in two columns."""
+    """Format a section with its options in two columns."""
     title = f"{section.name}: {section.about}" if section.about else f"{section.name}:"
     lines = [wrapped(title, width)]
     for option in section.options:
@@ -257,5 +257,5 @@ def block(section: Section, width: int) -> str:
 
 
 def wrapped(text: str, width: int) -> str:
-    """Paragraphs, each filled to the width."""
+    """Wrap each paragraph to the width."""
     return "\n\n".join(textwrap.fill(" ".join(part.split()), width) for part in text.split("\n\n"))

@@ -66,6 +66,6 @@ def bench(
     from hybridvideo.tasks.bench import LoaderBench, bench_loader
 
     if subject != "loader":
-        raise UserError(f"nothing called {subject!r} to measure; give loader")
+        raise UserError(f"cannot measure {subject!r}; give loader")
     settings = LoaderBench(workers, batch_size, clips, rate, model, device)
     return bench_loader(source, settings, clip, frame, augment, out)

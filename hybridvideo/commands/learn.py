@@ -13,8 +13,8 @@ def train(
 
     Args:
         run: the settings.
-        out: run folder; default: runs/NAME-seedSEED, numbered if that is taken.
-        resume: go on with a run that was stopped: `--resume RUN` needs only its folder; without a folder it is the one
+        out: run folder; default: runs/NAME-seedSEED, with a number appended if it exists.
+        resume: continue a run that was stopped: `--resume RUN` needs only its folder; without a folder it is the one
             in --out, or the newest of that name.
         name: name of the run; default: that of the config file.
         processes: train in this many processes on this machine, one per GPU if there are GPUs. They share each batch.

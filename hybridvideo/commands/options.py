@@ -1,4 +1,4 @@
-"""The options of a command: the arguments of its function, and one clear line for what does not fit.
+"""The options of a command: the arguments of its function, and one clear error line for whatever does not fit.
 
     --clip.frames 8   --clip.frames=8   --clip '{frames: 8, stride: 2}'   --model.changes.stem.stride 8   --max-bad 0.1
 
@@ -33,7 +33,7 @@ CONFIG, PRINT, RESUME = "--config", "--print_config", "--resume"
 class Command:
     """A function of this package, and how its arguments are written.
 
-    positional: arguments given by place. flat: arguments whose fields are options of their own (`workers`, not
+    positional: positional arguments. flat: arguments whose fields are options of their own (`workers`, not
     `reading.workers`). config: the flat argument that `--config FILE` fills. common: options that help lists first.
     """
 
@@ -45,7 +45,7 @@ class Command:
 
     @property
     def types(self) -> Types:
-        """The types of the function's arguments."""
+        """Return the types of the function's arguments."""
         types = get_type_hints(self.function)
         types.pop("return", None)
         return types
@@ -81,7 +81,7 @@ def parse_options(program: str, command: Command, arguments: list[str]) -> dict[
 
 
 def types_of(command: Command) -> Types:
-    """Options without a dot in their names, and their types; a section such as `clip` is one of them."""
+    """Return options without a dot in their names, with their types; a section such as `clip` is one of them."""
     types: Types = {}
     for name, kind in command.types.items():
         if name in command.flat:
@@ -92,7 +92,7 @@ def types_of(command: Command) -> Types:
 
 
 def flags_of(command: Command) -> set[str]:
-    """The options that need no value."""
+    """Return the options that take no value."""
     own = {name for name, parameter in command.parameters.items() if parameter.default is False}
     shared = {
         name
@@ -104,7 +104,7 @@ def flags_of(command: Command) -> set[str]:
 
 
 def type_at(types: Types, option: str) -> Any:
-    """The type of an option's value, at any depth; None if there is no such option."""
+    """Return the type of an option's value, at any depth; None if there is no such option."""
     first, *keys = option.removeprefix("--").split(".")
     found = types.get(first)
     for key in keys:
@@ -117,7 +117,7 @@ def type_at(types: Types, option: str) -> Any:
 
 
 def names_of(types: Types, prefix: str = "--") -> Iterator[str]:
-    """All options: sections and their settings."""
+    """Return all options: sections and their settings."""
     for name, kind in types.items():
         yield prefix + name
         if isinstance(kind, type) and is_dataclass(kind):
@@ -162,14 +162,14 @@ def split(arguments: list[str], flags: set[str], alone: set[str]) -> tuple[list[
 
 
 def positional_values(words: list[str], names: tuple[str, ...], program: str) -> dict[str, Any]:
-    """The words by the names of their arguments."""
+    """Return the words by the names of their arguments."""
     if len(words) > len(names):
         raise UserError(f"unexpected argument {words[len(names)]!r}; see `{program} --help`")
     return dict(zip(names, words, strict=False))
 
 
 def config_files(options: Written) -> list[str]:
-    """The config files in order, or that of the run which `--resume RUN` names. Raise UserError for both at once."""
+    """Return the config files in order, or that of the run named by `--resume RUN`. Raise UserError for both."""
     configs = [str(text) for option, text in options if option == CONFIG]
     run = dict(options).get(RESUME)
     if not run:
@@ -183,7 +183,7 @@ def config_files(options: Written) -> list[str]:
 
 
 def read_config(path: str, kind: type) -> dict[str, Any]:
-    """The settings of a config file, which must be valid by itself."""
+    """Return the settings of a config file, which must be valid by itself."""
     advice = "give a YAML file such as those in configs/"
     if not os.path.exists(path):
         raise UserError(f"no config file {path!r}; {advice}")
@@ -195,7 +195,7 @@ def read_config(path: str, kind: type) -> dict[str, Any]:
 
 
 def read_value(kind: Any, option: str, text: str) -> Any:
-    """The plain value of an option: text if text is expected, otherwise read as YAML."""
+    """Return the plain value of an option: text if text is expected, otherwise read as YAML."""
     kinds = alternatives(kind)
     if text == "null" and NoneType in kinds:
         return None
@@ -211,7 +211,7 @@ def read_value(kind: Any, option: str, text: str) -> Any:
 
 
 def nested(option: str, value: Any) -> dict[str, Any]:
-    """--clip.frames and 8 as {"clip": {"frames": 8}}."""
+    """Return {"clip": {"frames": 8}} for --clip.frames and 8."""
     for key in reversed(option.removeprefix("--").split(".")):
         value = {key: value}
     return dict(value)
@@ -221,7 +221,7 @@ def nested(option: str, value: Any) -> dict[str, Any]:
 
 
 def arguments_of(program: str, command: Command, given: Mapping[str, Any]) -> dict[str, Any]:
-    """All arguments of the function, each of its type."""
+    """Return all arguments of the function, converted to their types."""
     values = {}
     for name, parameter in command.parameters.items():
         kind, default = command.types[name], parameter.default
@@ -238,11 +238,11 @@ def arguments_of(program: str, command: Command, given: Mapping[str, Any]) -> di
 
 
 def filled_from(kind: Any, default: Any, given: Mapping[str, Any]) -> Any:
-    """A flat argument: its fields from the options that bear their names, the others from the default."""
+    """Build a flat argument: fields from the options of their names, the others from the default."""
     own = {name: given[name] for name in field_types(kind) if name in given}
     return parsed(kind, merged(plain(default), own) if is_dataclass(default) else own)
 
 
 def is_section(default: Any, value: Any) -> bool:
-    """Whether a value changes some fields of a default."""
+    """Return whether a value changes some fields of a default."""
     return is_dataclass(default) and isinstance(value, Mapping)

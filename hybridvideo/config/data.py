@@ -11,14 +11,14 @@ from hybridvideo.errors import UserError
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """Which frames make a clip: `frames` of them, `interval` seconds or `stride` frames apart (one of the two)."""
+    """Frames of a clip: `frames` of them, `interval` seconds or `stride` frames apart (one of the two)."""
 
     frames: int = 16
     """Frames in a clip."""
     interval: float | None = None
     """Seconds between frames; frames are chosen by time."""
     stride: int | None = None
-    """Take one frame in so many; the seconds between frames are stride / fps of the video."""
+    """Step from one frame of the clip to the next, in frames of the video: the time between them is stride / fps."""
     train_start: Literal["random", "centre", "first"] = "random"
     """Where a training clip starts."""
     pad: Literal["last", "loop"] = "last"
@@ -37,20 +37,20 @@ class ClipConfig:
 
 @dataclass(frozen=True)
 class FrameConfig:
-    """The size of a model's frames, and how a video's frames are brought to it."""
+    """The frame size that a model takes, and how a video's frames are brought to it."""
 
     height: int = 224
-    """Height of the model's frames, in pixels."""
+    """Frame height in pixels."""
     width: int = 224
-    """Width of the model's frames, in pixels."""
+    """Frame width in pixels."""
     fit: Literal["crop", "stretch"] = "crop"
     """crop: scale the short side, then crop (height, width). stretch: scale the complete frame to (height, width)."""
     short_side: int | None = None
     """Short side before the crop in evaluation; default: the smaller of height and width."""
     scaling: Literal["decoder", "rgb"] = "decoder"
     """decoder: FFmpeg scales before it converts to RGB, and training clips go without the deblocking of H.264 frames
-    that nothing refers to; faster, and about one grey level off. rgb: torchvision scales exact RGB frames; for
-    models that see differences between frames."""
+    that nothing refers to; faster, and about one grey level off. rgb: torchvision scales exact RGB frames;
+    models that see differences between frames need it."""
 
     def __post_init__(self) -> None:
         if self.height < 8 or self.width < 8:
@@ -85,6 +85,20 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         if self.repeats < 1:
             raise UserError(f"augment.repeats is {self.repeats}; give 1 or more clips of each video")
+        check_share("augment.flip", self.flip)
+        for name in ("area", "aspect", "jitter"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise UserError(f"augment.{name} is {(low, high)}; give two numbers above 0, the smaller one first")
+        if self.area[1] > 1:
+            raise UserError(f"augment.area is {self.area}; give shares up to 1")
+        if self.jitter[0] < 1:
+            raise UserError(f"augment.jitter is {self.jitter}; give multiples from 1")
+        if not self.contrast:
+            raise UserError("augment.contrast is empty; give at least one factor, such as 1.0")
+        for name in ("mixup", "cutmix"):
+            if getattr(self, name) < 0:
+                raise UserError(f"augment.{name} is {getattr(self, name)}; give 0 or more")
 
 
 @dataclass(frozen=True)
@@ -101,7 +115,7 @@ class Normalisation:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What must be done to a video before a model sees it; saved with the weights."""
+    """Preprocessing of a video for a model; saved with the weights."""
 
     clip: ClipConfig = field(default_factory=ClipConfig)
     frame: FrameConfig = field(default_factory=FrameConfig)
@@ -110,7 +124,7 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class TrainingLists:
-    """Where the videos of a training run are."""
+    """Lists of a training run."""
 
     train: str = ""
     """Training list: a folder with one folder per class, a CSV or Parquet with a header, or `path label` lines."""
@@ -147,7 +161,7 @@ class DataConfig(Reading, TrainingLists):
 
 @dataclass(frozen=True)
 class EvaluationList:
-    """Which videos are evaluated."""
+    """The list of videos to evaluate."""
 
     manifest: str | None = None
     """A labelled list, of any kind that data.train may be; default: the validation list of the run."""

@@ -46,7 +46,7 @@ class Reading(Decoding):
 
 @dataclass(frozen=True)
 class Compute:
-    """Where a model runs, and how exactly."""
+    """Device and precision of a model."""
 
     device: str = "auto"
     """auto, cpu, mps, cuda or cuda:NUMBER; auto takes a GPU if there is one."""
@@ -56,7 +56,7 @@ class Compute:
 
 @dataclass(frozen=True)
 class Job:
-    """What a bulk job does about inputs it cannot read, other processes, and a table that is already there."""
+    """How a bulk job treats unreadable inputs, other processes, and an existing table."""
 
     max_bad: float = 1.0
     """Share of the inputs that may be unusable; above it the exit code is 3. The table is written all the same."""

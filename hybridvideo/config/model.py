@@ -10,15 +10,15 @@ from hybridvideo.errors import UserError
 
 @dataclass(frozen=True)
 class InputConfig:
-    """What of the clip the stem sees."""
+    """What the stem sees of a clip."""
 
     mode: Literal["rgb", "difference", "both", "two_stream"] = "rgb"
     """rgb: the frames. difference: signed temporal differences. both: the two as six channels. two_stream: each
     through a stem of its own, features concatenated. Differences of T frames are T - 1 images."""
     gain: float = 2.0
-    """Differences of the normalised frames are multiplied by this ..."""
+    """Factor on the differences of normalised frames."""
     limit: float = 1.0
-    """... and clipped to [-limit, limit]."""
+    """Differences are clipped to [-limit, limit] after that."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class StemConfig:
     padding: Literal["own", "same"] = "own"
     """same: TensorFlow's padding, for weights that were trained with it."""
     mean: tuple[float, float, float] | None = None
-    """Normalisation of the weights; default: what timm or torchvision say of them."""
+    """Normalisation of the weights; default: as recorded by timm or torchvision."""
     std: tuple[float, float, float] | None = None
     frozen: bool = False
-    """No gradient, BatchNorm in evaluation mode; its outputs may be cached."""
+    """Not trained, with BatchNorm in evaluation mode; its outputs may be cached."""
     batchnorm: Literal["train", "eval"] = "train"
     """eval: BatchNorm keeps its statistics while the stem is trained."""
 
@@ -87,11 +87,11 @@ class HybridConfig:
     """A hybrid is data: stem, list of stages, head."""
 
     frames: int = 16
-    """Standard input: frames ..."""
+    """Frames of the standard input."""
     height: int = 224
-    """... rows ..."""
+    """Frame height of the standard input."""
     width: int = 224
-    """... and columns; others work too, position tables are then interpolated."""
+    """Frame width; other sizes work too, position tables are then interpolated."""
     input: InputConfig = field(default_factory=InputConfig)
     stem: StemConfig = field(default_factory=StemConfig)
     dim: int | None = None

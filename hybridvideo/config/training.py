@@ -7,7 +7,7 @@ from typing import Literal
 
 from hybridvideo.config.data import AugmentConfig, ClipConfig, DataConfig, FrameConfig
 from hybridvideo.config.evaluation import EvalConfig
-from hybridvideo.config.jobs import Compute, Precision
+from hybridvideo.config.jobs import Compute, Precision, check_share
 from hybridvideo.config.model import ModelConfig
 from hybridvideo.errors import UserError
 
@@ -33,11 +33,24 @@ class OptimConfig:
     final_lr: float = 0.01
     """Final learning rate as a share of `lr`."""
     clip_norm: float | None = 1.0
-    """Largest gradient norm; null turns clipping off."""
+    """Gradients are clipped to this norm; null turns clipping off."""
     label_smoothing: float = 0.0
     """Share of each target that is spread evenly over all classes."""
     ema: float = 0.0
     """Decay of the moving average of the weights, which is then what is evaluated and saved; 0 turns it off."""
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "stem_lr_scale", "weight_decay", "warmup_epochs"):
+            if getattr(self, name) < 0:
+                raise UserError(f"optim.{name} is {getattr(self, name)}; give 0 or more")
+        for name in ("final_lr", "label_smoothing"):
+            check_share(f"optim.{name}", getattr(self, name))
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise UserError(f"optim.betas is {self.betas}; give two numbers from 0 to below 1")
+        if not 0 <= self.ema < 1:
+            raise UserError(f"optim.ema is {self.ema}; give a decay from 0 to below 1")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise UserError(f"optim.clip_norm is {self.clip_norm}; give a norm above 0, or null for no clipping")
 
 
 @dataclass(frozen=True)
@@ -53,7 +66,7 @@ class TrainConfig:
     precision: Precision = Compute.precision
     """fp16 needs a GPU; bf16 also trains on a CPU."""
     checkpoint_every: int = 0
-    """Also save `last` every so many optimizer steps; 0: only after each epoch."""
+    """Also save `last` every N optimizer steps; 0: only after each epoch."""
     keep: Literal["last", "best"] = "last"
     """The checkpoint that evaluate, predict and extract use when they are given the run folder."""
     log_every: int = 10
@@ -67,32 +80,47 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "accumulate", "log_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"train.{name} is {getattr(self, name)}; give 1 or more")
+        for name in ("checkpoint_every", "max_skipped_steps"):
+            if getattr(self, name) < 0:
+                raise UserError(f"train.{name} is {getattr(self, name)}; give 0 or more")
 
 
 @dataclass(frozen=True)
 class PhaseClip:
-    """What a phase changes about `clip`."""
+    """Changes of a phase to `clip`."""
 
     frames: int | None = None
     """Frames in a clip."""
     interval: float | None = None
     """Seconds between frames."""
     stride: int | None = None
-    """Take one frame in so many."""
+    """Step from one frame to the next, in frames of the video."""
 
     def __post_init__(self) -> None:
         if self.frames is not None and self.frames < 1:
             raise UserError(f"clip.frames of a phase is {self.frames}; give 1 or more")
+        if self.interval is not None and not self.interval > 0:
+            raise UserError(f"clip.interval of a phase is {self.interval}; give seconds above 0")
+        if self.stride is not None and self.stride < 1:
+            raise UserError(f"clip.stride of a phase is {self.stride}; give 1 or more frames")
+        if self.interval is not None and self.stride is not None:
+            raise UserError("clip.interval and clip.stride of a phase are both set; give one of them")
 
 
 @dataclass(frozen=True)
 class PhaseFrame:
-    """What a phase changes about `frame`."""
+    """Changes of a phase to `frame`."""
 
     height: int | None = None
-    """Height of a training frame, in pixels."""
+    """Height of training frames, in pixels."""
     width: int | None = None
-    """Width of a training frame, in pixels."""
+    """Width of training frames, in pixels."""
+
+    def __post_init__(self) -> None:
+        for name in ("height", "width"):
+            value = getattr(self, name)
+            if value is not None and value < 8:
+                raise UserError(f"frame.{name} of a phase is {value}; give 8 or more")
 
 
 @dataclass(frozen=True)
@@ -115,8 +143,8 @@ class PhaseConfig:
     `others` is all that are not named; without it they are frozen. Default: everything trains, at the rates of
     `optim`."""
     lr: float | None = None
-    """Peak of a new schedule (warm-up and cosine), which lasts until the next phase with an `lr`. Default: the schedule
-    that began earlier goes on."""
+    """Peak of a new schedule (warm-up and cosine), which lasts until the next phase with an `lr`. Default: the
+    schedule that began earlier continues."""
     drop: float | tuple[float, float] = 1.0
     """Factor on the rates of dropout and stochastic depth; two numbers: at the first step of the phase and at the
     last."""
@@ -126,6 +154,8 @@ class PhaseConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name} of a phase is {value}; give 1 or more")
+        if self.lr is not None and self.lr < 0:
+            raise UserError(f"lr of a phase is {self.lr}; give 0 or more")
         for group, share in (self.groups or {}).items():
             if share < 0:
                 raise UserError(f"groups.{group} of a phase is {share}; give a share of the learning rate, 0 or more")
@@ -167,6 +197,6 @@ class TrainRun:
 
     @property
     def epochs(self) -> int:
-        """Epochs of the run: `train.epochs`, or those of the phases."""
+        """The epochs of the run: `train.epochs`, or those of the phases."""
         lengths = [phase.epochs for phase in self.phases]
         return sum(filter(None, lengths)) if lengths and lengths[-1] is not None else self.train.epochs

@@ -58,7 +58,7 @@ class ClipsOfVideos(Dataset[Clip]):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of the labels; empty for videos without labels."""
+        """Class names, in the order of the labels; empty for videos without labels."""
         return self.clips.manifest.labels
 
     @property
@@ -165,7 +165,7 @@ class Batch(TypedDict):
 
 
 class Normalised(Protocol):
-    """Anything that knows the statistics of its input, as every model does."""
+    """Anything that knows the normalisation of its input, as every model does."""
 
     @property
     def normalisation(self) -> Normalisation: ...

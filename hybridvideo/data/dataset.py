@@ -48,12 +48,12 @@ class ClipItem(TypedDict):
 
 
 def sample_generator(seed: int, epoch: int, index: int, *repeat: int) -> torch.Generator:
-    """All randomness of one sample, on the CPU; neighbouring seeds, epochs, indices and repeats are unrelated."""
+    """Return one sample's generator, on the CPU; neighbouring seeds, epochs, indices and repeats are unrelated."""
     return torch.Generator().manual_seed(hash_seed(seed, epoch, index, *repeat))
 
 
 def uniform(generator: torch.Generator) -> float:
-    """A number from 0 to 1, 1 excluded."""
+    """Return a number in [0, 1)."""
     return float(torch.rand((), generator=generator, dtype=torch.float64))
 
 
@@ -70,7 +70,7 @@ class Draws:
         self.plan: Planner = transform.planner(generator)
 
     def framing(self, size: Size) -> Framing:
-        """What the decoder does with frames of this size."""
+        """Return what the decoder does with frames of this size."""
         return self.plan(size).framing
 
 
@@ -116,17 +116,17 @@ class ClipDataset(Dataset[ClipItem | list[ClipItem]]):
         return items if len(items) > 1 else items[0]
 
     def draws(self, epoch: int, index: int, repeat: int = 0) -> Draws:
-        """The random choices for one clip."""
+        """Return the random choices for one clip."""
         more = (repeat,) if repeat else ()
         return Draws(sample_generator(self.seed, epoch, index, *more), self.transform)
 
     def variant(self, epoch: int, index: int) -> tuple[bool, float]:
-        """Whether this sample is flipped in this epoch, and its contrast."""
+        """Return whether this sample is flipped in this epoch, and its contrast."""
         draws = self.draws(epoch, index)
         return draws.flipped, draws.contrast
 
     def blank(self, key: tuple[int, int], status: str, reason: str) -> ClipItem | list[ClipItem]:
-        """Black items in place of those of `key`, with the shapes and types of good ones."""
+        """Return black items in place of those of `key`, with the shapes and types of good ones."""
         repeats = self.transform.augment.repeats
         items = [self._labelled(key[1], status, reason) for _ in range(repeats)]
         return items if repeats > 1 else items[0]

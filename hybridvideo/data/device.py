@@ -60,7 +60,7 @@ def _copied_ahead(loader: Iterable[B], device: torch.device) -> Iterator[B]:
 
 
 def _copied(batch: B, device: torch.device) -> B:
-    """The batch on a GPU soon. From pageable memory the copy would block, and overlap with nothing."""
+    """Start copying the batch to a GPU. From pageable memory the copy would block, and overlap with nothing."""
     return _on_tensors(lambda tensor: tensor.pin_memory().to(device, non_blocking=True), batch)
 
 

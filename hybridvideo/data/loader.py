@@ -58,7 +58,7 @@ class EpochOrder(Sampler[list[tuple[int, int]]]):
         shuffle: bool = True,
     ) -> None:
         if num_samples < 1:
-            raise UserError("there is no sample to load; give a list with at least one video")
+            raise UserError("there is nothing to load; give a list with at least one video")
         if batch_size < 1 or batch_size % world:
             raise UserError(
                 f"train.batch_size {batch_size} cannot be split among {world} processes; give a multiple of {world}"
@@ -107,7 +107,7 @@ class EpochOrder(Sampler[list[tuple[int, int]]]):
 
 @dataclass(frozen=True)
 class _Items(Generic[B]):
-    """`workers.Work` of a data set. A key is an index or (epoch, index); what is lost is lost in every epoch."""
+    """`workers.Work` of a data set. A key is an index or (epoch, index); a lost item is lost in every epoch."""
 
     dataset: ClipDataset | ViewDataset
     collate: Callable[[Any], B]
@@ -126,7 +126,7 @@ class _Items(Generic[B]):
 
 
 class Loader(Generic[B]):
-    """Batches of a data set, in an order that is read anew at each iteration; workers stay alive until `close`.
+    """Batches of a data set, in an order that is read again at each iteration; workers stay alive until `close`.
 
     workers=0 reads in this process, which nothing then protects from a file that hangs or kills.
     """

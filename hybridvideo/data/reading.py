@@ -1,9 +1,9 @@
 """Clips from one video file: which frames, from one pass, at the wanted size; and what to do if it is damaged.
 
 A damaged video is used as far as it can be read ("partial"): a clip that meets the damage is sampled again within the
-readable part. The frames of a clip do not depend on which other clips are asked for: if one of several meets damage,
-each is read by a reader of its own, as if it had been asked for alone. Readers are opened and closed in here, so none
-ever crosses a process boundary.
+readable part. The frames of a clip do not depend on the other clips requested: if one of several meets damage,
+each is read by its own reader, as if it had been requested alone. Readers are opened and closed here, so none ever
+crosses a process boundary.
 
 C channels, T frames of a clip, H height, W width, U frames decoded, K clips of a video.
 """

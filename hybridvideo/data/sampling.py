@@ -7,12 +7,12 @@ A clip of 4 frames, `step` seconds apart, spans 4 steps: each frame stands for t
                |<----------- span ----------->|        span = frames * step
 
 Starts run from 0 to `duration - span`; in a video shorter than the span a clip starts at 0 and is padded at its end.
-Training draws one start (STARTS). Testing takes those that a placement returns:
+Training draws one start (STARTS). Testing uses those that a placement returns:
 
     centre_starts                 |      [=======]      |     one, in the middle
     uniform_starts, clips=3       [=======]     [=======]     evenly spaced, both ends of the video included
                                        [=======]
-    strided_starts, every=4 s     [=======]             |     every so many seconds, as often as the clip fits
+    strided_starts, every=4 s     [=======]             |     every N seconds, as often as the clip fits
                                   |   [=======]         |
                                   |       [=======]     |
     sliding_starts, overlap=0.5   [=======]             |     windows over all of the video; the last ends with it
@@ -144,7 +144,7 @@ def clip_times(*, start: float, frames: int, step: float) -> Times:
 def indices_at_times(
     *, frame_times: Times, times: Times | Sequence[float], fps: float, pad: Literal["last", "loop"] = "last"
 ) -> Indices:
-    """Index of the frame shown at each time: the last one whose time is not later.
+    """Index of the frame shown at each time: the last one that is not later.
 
     frame_times: (N,) ascending, first 0. A frame up to 1 ms later (less if frames are closer together) counts as
     shown, since containers round. Times after the video's end show the last frame (`last`) or the video again

@@ -1,9 +1,9 @@
-"""Where the time of loading goes: stages of the code that a clock can measure, at almost no cost while none does.
+"""Where the time of loading goes: stages of the code that a clock can measure, at almost no cost while none is running.
 
     with stage("decode"): ...          in the code that is measured
     with measured() as clock: ...      around the run that is measured; then clock.seconds["decode"]
 
-One clock in one thread: it is meant for a run that reads its videos in the process that asks.
+One clock in one thread: it is meant for a run that reads its videos in the calling process.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _clock: Clock | None = None
 
 
 def stage(name: Stage) -> AbstractContextManager[None]:
-    """A part of the work, of which the clock takes the time if there is one."""
+    """A part of the work, timed if there is a clock."""
     return _UNMEASURED if _clock is None else _clock.running(name)
 
 

@@ -72,7 +72,7 @@ def random_box(size: Size, *, area: tuple[float, float], aspect: tuple[float, fl
 
 
 @dataclass(frozen=True)
-class Plan:
+class FramePlan:
     """What is done to a frame: scale a box of it, keep `size` from `corner` (top, left) on, flip it."""
 
     framing: Framing
@@ -96,7 +96,7 @@ class Plan:
         return self.finished(clip_TCHW)
 
 
-Planner = Callable[[Size], Plan]  # from the frame's (height, width)
+Planner = Callable[[Size], FramePlan]  # from the frame's (height, width)
 
 
 # ---- training
@@ -126,11 +126,11 @@ class TrainTransform:
     def _resized(self, generator: torch.Generator, flip: bool) -> Planner:
         draws = torch.rand((ATTEMPTS, 4), generator=generator)
 
-        def plan(size: Size) -> Plan:
+        def plan(size: Size) -> FramePlan:
             base = size[1] / size[0] if self.frame.fit == "stretch" else self.size[1] / self.size[0]
             low, high = self.augment.aspect
             box = random_box(size, area=self.augment.area, aspect=(low * base, high * base), draws=draws)
-            return Plan(Framing(box, self.size), (0, 0), self.size, flip)
+            return FramePlan(Framing(box, self.size), (0, 0), self.size, flip)
 
         return plan
 
@@ -139,20 +139,20 @@ class TrainTransform:
         low, high = self.augment.jitter
         factor = low + scale * (high - low)
 
-        def plan(size: Size) -> Plan:
+        def plan(size: Size) -> FramePlan:
             if self.frame.fit == "stretch":
                 scaled = (round(self.size[0] * max(factor, 1.0)), round(self.size[1] * max(factor, 1.0)))
             else:
                 short_side = max(round(min(self.size) * factor), 1)
                 scaled = scaled_size(size, short_side=short_side, crop=self.size)
             corner = int(down * (scaled[0] - self.size[0] + 1)), int(right * (scaled[1] - self.size[1] + 1))
-            return Plan(Framing(None, scaled), corner, self.size, flip)
+            return FramePlan(Framing(None, scaled), corner, self.size, flip)
 
         return plan
 
     def _plain(self, generator: torch.Generator, flip: bool) -> Planner:
         views = ViewTransform(self.frame, crops=1)
-        return lambda size: Plan(views.framing(size), views.corners(size)[0], self.size, flip)
+        return lambda size: FramePlan(views.framing(size), views.corners(size)[0], self.size, flip)
 
 
 # ---- testing
@@ -194,11 +194,11 @@ class ViewTransform:
         """RGB frames scaled by `framing`, with all crops still in them."""
         framing = self.framing(_size(clip_TCHW))
         assert framing.size is not None
-        return Plan(framing, (0, 0), framing.size).on_rgb(clip_TCHW)
+        return FramePlan(framing, (0, 0), framing.size).on_rgb(clip_TCHW)
 
     def __call__(self, clip_TCHW: torch.Tensor) -> torch.Tensor:
         size = _size(clip_TCHW)
-        plans = [Plan(self.framing(size), corner, self.size) for corner in self.corners(size)]
+        plans = [FramePlan(self.framing(size), corner, self.size) for corner in self.corners(size)]
         return torch.stack([plan.on_rgb(clip_TCHW) for plan in plans])
 
 

@@ -1,4 +1,4 @@
-"""Exchange between processes: values, numbers, and clips that are mixed with those of another process."""
+"""Exchange between processes: values, numbers, and clips that are mixed across processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def gather(accelerator: Accelerator, value: Any) -> list[Any]:
 
 
 def gather_numbers(accelerator: Accelerator, numbers: list[int]) -> list[list[int]]:
-    """Return the integers of each process, in order; all must pass equally many.
+    """Return the integers of each process, in order; all must pass the same number.
 
     They go from host to host. Over the devices, the host would have to wait until these have done all queued work.
     """
@@ -33,7 +33,7 @@ def gather_numbers(accelerator: Accelerator, numbers: list[int]) -> list[list[in
 
 
 def host_group() -> Any:
-    """Return the group of all processes over a backend for the host. The first call creates it, in all together."""
+    """Return the group of all processes over a backend for the host. The first call creates it, in all at once."""
     if "gloo" in str(torch.distributed.get_backend()):
         return None
     world = torch.distributed.group.WORLD

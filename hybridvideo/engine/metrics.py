@@ -21,7 +21,7 @@ Z95 = 1.959964
 
 
 def in_top(scores_NK: Scores, labels_N: Labels, k: int) -> NDArray[np.bool_]:
-    """Whether the true class is among the k of highest score; ties go to the class of lower index."""
+    """Return whether the true class is among the k with the highest scores; ties go to the lower index."""
     order_NK = np.argsort(-scores_NK, axis=1, kind="stable")
     return (order_NK[:, :k] == labels_N[:, None]).any(1) & np.isfinite(scores_NK).all(1)
 

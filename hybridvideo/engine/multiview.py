@@ -1,4 +1,4 @@
-"""Videos through a model, all views of each, one result per video: the core of evaluation and of both bulk jobs.
+"""Run all views of each video through a model, one result per video: the core of scoring and of both bulk jobs.
 
 V views of the videos of a batch   C T H W of a view   K classes or channels
 """
@@ -25,7 +25,7 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class VideoResult:
-    """What came out for one video; `outputs_VK` has no rows where nothing could be read."""
+    """The result of one video; `outputs_VK` has no rows if nothing could be read."""
 
     index: int
     label: int
@@ -37,7 +37,7 @@ class VideoResult:
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
-    """Mixed precision; nothing for fp32."""
+    """Return a context of mixed precision; it does nothing for fp32."""
     return contextlib.nullcontext() if precision == "fp32" else torch.autocast(device.type, DTYPES[precision])
 
 
@@ -50,7 +50,7 @@ def run_views(
     batch_size: int,
     precision: Precision = Compute.precision,
 ) -> Iterator[VideoResult]:
-    """One result per video of `view_loader`, in its order.
+    """Yield one result per video of `view_loader`, in its order.
 
     `compute` maps normalised views (N, C, T, H, W) to (N, K), and sees at most `batch_size` of them at once.
     """
@@ -62,14 +62,14 @@ def run_views(
 
 
 def stacked(batch: Mapping[str, Any], most: int) -> Iterator[Tensor]:
-    """The batch's views, at most so many at once, uint8 (N, C, T, H, W); channels are last in memory."""
+    """Yield the batch's views, at most `most` at once, uint8 (N, C, T, H, W); channels are last in memory."""
     views = views_of(batch)
     while part := list(itertools.islice(views, most)):
         yield torch.stack(part).permute(0, 4, 1, 2, 3)
 
 
 def by_video(batch: Mapping[str, Any], outputs_VK: Tensor) -> Iterator[VideoResult]:
-    """The outputs of a batch, video by video."""
+    """Yield the outputs of a batch, video by video."""
     for i, part_VK in enumerate(outputs_VK.split(batch["counts"].tolist()) if len(outputs_VK) else []):
         yield result(batch, i, part_VK)
     if not len(outputs_VK):  # no video of the batch could be read
@@ -78,15 +78,20 @@ def by_video(batch: Mapping[str, Any], outputs_VK: Tensor) -> Iterator[VideoResu
 
 
 def result(batch: Mapping[str, Any], i: int, outputs_VK: Tensor) -> VideoResult:
-    """Video `i` of a batch with its outputs."""
+    """Return the result of video `i` of a batch."""
     return VideoResult(
-        index=int(batch["index"][i]), label=int(batch["label"][i]), status=batch["status"][i],
-        reason=batch["reason"][i], outputs_VK=outputs_VK, start=batch["start"][i], end=batch["end"][i],
-    )  # fmt: skip
+        index=int(batch["index"][i]),
+        label=int(batch["label"][i]),
+        status=batch["status"][i],
+        reason=batch["reason"][i],
+        outputs_VK=outputs_VK,
+        start=batch["start"][i],
+        end=batch["end"][i],
+    )
 
 
 def averaged(logits_VK: Tensor, average: Literal["softmax", "logits"]) -> Tensor:
-    """Probabilities (K,) of a video: the mean of its views' softmax, or the softmax of their mean logits."""
+    """Return the probabilities (K,) of a video: the mean of its views' softmax, or the softmax of their mean logits."""
     if average == "softmax":
         return logits_VK.softmax(-1).mean(0)
     return logits_VK.mean(0).softmax(-1)

@@ -38,7 +38,7 @@ class StopRequest:
             return
         self.requested = True
         if os.environ.get("RANK", "0") == "0":
-            print("\nstopping as soon as what is at work is saved (again: at once, unsaved)", file=sys.stderr)
+            print("\nstopping once the current work is saved (again: stop now without saving)", file=sys.stderr)
 
     def anywhere(self, accelerator: Accelerator) -> bool:
         """Whether any process was asked to stop; all processes must call this together."""
@@ -52,7 +52,7 @@ class StopRequest:
 
 @contextmanager
 def stopping_at_once(message: str) -> Iterator[None]:
-    """A context for work outside the loop's steps. The first signal ends it: Preempted with that message."""
+    """A context for work outside the loop's steps. The first signal ends it with Preempted(message)."""
 
     def ask(number: int, frame: FrameType | None) -> None:
         listen(signal.SIG_IGN)  # a launcher and its own launcher both ask; the cleanup must not be interrupted

@@ -36,7 +36,7 @@ class Origin:
     source: str
     """Path, `torchvision:NAME` or `hf:REPO`."""
     layout: str
-    """The code base whose names the tensors had."""
+    """The code base that named the tensors."""
     sha256: str
     """Of the file; empty if there was none."""
     notes: tuple[str, ...] = ()

@@ -21,7 +21,7 @@ LAYOUT = "float (B, 3, T, H, W): clips, colours, frames, rows, columns"
 def check_clip(x_BCTHW: Tensor, input_shape: tuple[int, int, int, int], least_side: int = 1) -> None:
     """Raise UserError unless `x_BCTHW` is a batch of float clips of this model's channels with large enough frames.
 
-    A clip of three frames with swapped axes cannot be told from a correct one.
+    A clip of three frames with swapped axes looks like a correct one.
     """
     if not isinstance(x_BCTHW, Tensor):
         raise UserError(f"the clip is a {type(x_BCTHW).__name__}; give a tensor, {LAYOUT}")

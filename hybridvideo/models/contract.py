@@ -29,14 +29,14 @@ from hybridvideo.parsing import plain
 
 
 class Grids:
-    """The grids of the stages that were asked for, by name."""
+    """The grids of the requested stages, by name."""
 
     def __init__(self, stages: Iterable[str]) -> None:
         self.stages = frozenset(stages)
         self.grids: dict[str, Tensor] = {}
 
     def put(self, stage: str, grid_BTHWC: Tensor) -> None:
-        """Keep the grid if it was asked for."""
+        """Keep the grid if it was requested."""
         if stage in self.stages:
             self.grids[stage] = grid_BTHWC
 
@@ -95,7 +95,7 @@ class VideoModel(nn.Module, ABC):
         return [keep.grids[name] for name in stages]
 
     def first_grid(self, x_BCTHW: Tensor) -> Tensor:
-        """Check the clip and return `forward_stem` of it, checkpointed if that was asked for."""
+        """Check the clip and return `forward_stem` of it, checkpointed if requested."""
         check_clip(x_BCTHW, self.input_shape, self.least_side)
         grid: Tensor = self.run_block(self.forward_stem, x_BCTHW)
         return grid
@@ -118,7 +118,7 @@ class VideoModel(nn.Module, ABC):
 
     @abstractmethod
     def forward_stages(self, grid_BTHWC: Tensor, keep: Grids = NOTHING) -> Tensor:
-        """Return the grid after all stages; of earlier ones, `keep` keeps those that it was asked for."""
+        """Return the grid after all stages; `keep` keeps the requested ones among the earlier."""
 
     @abstractmethod
     def forward_head(self, grid_BTHWC: Tensor, pre_logits: bool = False) -> Tensor:
@@ -192,7 +192,7 @@ class VideoModel(nn.Module, ABC):
         self.grad_checkpointing = enable
 
     def run_block(self, block: Callable[..., Any], *inputs: Any) -> Any:
-        """Return `block(*inputs)`, checkpointed if that was asked for. Stem and blocks are called through this."""
+        """Return `block(*inputs)`, checkpointed if requested. Stem and blocks are called through this."""
         if self.grad_checkpointing and self.training and torch.is_grad_enabled():
             if torch.compiler.is_compiling():  # a compiled graph updates statistics once by itself
                 return checkpoint(block, *inputs, use_reentrant=False)

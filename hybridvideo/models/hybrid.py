@@ -31,7 +31,7 @@ from hybridvideo.models.staged import Stage, StagedModel, parameters, rising_rat
 from hybridvideo.parsing import changed, plain
 
 # Without gradients, a CPU's stem takes the frames in portions whose activations stay near its caches; the buffers of
-# more are mapped anew for every layer. MobileNetV2 on 256 frames of 128x192, two cores: 1.35 s, all at once 2.77 s.
+# more are mapped again for every layer. MobileNetV2 on 256 frames of 128x192, two cores: 1.35 s, all at once 2.77 s.
 PIXELS_AT_ONCE = 2**17
 
 
@@ -197,7 +197,7 @@ def init_by_kind(layer: nn.Module) -> None:
 
 
 def random_stem(stem: StemConfig) -> tuple[str, ...]:
-    """A note for the user, if a network that is published with weights starts without them."""
+    """Return a note for the user if a network that is published with weights starts without them."""
     if stem.name == "small" or stem.weights is not None:
         return ()
     return (f"stem {stem.name} starts from random weights; give model.changes.stem.weights hub or a FILE",)

@@ -23,13 +23,13 @@ class Stage(NamedTuple):
 
     name: str
     blocks: Sequence[nn.Module]
-    """Called one after another by `run`, each checkpointed if that was asked for."""
+    """Called one after another by `run`, each checkpointed if requested."""
     before: Sequence[nn.Module] = ()
     """Layers between the stages, such as a merging of positions; their parameters go with the first block's."""
 
 
 class SizedConfig(Protocol):
-    """The fields that every config of a network has: its standard input."""
+    """The fields of every network's config: its standard input."""
 
     @property
     def frames(self) -> int: ...
@@ -43,7 +43,7 @@ class StagedModel(VideoModel):
     """Base of networks that are a stem, a list of stages, and a head."""
 
     group_names: ClassVar[str] = "{stage}.{index}"
-    """Of parameter groups, one a block: `stage` by name, `index` of the block from 0, `number` from 1."""
+    """Of parameter groups, one per block: `stage` by name, `index` of the block from 0, `number` from 1."""
     undecayed: ClassVar[tuple[str, ...]] = ()
     """Endings of the names of parameters without weight decay."""
 

@@ -181,7 +181,7 @@ def unwrapped(content: object, where: str, notes: tuple[str, ...] = ()) -> State
 
 
 def reason(path: Path, error: Exception) -> str:
-    """Say in one line why a file is refused, and what to do."""
+    """Explain in one line why a file is refused, and what to do."""
     text = " ".join(str(error).split())
     named = re.search(r"GLOBAL ([\w.]+)|unrecognized function (\S+)|got <class '([\w.]+)'>", text)
     if isinstance(error, MemoryError) or "not enough memory" in text:

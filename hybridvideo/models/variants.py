@@ -15,7 +15,6 @@ from hybridvideo.parsing import changed
 Config = TypeVar("Config")
 
 IMAGENET = Normalisation()
-HALF = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 KINETICS = Normalisation((0.45, 0.45, 0.45), (0.225, 0.225, 0.225))  # PySlowFast and all that grew out of it
 
 

@@ -57,7 +57,7 @@ def ffmpeg_version() -> str:
 
 
 def device_name() -> str:
-    """Return the GPUs, or what torch says about the CPU."""
+    """Return the GPUs, or what torch reports about the CPU."""
     try:
         import torch
     except Exception as fault:

@@ -70,7 +70,7 @@ def epochs_done(epochs: Rows) -> int:
 
 
 def speed_of_last(epochs: Rows) -> float | None:
-    """Return clips a second in the last epoch alone; None if its own share of the run is not known."""
+    """Return clips per second in the last epoch alone; None if its share of the run is unknown."""
     start = {"epoch": -1, "clips_seen": 0, "seconds": 0}
     before, last = [start, *epochs][-2:]
     if int(last["epoch"]) != int(before["epoch"]) + 1:

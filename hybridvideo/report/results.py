@@ -11,9 +11,9 @@ from hybridvideo.report.numbers import known
 Row = Mapping[str, Any]  # one line of a table that a job has written
 Rows = Sequence[Row]
 
-MEASURES = {"top1": "top-1", "top5": "top-5", "mean_class_accuracy": "mean of classes"}
+MEASURES = {"top1": "top-1", "top5": "top-5", "mean_class_accuracy": "mean class accuracy"}
 TOP5_FROM = 6
-"""Fewest classes for which top-5 says anything: of five classes or fewer it is always 1."""
+"""Fewest classes for which top-5 is meaningful: of five classes or fewer it is always 1."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class ClassAccuracy:
-    """Videos of a class, and the fraction of them named correctly; None without a video."""
+    """Videos of a class, and the fraction classified correctly; None without a video."""
 
     label: str
     videos: int
@@ -112,7 +112,7 @@ class Results:
 
     @property
     def shows_top5(self) -> bool:
-        """Whether top-5 accuracy says anything about these classes."""
+        """Whether top-5 accuracy is meaningful for these classes."""
         return len(self.labels) >= TOP5_FROM
 
     @property

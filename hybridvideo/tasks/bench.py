@@ -2,7 +2,7 @@
 
 Two measurements on the user's own videos. First, one process reads clips and takes the time of each stage: what a clip
 costs a core. Then the loader runs with its workers while a model takes batches at a given rate: what counts is the
-share of time that the model waits.
+share of time for which the model waits.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class LoaderBench:
     clips: int = 128
     """Clips per measurement."""
     rate: float | None = None
-    """Clips per second that a model takes; default: as many as the loader delivers."""
+    """Clips per second that a model takes; default: all that the loader delivers."""
     model: str | None = None
     """A model to train on the batches, on the device; `rate` is then measured."""
     device: str = Compute.device
@@ -72,7 +72,7 @@ class LoaderBench:
 def bench_loader(
     source: str, bench: LoaderBench, clip: ClipConfig, frame: FrameConfig, augment: AugmentConfig, out: str | None
 ) -> int:
-    """The command."""
+    """Run the command; return its exit code."""
     device = pick_device(bench.device)
     dataset = ClipDataset(read_inputs(source), clip, TrainTransform(frame, augment), seed=0, index=index_beside(source))
     keep_memory()  # as workers do
@@ -118,7 +118,7 @@ def profile(dataset: ClipDataset, bench: LoaderBench, device: torch.device) -> t
 
 
 def chosen(dataset: ClipDataset, bench: LoaderBench, epoch: int) -> list[list[tuple[int, int]]]:
-    """Keys of as many videos as the clips need, in batches; over several epochs if there are fewer videos."""
+    """Return keys of enough videos for the clips, in batches; over several epochs if there are fewer videos."""
     videos = -(-bench.clips // dataset.transform.augment.repeats)
     keys: list[tuple[int, int]] = []
     while len(keys) < videos:
@@ -173,12 +173,12 @@ def consume(loader: Loader[ClipBatch], work: Callable[[Any], None], device: torc
 
 
 def sleeper(rate: float | None) -> Callable[[Any], None]:
-    """A model that takes time but no core, like one on a GPU."""
+    """Return a model that takes time but no CPU core, like one on a GPU."""
     return lambda batch: time.sleep(len(batch["ok"]) / rate) if rate else None
 
 
 def trainer(dataset: ClipDataset, bench: LoaderBench, device: torch.device) -> Callable[[Any], None]:
-    """A model that trains on the batches."""
+    """Return a model that trains on the batches."""
     assert bench.model is not None
     model = create_model(bench.model, num_classes=400).to(device).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)

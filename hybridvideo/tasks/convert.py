@@ -1,4 +1,4 @@
-"""`hybridvideo convert`: published weights -> a checkpoint folder of ours, with all that belongs to them."""
+"""`hybridvideo convert`: published weights -> a checkpoint folder of this project, with all that belongs to them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hybridvideo.weights.open_source import is_ours
 
 
 def run_conversion(source: str, out: str, wanted: Wanted, overwrite: bool) -> int:
-    """The command."""
+    """Run the command; return its exit code."""
     folder = Path(out)
     if Path(source).exists() and is_ours(source):
         raise UserError(f"{find_checkpoint(source)} is a checkpoint of this project already; use it as it is")
@@ -42,12 +42,12 @@ def run_conversion(source: str, out: str, wanted: Wanted, overwrite: bool) -> in
 def wanted(
     model: str | None, changes: dict[str, Any] | None, labels: str | None, frames: int | None, size: int | None
 ) -> Wanted:
-    """What the options say. Raise UserError for a list of labels that cannot be read."""
+    """Return what the options ask for. Raise UserError for a list of labels that cannot be read."""
     return Wanted(model, changes or {}, None if labels is None else label_names(labels), frames, size)
 
 
 def lines_of(card: ModelCard) -> list[str]:
-    """What travels with the weights, for a person."""
+    """Describe what travels with the weights, line by line."""
     clip, frame, normalisation = card.preprocessing.clip, card.preprocessing.frame, card.preprocessing.normalisation
     step = f"{clip.interval:.4g} s apart" if clip.interval else f"stride {clip.stride or 1}"
     side = frame.short_side or min(frame.height, frame.width)

@@ -62,21 +62,21 @@ CONTROL = {"time": False}
 
 
 def run_demo(out: str, seed: int, seeds: int) -> int:
-    """The command."""
+    """Run the command; return its exit code."""
     folder, timings = Path(out), Timings()
     with timings.measure("rendering"):
         render(folder / "videos", seed)
     figures = [run_seed(folder, seed + i, timings, first=i == 0) for i in range(seeds)]
-    page = write_page(folder, seed, timings)
+    page = write_demo_page(folder, seed, timings)
     for i, (hybrid, control) in enumerate(figures):
         print(f"seed {seed + i}: hybrid {hybrid:.1%}, control {control:.1%} of held-out videos")
-    print("the control sees the same frames but not their order: it cannot tell a motion from its reverse")
+    print("the control sees the same frames without their order, so it cannot tell a motion from its reverse")
     print(shown(f"report {page}"))
     return 0
 
 
 def render(folder: Path, seed: int) -> None:
-    """The videos, unless they are there already."""
+    """Render the videos, unless they exist already."""
     with progress("rendering", sum(VIDEOS.values()) * 8) as advance:
         done = 0
 
@@ -114,58 +114,76 @@ def run_seed(folder: Path, seed: int, timings: Timings, first: bool) -> tuple[fl
 
 
 def train_once(folder: Path, run: Path, seed: int, changes: dict[str, Any]) -> None:
-    """One training, unless it is there; a stopped one goes on, one of other settings (another version) goes away."""
+    """Train once: skip a finished run, resume a stopped one, replace one with other settings (another version)."""
     videos = folder / "videos"
     settings = replace(
-        RUN, seed=seed, data=DataConfig(str(videos / "train"), str(videos / "val")),
+        RUN,
+        seed=seed,
+        data=DataConfig(str(videos / "train"), str(videos / "val")),
         model=replace(RUN.model, changes=changes),
-    )  # fmt: skip
+    )
     same = (run / CONFIG).exists() and read_run_config(run) == settings
     if same and (run / "report.html").exists():
-        print(shown(f"{run} is there already"))
+        print(shown(f"{run} exists already"))
         return
     if not same:
         shutil.rmtree(run, ignore_errors=True)
     try:
         run_training(settings, str(run), same, run.name)
     except Preempted:
-        raise Preempted(f"stopped; finished work is kept in {folder}; run the same command again to continue") from None
+        raise Preempted(f"stopped; what is done is kept in {folder}; run the same command to continue") from None
 
 
-def write_page(folder: Path, seed: int, timings: Timings) -> Path:
-    """The page of the first seed."""
-    arms = [Arm(title, Results.of(json.loads((folder / name / "test" / "results.json").read_text())),
-                read_metrics(folder / name / "metrics.jsonl"))
-            for name, title in (("hybrid", "The hybrid"), ("control", "The control"))]  # fmt: skip
+def write_demo_page(folder: Path, seed: int, timings: Timings) -> Path:
+    """Write the page of the first seed."""
+    arms = [
+        Arm(
+            title,
+            Results.of(json.loads((folder / name / "test" / "results.json").read_text())),
+            read_metrics(folder / name / "metrics.jsonl"),
+        )
+        for name, title in (("hybrid", "The hybrid"), ("control", "The control"))
+    ]
     test = read_manifest(folder / "videos" / "test")
     scores = pq.read_table(folder / "hybrid" / "test" / "scores.parquet").to_pylist()
     features = pq.read_table(folder / "features" / "features.parquet").to_pylist()
     read = [row for row in features if row["feature"] is not None]
     hybrid, control = arms
-    write_json(folder / "summary.json", {"hybrid": hybrid.top1.value, "control": control.top1.value,
-                                         "seed": seed, "seconds": timings.seconds})  # fmt: skip
+    write_json(
+        folder / "summary.json",
+        {"hybrid": hybrid.top1.value, "control": control.top1.value, "seed": seed, "seconds": timings.seconds},
+    )
     return demo_page(
         folder / "report.html",
-        {"videos": sum(VIDEOS.values()) * 8, "held out": len(test), "seed": seed, "cores": os.cpu_count() or 1,
-         "threads": torch.get_num_threads()},
-        hybrid, control,
-        Findings(timings.seconds, evaluation_samples(scores, test),
-                 pq.read_table(folder / "predictions" / "predictions.parquet").to_pylist(),
-                 np.array([row["feature"] for row in read], np.float32),
-                 [Path(row["path"]).parent.name for row in read]),
+        {
+            "videos": sum(VIDEOS.values()) * 8,
+            "held out": len(test),
+            "seed": seed,
+            "cores": os.cpu_count() or 1,
+            "threads": torch.get_num_threads(),
+        },
+        hybrid,
+        control,
+        Findings(
+            timings.seconds,
+            evaluation_samples(scores, test),
+            pq.read_table(folder / "predictions" / "predictions.parquet").to_pylist(),
+            np.array([row["feature"] for row in read], np.float32),
+            [Path(row["path"]).parent.name for row in read],
+        ),
         MadeWith(environment_facts(), (folder / "hybrid" / "config.yaml").read_text()),
-    )  # fmt: skip
+    )
 
 
 class Timings:
-    """Seconds by name of the part."""
+    """Seconds by stage."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def measure(self, name: str) -> Iterator[None]:
-        """Adds the time of the block."""
+        """Add the time of the block."""
         start = time.perf_counter()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
@@ -173,6 +191,6 @@ class Timings:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without what a part prints of its own results, which the page shows."""
+    """Suppress what a stage prints of its results; the page shows them."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield

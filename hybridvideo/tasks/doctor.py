@@ -1,7 +1,7 @@
 """`hybridvideo doctor`: what this installation can do, and for each fault the command that fixes it.
 
 Every check is one small function that returns a `Finding` and never raises: a broken torch is a finding, not a crash.
-Decoders are native code that may take the process down with them, so each is tried in a process of its own.
+Decoders are native code that may take the process down with them, so each is tried in a separate process.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ REINSTALL_TORCH = "pip install --force-reinstall torch torchvision"
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check saw. `optional`: absent, and only some users miss it. `fix`: a command or advice on one line."""
+    """What a check found. `optional`: absent, and only some users need it. `fix`: a command or advice on one line."""
 
     name: str
     state: State
@@ -42,7 +42,7 @@ class Finding:
 
 
 def first_line(fault: BaseException | str, longest: int = 160) -> str:
-    """The first line that says something, cut to `longest`."""
+    """Return the first line that is not empty, cut to `longest`."""
     lines = [line.strip() for line in str(fault).splitlines() if line.strip()]
     message = lines[0] if lines else type(fault).__name__
     return message if len(message) <= longest else message[: longest - 1] + "…"
@@ -66,7 +66,7 @@ def torch_works() -> Finding:
 
 
 def torchvision_matches() -> Finding:
-    """Whether torchvision's compiled operators load with this torch, as they do only if one was built for the other."""
+    """Check that torchvision's compiled operators load with this torch: only if one was built for the other."""
     try:
         import torch
         import torchvision
@@ -83,7 +83,7 @@ def torchvision_matches() -> Finding:
 
 
 def made_for(package: str) -> str:
-    """The one torch version that a package's metadata asks for, or an empty string."""
+    """Return the one torch version that a package's metadata requires, or an empty string."""
     try:
         asked = metadata.requires(package) or []
     except metadata.PackageNotFoundError:
@@ -93,7 +93,7 @@ def made_for(package: str) -> str:
 
 
 def package(name: str) -> Finding:
-    """A package that the jobs need and import."""
+    """Check a package that the jobs import."""
     try:
         import_module(name)
     except Exception as fault:
@@ -132,19 +132,19 @@ DECODERS = {
 
 
 def attempt(code: str, video: Path, longest: float = LONGEST_PROBE) -> tuple[bool, str]:
-    """Run Python code on a video in a process of its own: whether it ended well, and what it printed or died of."""
+    """Run Python code on a video in a separate process; return whether it succeeded, and its output or fault."""
     command = [sys.executable, "-c", code, str(video)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=longest, check=False)
     except subprocess.TimeoutExpired:
         return False, f"{NO_ANSWER} within {longest:.0f} s"
     if done.returncode < 0:
-        return False, f"the process died of signal {-done.returncode}"
+        return False, f"the process was killed by signal {-done.returncode}"
     return done.returncode == 0, (done.stdout if done.returncode == 0 else done.stderr).strip()
 
 
 def decode(name: str) -> tuple[bool, str]:
-    """Whether a decoder returns the eight frames of a small video, and what it printed."""
+    """Return whether a decoder returns the eight frames of a small video, and what it printed."""
     with tempfile.TemporaryDirectory() as folder:
         video = Path(folder) / "eight.mp4"
         made, message = attempt(MAKE_VIDEO, video)
@@ -157,8 +157,8 @@ def decode(name: str) -> tuple[bool, str]:
 
 
 def last_line(message: str) -> str:
-    """What a traceback ends with."""
-    return first_line(message.splitlines()[-1] if message else "ended without a word")
+    """Return the last line of a traceback."""
+    return first_line(message.splitlines()[-1] if message else "ended without output")
 
 
 def remedy(message: str, package: str) -> str:
@@ -188,7 +188,7 @@ def decord() -> Finding:
 
 
 def torchcodec() -> Finding:
-    """torchcodec imports without FFmpeg's shared libraries in some releases and fails at its first decoder."""
+    """Check torchcodec: some releases import without FFmpeg's shared libraries and fail at the first decoder."""
     if util.find_spec("torchcodec") is None:
         return Finding("torchcodec", "optional", "not installed", "pip install 'hybridvideo[torchcodec]'")
     worked, message = decode("torchcodec")
@@ -204,14 +204,14 @@ def torchcodec() -> Finding:
 
 
 def ffmpeg_libraries() -> bool:
-    """Whether the system has FFmpeg's shared libraries in a place that the loader searches."""
+    """Return whether FFmpeg's shared libraries are where the loader searches."""
     from ctypes.util import find_library
 
     return find_library("avcodec") is not None or any(Path(sys.prefix, "lib").glob("libavcodec.*"))
 
 
 def install_ffmpeg() -> str:
-    """The command that installs FFmpeg with its libraries on this system."""
+    """Return the command that installs FFmpeg with its libraries on this system."""
     if sys.platform == "darwin":
         return "brew install ffmpeg"
     managers = {"apt-get": "sudo apt-get install ffmpeg", "dnf": "sudo dnf install ffmpeg-free"}
@@ -220,7 +220,7 @@ def install_ffmpeg() -> str:
 
 
 def ffmpeg() -> Finding:
-    """The program; PyAV has FFmpeg of its own, so only people miss it."""
+    """Check for the `ffmpeg` program; PyAV brings its own libraries, so only people need it."""
     program = shutil.which("ffmpeg")
     if program is None:
         return Finding("ffmpeg program", "optional", "not found; PyAV does not need it", install_ffmpeg())
@@ -245,7 +245,7 @@ def cpu() -> Finding:
 
 
 def bf16_support(capabilities: Mapping[str, object]) -> str:
-    """What an x86 processor has for bf16: matrix units (AMX), vector instructions, or neither; of others, nothing."""
+    """Describe an x86 CPU's support for bf16: matrix units (AMX), vector instructions, or none; empty for others."""
     if capabilities.get("architecture") != "x86_64":
         return ""
     kinds = {"amx_bf16": ", bf16 in AMX matrix units", "avx512_bf16": ", bf16 in AVX-512"}
@@ -262,14 +262,14 @@ def cuda() -> Finding:
     except Exception as fault:
         return Finding("cuda", "optional", f"not asked, torch is broken: {first_line(fault)}", REINSTALL_TORCH)
     if shutil.which("nvidia-smi") is None:
-        return Finding("cuda", "optional", "no NVIDIA GPU here; jobs run on the processor")
+        return Finding("cuda", "optional", "no NVIDIA GPU here; jobs run on the CPU")
     if build is None:
         return Finding("cuda", "optional", "there is an NVIDIA driver, but torch is a CPU build", REINSTALL_TORCH)
-    return Finding("cuda", "optional", f"torch (CUDA {build}) sees no GPU", "nvidia-smi  # shows what the driver says")
+    return Finding("cuda", "optional", f"torch (CUDA {build}) sees no GPU", "nvidia-smi  # queries the driver")
 
 
 def gpus() -> Iterator[str]:
-    """Each GPU with its memory."""
+    """List each GPU with its memory."""
     import torch
 
     for index in range(torch.cuda.device_count()):
@@ -297,7 +297,7 @@ def disk() -> Finding:
 
 
 def writing() -> Finding:
-    """Whether run folders can be made here; the file itself is gone at once."""
+    """Check that run folders can be created here; the test file is removed at once."""
     try:
         with tempfile.TemporaryFile(dir=Path.cwd()):
             return Finding("current folder", "ok", f"{Path.cwd()}, can be written")
@@ -335,7 +335,7 @@ def run_doctor() -> int:
 
 
 def show(findings: list[Finding]) -> None:
-    """A table, then the commands on lines of their own, so that they can be copied."""
+    """Print a table, then the commands on separate lines, so that they can be copied."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

@@ -20,7 +20,7 @@ from hybridvideo.config.jobs import Compute, Precision
 from hybridvideo.data.corpus.quarantine import quarantined
 from hybridvideo.data.manifest import Manifest, read_manifest
 from hybridvideo.documents import read_json_object
-from hybridvideo.engine.evaluate import Evaluation, evaluate, protocol
+from hybridvideo.engine.scoring import Evaluation, protocol, score_list
 from hybridvideo.errors import TooMuchBadData, UserError
 from hybridvideo.files import acquire, holder, release, write_json
 from hybridvideo.models.contract import VideoModel
@@ -44,10 +44,10 @@ def run_evaluation(
     checkpoint: Literal["last", "best"] | None,
     compute: Compute,
 ) -> int:
-    """The command; several processes share the videos."""
+    """Run the command; several processes share the videos."""
     process_state(compute.device)
     model = open_model(run, checkpoint)
-    manifest, source = read_list(run, data, model)
+    manifest, source = list_to_score(run, data, model)
     accelerator = Accelerator(cpu=pick_device(compute.device).type == "cpu")
     card = card_of(model)
     views = eval.over(card.eval)
@@ -63,7 +63,7 @@ def run_evaluation(
             name = default_name(source, views, checkpoint, compute.precision)
             wanted = Path(out) if out else results_folder(run) / name
             folder = stack.enter_context(evaluation_folder(wanted, out is not None, made_of))
-        evaluation = evaluate(
+        evaluation = score_list(
             model,
             manifest,
             views,
@@ -90,8 +90,8 @@ def check_bad(results: dict[str, Any], max_bad: float) -> None:
         )
 
 
-def read_list(run: str, data: EvaluateData, model: VideoModel) -> tuple[Manifest, str]:
-    """The list under the model's labels, and its source."""
+def list_to_score(run: str, data: EvaluateData, model: VideoModel) -> tuple[Manifest, str]:
+    """Return the list under the model's labels, and its source."""
     source, root, order = data.manifest, data.root, data.order
     if source is None:
         config = read_run_config(Path(run))
@@ -105,20 +105,20 @@ def read_list(run: str, data: EvaluateData, model: VideoModel) -> tuple[Manifest
 
 
 def default_name(source: str, views: EvalConfig, checkpoint: str | None, precision: Precision) -> str:
-    """`evaluation-LIST-4x3`, with checkpoint and precision if they were given."""
+    """Return `evaluation-LIST-4x3`, with checkpoint and precision if they were given."""
     stem = re.sub(r"[^\w.]+", "-", Path(source).resolve().stem).strip("-.")[:80] or "list"
-    said = [checkpoint] * (checkpoint is not None) + [precision] * (precision != "fp32")
-    return "-".join(["evaluation", stem, f"{views.clips}x{views.crops}", *map(str, said)])
+    given = [checkpoint] * (checkpoint is not None) + [precision] * (precision != "fp32")
+    return "-".join(["evaluation", stem, f"{views.clips}x{views.crops}", *map(str, given)])
 
 
 def list_digest(manifest: Manifest) -> str:
-    """SHA-256 of the videos of a list with their labels, and of the classes."""
+    """Return the SHA-256 of a list's videos with their labels, and of the classes."""
     listed = repr((os.path.abspath(manifest.root), manifest.rows, manifest.labels))
     return hashlib.sha256(encodable(listed).encode()).hexdigest()
 
 
 def quarantine_digest(data: EvaluateData, manifest: Manifest) -> str | None:
-    """SHA-256 of what a quarantine says of the list; None without one."""
+    """Return the SHA-256 of what a quarantine records about the list; None without one."""
     if data.quarantine is None:
         return None
     held = repr(sorted(quarantined(data.quarantine, manifest).items()))
@@ -142,7 +142,7 @@ def evaluation_folder(folder: Path, chosen: bool, made_of: Mapping[str, Any]) ->
 
 
 def first_free(folder: Path, chosen: bool, made_of: Mapping[str, Any]) -> tuple[Path, int]:
-    """The folder, or the first numbered one that this evaluation may use, and its lock, now held."""
+    """Return the folder, or the first numbered one that this evaluation may use, and its lock, now held."""
     place, number = folder, 1
     while True:
         lock, taken = claim(place, made_of)
@@ -155,10 +155,10 @@ def first_free(folder: Path, chosen: bool, made_of: Mapping[str, Any]) -> tuple[
 
 
 def claim(place: Path, made_of: Mapping[str, Any]) -> tuple[int | None, str]:
-    """The lock of a folder, now held; or None and why this evaluation may not use it."""
+    """Return the lock of a folder, now held; or None and why this evaluation may not use it."""
     lock = acquire(place / LOCK, "evaluate")
     if lock is None:
-        return None, f"{holder(place / LOCK)} is at work there"
+        return None, f"{holder(place / LOCK)} is using it"
     if other := other_evaluation(place, made_of):
         release(place / LOCK, lock)
         return None, other
@@ -166,7 +166,7 @@ def claim(place: Path, made_of: Mapping[str, Any]) -> tuple[int | None, str]:
 
 
 def other_evaluation(folder: Path, made_of: Mapping[str, Any]) -> str:
-    """Why this evaluation must not replace what is in a folder; "" if it may."""
+    """Return why this evaluation must not replace what is in a folder; "" if it may."""
     file = folder / "results.json"
     if not file.exists():
         return ""
@@ -183,10 +183,14 @@ def other_evaluation(folder: Path, made_of: Mapping[str, Any]) -> str:
 
 
 def report_evaluation(
-    folder: Path, model: VideoModel, evaluation: Evaluation, manifest: Manifest, facts: dict[str, Any],
+    folder: Path,
+    model: VideoModel,
+    evaluation: Evaluation,
+    manifest: Manifest,
+    facts: dict[str, Any],
     config: str | None,
-) -> Path:  # fmt: skip
-    """results.json, scores.parquet and report.html in `folder`; return the page."""
+) -> Path:
+    """Write results.json, scores.parquet and report.html into `folder`; return the page."""
     results = {**evaluation.results, "model": card_of(model).name, **facts}
     write_json(folder / "results.json", results)
     provenance = {name: results[name] for name in ("model", "checkpoint", "protocol", "labels")}
@@ -195,18 +199,24 @@ def report_evaluation(
 
 
 def score_schema(num_classes: int) -> pa.Schema:
-    """Columns of scores.parquet."""
+    """Return the columns of scores.parquet."""
     return pa.schema(
         [
-            ("index", pa.int64()), ("path", pa.string()), ("status", pa.string()), ("reason", pa.string()),
-            ("label", pa.int64()), ("label_name", pa.string()), ("predicted", pa.int64()),
-            ("predicted_name", pa.string()), ("scores", pa.list_(pa.float32(), num_classes)),
+            ("index", pa.int64()),
+            ("path", pa.string()),
+            ("status", pa.string()),
+            ("reason", pa.string()),
+            ("label", pa.int64()),
+            ("label_name", pa.string()),
+            ("predicted", pa.int64()),
+            ("predicted_name", pa.string()),
+            ("scores", pa.list_(pa.float32(), num_classes)),
         ]
-    )  # fmt: skip
+    )
 
 
 def say(results: dict[str, Any], views: EvalConfig, page: Path) -> None:
-    """The figures, for a person."""
+    """Print the figures."""
     print(f"{results['num_videos']} videos, {results['num_failed']} unreadable, {views.clips} x {views.crops} views")
     for accuracy in Results.of(results).accuracies:
         low, high = accuracy.interval or (float("nan"), float("nan"))

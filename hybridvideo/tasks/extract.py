@@ -21,8 +21,8 @@ from hybridvideo.tasks.support.job_device import pick_device
 from hybridvideo.tasks.support.run_folder import config_text
 from hybridvideo.tasks.support.table_job import (
     STDOUT,
+    BulkWork,
     Finished,
-    Work,
     failures,
     held_by,
     model_notes,
@@ -47,7 +47,7 @@ def run_extraction(
     compute: Compute,
     job: Job,
 ) -> int:
-    """The command."""
+    """Run the command; return its exit code."""
     table = output_table(out, run, "features")
     model = open_model(run)
     device = pick_device(compute.device)
@@ -63,11 +63,17 @@ def run_extraction(
         **source_notes(source, manifest, reading),
     }
     rows = partial(
-        extract, model, manifest, stage=stage, views=views, **asdict(reading), device=device,
+        extract,
+        model,
+        manifest,
+        stage=stage,
+        views=views,
+        **asdict(reading),
+        device=device,
         precision=compute.precision,
-    )  # fmt: skip
+    )
     rows_of = partial(rows_of_input, clips=views.clips)
-    work = Work("extracting", notes, feature_schema(width), rows, rows_of, held=held_by(reading, manifest))
+    work = BulkWork("extracting", notes, feature_schema(width), rows, rows_of, held=held_by(reading, manifest))
     if out == STDOUT:
         return stream_job(manifest, work, job)
     finished = run_job(table, manifest, work, job)
@@ -80,12 +86,12 @@ def run_extraction(
 
 
 def rows_of_input(first: dict[str, Any], clips: int) -> int:
-    """How many rows an input has: one per clip, or one that says why there are none."""
+    """Return how many rows an input has: one per clip, or one that gives the reason for having none."""
     return 1 if first["start"] is None else clips
 
 
 def show(finished: Finished, inputs: int) -> None:
-    """What was extracted, and each input that could not be read."""
+    """Print what was extracted, and each input that could not be read."""
     notes, clips = finished.provenance, sum(row["feature"] is not None for row in finished.rows)
     print(
         f"{clips} clips of {inputs - finished.failed} videos, {notes['width']} numbers each, from {notes['stage']}; "
@@ -96,7 +102,7 @@ def show(finished: Finished, inputs: int) -> None:
 
 
 def feature_schema(width: int) -> pa.Schema:
-    """Columns of the table; `feature` has a fixed size, which readers map without copying."""
+    """Return the columns of the table; `feature` has a fixed size, so that readers map it without copying."""
     return pa.schema(
         {
             "path": pa.string(),
@@ -112,7 +118,7 @@ def feature_schema(width: int) -> pa.Schema:
 
 
 class Features(nn.Module):
-    """A model up to a stage, as a module."""
+    """A model up to a stage."""
 
     def __init__(self, model: VideoModel, stage: str) -> None:
         super().__init__()
@@ -124,7 +130,7 @@ class Features(nn.Module):
 
 @torch.no_grad()
 def feature_width(model: VideoModel, stage: str) -> int:
-    """Length of a stage's vectors, from shapes alone; UserError for an unknown stage, before any video is read."""
+    """Return the length of a stage's vectors, from shapes alone. UserError for an unknown stage, before any reading."""
     features = Features(model, stage)
     shapes = {name: value.to("meta") for name, value in [*features.named_parameters(), *features.named_buffers()]}
     return int(functional_call(features, shapes, (torch.zeros(1, *model.input_shape, device="meta"),)).shape[1])

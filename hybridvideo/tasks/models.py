@@ -1,7 +1,7 @@
-"""`hybridvideo models`: what can be built, how large it is, what it costs, what was published of it.
+"""`hybridvideo models`: what can be built: sizes, costs and published figures.
 
 A pattern that matches one model prints its card, any other a table. Everything is read from models.json, which
-tools/model_table.py writes from the models themselves: building each of them would take 15 seconds.
+tools/model_table.py writes from the models themselves: building all of them would take 15 seconds.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ A single name shows stages, settings and sources. hybrid: any stem, stages and h
 
 
 def run_models(pattern: str) -> int:
-    """The command. Raise UserError if no model matches."""
+    """Run the command. Raise UserError if no model matches."""
     known = all_facts()
     chosen = {name: facts for name, facts in known.items() if fnmatch(name, pattern)}
     if not chosen:
@@ -49,7 +49,7 @@ def run_models(pattern: str) -> int:
 
 
 def all_facts() -> dict[str, Facts]:
-    """Every model by its name, in the order of the registry."""
+    """Return the facts of every model by name, in the order of the registry."""
     table: dict[str, Facts] = json.loads((files("hybridvideo") / "tasks" / "models.json").read_text(encoding="utf-8"))
     return table
 
@@ -58,7 +58,7 @@ def all_facts() -> dict[str, Facts]:
 
 
 def table_of(chosen: Mapping[str, Facts]) -> Table:
-    """One row a model, families apart; `hybrid`, which is what a user makes of it, has none."""
+    """Return one row per model, families apart; `hybrid` has none: its size is up to the user."""
     table = Table("model", box=None, padding=(0, 1, 0, 0))
     for title in ("M", "GMACs", "input", "top-1", "views", "step"):
         table.add_column(title, justify="right", no_wrap=True)
@@ -73,7 +73,7 @@ def table_of(chosen: Mapping[str, Facts]) -> Table:
 
 
 def row_of(name: str, facts: Facts) -> list[str]:
-    """The cells of a model."""
+    """Return the cells of a model."""
     size = [f"{facts['parameters'] / 1e6:.2f}", f"{facts['gmacs']:.2f}", "x".join(map(str, facts["input"]))]
     known = facts["published"]
     if known is None:
@@ -83,12 +83,12 @@ def row_of(name: str, facts: Facts) -> list[str]:
 
 
 def step_of(known: Facts) -> str:
-    """Frames, or seconds, between the frames of a view."""
+    """Return the step between the frames of a view, in frames or seconds."""
     return str(known["stride"]) if known["stride"] else f"{known['interval']:.3f} s"
 
 
 def short(weights: str) -> str:
-    """A long address as its site and file; the card has all of it."""
+    """Shorten a long address to site and file; the card shows all of it."""
     if not weights.startswith("https://"):
         return weights
     host, *_, file = weights.removeprefix("https://").split("/")
@@ -99,7 +99,7 @@ def short(weights: str) -> str:
 
 
 def print_card(console: Console, name: str, facts: Facts) -> None:
-    """All that is known of one model."""
+    """Print everything known about one model."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True, style="bold")
     table.add_column(overflow="fold")
@@ -111,19 +111,19 @@ def print_card(console: Console, name: str, facts: Facts) -> None:
 
 
 def size_rows(name: str, facts: Facts) -> Iterator[tuple[str, str]]:
-    """What the network is."""
+    """Return the rows that describe the network."""
     frames, height, width = facts["input"]
     mean, std = (", ".join(f"{value:g}" for value in facts["normalisation"][key]) for key in ("mean", "std"))
     yield "model", name
     yield "input", f"{frames} frames of {height}x{width}, RGB in [0, 1] normalised with mean {mean}; std {std}"
     yield "parameters", f"{facts['parameters'] / 1e6:.2f} million, with 400 classes"
-    yield "cost", f"{facts['gmacs']:.2f} GMACs a view"
+    yield "cost", f"{facts['gmacs']:.2f} GMACs per view"
     yield "stages", ", ".join(facts["stages"])
     yield "features", f"{facts['features']} channels before the classifier"
 
 
 def published_rows(known: Facts | None) -> Iterator[tuple[str, str]]:
-    """What its authors say."""
+    """Return the rows with the authors' figures."""
     if known is None:
         yield "weights", "none published; train it"
         return

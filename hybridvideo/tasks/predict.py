@@ -21,8 +21,8 @@ from hybridvideo.tasks.support.job_device import pick_device
 from hybridvideo.tasks.support.run_folder import config_text
 from hybridvideo.tasks.support.table_job import (
     STDOUT,
+    BulkWork,
     Finished,
-    Work,
     held_by,
     model_notes,
     output_table,
@@ -62,7 +62,7 @@ def run_prediction(
     compute: Compute,
     job: Job,
 ) -> int:
-    """The command."""
+    """Run the command; return its exit code."""
     table = output_table(out, run, "predictions")
     model = open_model(run)
     device = pick_device(compute.device)
@@ -77,10 +77,16 @@ def run_prediction(
         **source_notes(source, manifest, reading),
     }
     rows = partial(
-        classify, model, manifest, views=views, top_k=top_k, **asdict(reading), device=device,
+        classify,
+        model,
+        manifest,
+        views=views,
+        top_k=top_k,
+        **asdict(reading),
+        device=device,
         precision=compute.precision,
-    )  # fmt: skip
-    work = Work("classifying", notes, SCHEMA, rows, held=held_by(reading, manifest))
+    )
+    work = BulkWork("classifying", notes, SCHEMA, rows, held=held_by(reading, manifest))
     if out == STDOUT:
         return stream_job(manifest, work, job)
     finished = run_job(table, manifest, work, job)
@@ -92,7 +98,7 @@ def run_prediction(
 
 
 def show(finished: Finished) -> None:
-    """The first rows as a table; all that could not be read are counted."""
+    """Print the first rows as a table, and count those that could not be read."""
     table = Table("video", "class", "score", "others")
     for row in finished.rows[:MOST_LINES]:
         table.add_row(Text(shown(row["path"])), *cells(row))
@@ -103,7 +109,7 @@ def show(finished: Finished) -> None:
 
 
 def cells(row: dict[str, Any]) -> list[Text]:
-    """Class, score and runners-up, or why there are none."""
+    """Return class, score and runners-up, or why there are none."""
     if row["label"] is None:
         return [Text(row["status"], "red"), Text(), Text(shown(row["reason"]))]
     others = zip(row["topk_labels"][1:4], row["topk_scores"][1:4], strict=True)

@@ -2,9 +2,9 @@
 
 DST/.../NAME.mp4        the copies, each complete or absent, in the folders of the list
 DST/manifest.csv        the list of the copies, with the labels and groups of the originals
-DST/prepare.parquet     one row per original: what became of it and why, sizes, frames
+DST/prepare.parquet     one row per original: status and reason, sizes, frames
 DST/.prepare/           recipe.json (how copies are made) and done.jsonl (what was done, from what): a second call
-                        continues there, and copies again what has changed since
+                        continues there, and copies again whatever has changed
 """
 
 from __future__ import annotations
@@ -58,15 +58,25 @@ LARGEST_LEDGER = 2**29  # bytes, of about 300 a video
 AGAIN = "remove that file, or give another --out"
 
 SCHEMA = pa.schema(
-    [("path", pa.string()), ("source", pa.string()), ("copy", pa.string()), ("status", pa.string()),
-     ("reason", pa.string()), ("frames", pa.int64()), ("width", pa.int64()), ("height", pa.int64()),
-     ("seconds", pa.float64()), ("bytes_before", pa.int64()), ("bytes_after", pa.int64())]
-)  # fmt: skip
+    [
+        ("path", pa.string()),
+        ("source", pa.string()),
+        ("copy", pa.string()),
+        ("status", pa.string()),
+        ("reason", pa.string()),
+        ("frames", pa.int64()),
+        ("width", pa.int64()),
+        ("height", pa.int64()),
+        ("seconds", pa.float64()),
+        ("bytes_before", pa.int64()),
+        ("bytes_after", pa.int64()),
+    ]
+)
 
 
 @dataclass(frozen=True)
 class Done:
-    """A line of done.jsonl: an original as it was, its copy's path below DST, and what became of it."""
+    """A line of done.jsonl: an original as it was, its copy's path below DST, and the result."""
 
     source: str
     size: int
@@ -75,7 +85,7 @@ class Done:
     made: Made
 
     def holds(self, plan: Planned, out: Path) -> bool:
-        """Whether nothing need be done again for this original."""
+        """Return whether the work on this original still holds."""
         same = (self.source, self.size, self.changed, self.copy) == (plan.source, plan.size, plan.changed, plan.copy)
         if not same or self.made.status in TRY_AGAIN:
             return False
@@ -85,7 +95,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Planned:
-    """An original as it is now, and where its copy goes; refused: why it may not be opened."""
+    """An original as it is now, and the path of its copy. refused: why it may not be opened."""
 
     source: str
     size: int
@@ -105,7 +115,7 @@ def run_preparation(
     max_bad: float,
     overwrite: bool,
 ) -> int:
-    """The command: copies of a corpus, or the list of Kinetics-400."""
+    """Run the command: copies of a corpus, or the list of Kinetics-400."""
     if annotations is None and videos is None and (source != KINETICS or os.path.exists(source)):
         if out is None:
             raise UserError("give --out FOLDER for the copies")
@@ -119,7 +129,7 @@ def run_preparation(
 def prepare_copies(
     source: str, out: str, recipe: Recipe, root: str | None, decoding: Decoding, max_bad: float, overwrite: bool
 ) -> int:
-    """Copy what `source` lists, and report what became of it. Raise Preempted if the user stops it."""
+    """Copy what `source` lists, and report the results. Raise Preempted if the user stops it."""
     check_encoder()
     manifest = read_source(source, root)
     folder = Path(out)
@@ -143,13 +153,13 @@ def prepare_copies(
 
 
 def read_source(source: str, root: str | None) -> Manifest:
-    """The videos of any list or folder, with labels if each has one."""
+    """Return the videos of any list or folder, with labels if each has one."""
     try:
         return read_manifest(source, root=root)
     except UserError as error:
         manifest = read_manifest(source, root=root, labelled=False)  # fails if it is not a list at all
         if not (Path(source).is_dir() or len(manifest) == 1):
-            print(shown(f"the labels are left out: {error}"), file=sys.stderr)
+            print(shown(f"continuing without labels: {error}"), file=sys.stderr)
         return manifest
 
 
@@ -157,7 +167,7 @@ def plan_copies(manifest: Manifest, source: Path, out: Path) -> list[Planned]:
     """Plan one copy per row. Raise UserError if one could touch an original."""
     inside = os.path.realpath(out)
     if source.is_dir() and is_under(inside, os.path.realpath(source)):
-        raise UserError(f"--out {out} lies in {source}, which is only read; give a folder outside it")
+        raise UserError(f"--out {out} is inside {source}, which is never written to; give a folder outside it")
     plans, copies = [], dict[str, str]()
     for index, name in enumerate(target_names(short_paths(manifest))):
         file = os.path.abspath(manifest.file(index))
@@ -170,7 +180,7 @@ def plan_copies(manifest: Manifest, source: Path, out: Path) -> list[Planned]:
 
 
 def why_refused(manifest: Manifest, index: int) -> str:
-    """Why a row's path must not be followed, "" where it may."""
+    """Return why a row's path must not be followed; "" if it may."""
     try:
         listed_file(manifest, index)
     except VideoError as error:
@@ -179,7 +189,7 @@ def why_refused(manifest: Manifest, index: int) -> str:
 
 
 def short_paths(manifest: Manifest) -> list[str]:
-    """The rows' paths for naming copies: as listed, or relative to their common folder if all are absolute."""
+    """Return the rows' paths for naming copies: as listed, or relative to their common folder if all are absolute."""
     paths = [row.path for row in manifest.rows]
     if not all(map(os.path.isabs, paths)) and manifest.root != Path():
         return paths
@@ -188,7 +198,7 @@ def short_paths(manifest: Manifest) -> list[str]:
 
 
 def is_under(path: str, folder: str) -> bool:
-    """Whether a resolved path is the resolved folder or lies in it."""
+    """Return whether a resolved path is the resolved folder or inside it."""
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
@@ -202,12 +212,12 @@ def _size_and_change(file: str) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def open_folder(out: Path, recipe: Recipe, overwrite: bool) -> Iterator[Path]:
-    """The file of what was done in a folder of copies made by this recipe, which no other call uses meanwhile."""
+    """Yield the record of finished work in a folder of copies made by this recipe; locked meanwhile."""
     notes = out / ".prepare"
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; give a folder")
     if out.is_dir() and not notes.is_dir() and any(out.iterdir()):
-        raise UserError(f"--out {out} holds files that `prepare` did not make; give an empty or new folder")
+        raise UserError(f"--out {out} holds files that `prepare` did not write; give an empty or new folder")
     with locked(notes / "lock", "prepare"):
         if overwrite:
             with writing(notes):
@@ -219,7 +229,7 @@ def open_folder(out: Path, recipe: Recipe, overwrite: bool) -> Iterator[Path]:
 
 
 def other_recipe(file: Path, now: dict[str, Any]) -> str:
-    """What differs in the recipe that is noted; "" where nothing does, or none is."""
+    """Return what differs from the recorded recipe; "" if nothing does, or none is recorded."""
     if not file.exists():
         return ""
     then = read_json_object(file, AGAIN)
@@ -235,7 +245,7 @@ def other_recipe(file: Path, now: dict[str, Any]) -> str:
 
 
 def make_copies(plans: list[Planned], out: Path, recipe: Recipe, ledger: Path, decoding: Decoding) -> dict[str, Done]:
-    """What became of each original, by its path. Raise Preempted if the user stops it; what is done stays done."""
+    """Return the result for each original, by path. Raise Preempted if the user stops it; finished work is kept."""
     done = read_done(ledger)
     wanted = {plan.source: plan for plan in plans if not plan.refused}
     waiting = {name: plan for name, plan in wanted.items() if not (name in done and done[name].holds(plan, out))}
@@ -244,7 +254,7 @@ def make_copies(plans: list[Planned], out: Path, recipe: Recipe, ledger: Path, d
     index = str(out / MANIFEST) + SUFFIX
     copies = [Copy(plan.source, str(out / plan.copy), recipe, index) for plan in waiting.values()]
     with contextlib.ExitStack() as stack:
-        stopped = f"stopped; finished work stays in {out}; run the same command again to continue"
+        stopped = f"stopped; what is done stays in {out}; run the same command to continue"
         stack.enter_context(stopping_at_once(stopped))  # at once, since each copy is complete or absent
         folders = {(out / plan.copy).parent for plan in waiting.values()}
         for folder in folders:
@@ -275,7 +285,7 @@ def make_folder(folder: Path, out: Path) -> None:
 
 
 def _remove_asides(folders: set[Path]) -> None:
-    """Remove what was not completed, by this call or one before."""
+    """Remove what this call or an earlier one did not complete."""
     for folder in folders:
         for aside in folder.glob(f".*{ASIDE}"):
             with contextlib.suppress(OSError):
@@ -283,7 +293,7 @@ def _remove_asides(folders: set[Path]) -> None:
 
 
 def read_done(ledger: Path) -> dict[str, Done]:
-    """What was done, by original, the latest entry of each; lines damaged by a crash are dropped from the file."""
+    """Return the latest entry of each original; lines damaged by a crash are dropped from the file."""
     if not ledger.exists():
         return {}
     lines = read_bytes(ledger, AGAIN, LARGEST_LEDGER).split(b"\n")
@@ -306,7 +316,7 @@ def _as_done(line: bytes) -> Done | None:
 def write_results(
     out: Path, manifest: Manifest, plans: list[Planned], made: list[Made], kept: list[int], recipe: Recipe
 ) -> None:
-    """The list of the copies and the table of all originals."""
+    """Write the list of the copies and the table of all originals."""
     rows = [
         {
             "path": encodable(row.path),
@@ -323,7 +333,7 @@ def write_results(
 
 
 def measure(plans: list[Planned], made: list[Made], out: Path) -> tuple[list[float], list[float]] | None:
-    """Seconds per training clip before and after, on some of the copies; None if there is nothing to measure."""
+    """Return seconds per training clip before and after, for some copies; None if there is nothing to measure."""
     whole = {plan.source: str(out / plan.copy) for plan, done in zip(plans, made, strict=True) if done.status == "ok"}
     pairs = list(whole.items())[:: max(1, len(whole) // MEASURED_VIDEOS)][:MEASURED_VIDEOS]
     if not pairs:
@@ -335,7 +345,7 @@ def measure(plans: list[Planned], made: list[Made], out: Path) -> tuple[list[flo
 def summary(
     out: Path, plans: list[Planned], made: list[Made], speeds: tuple[list[float], list[float]] | None
 ) -> list[str]:
-    """Lines for the terminal."""
+    """Return the lines for the terminal."""
     counts = Counter(result.status for result in made)
     there = counts["ok"] + counts["partial"]
     partial = f", {counts['partial']} partial" if counts["partial"] else ""
@@ -348,9 +358,15 @@ def summary(
     lines += told[:SHOWN] + [f"  ... {len(told) - SHOWN} more in {out / 'prepare.parquet'}"] * (len(told) > SHOWN)
     if there:
         before, after = (
-            sum({plan.source: getattr(result, name) for plan, result in zip(plans, made, strict=True)
-                 if result.status in KEPT}.values()) for name in ("bytes_before", "bytes_after")
-        )  # fmt: skip
+            sum(
+                {
+                    plan.source: getattr(result, name)
+                    for plan, result in zip(plans, made, strict=True)
+                    if result.status in KEPT
+                }.values()
+            )
+            for name in ("bytes_before", "bytes_after")
+        )
         lines.append(f"size: {before / 1e6:.1f} MB before, {after / 1e6:.1f} MB after, {after / before:.2f} times")
     if speeds is not None:
         slow, fast = (len(seconds) / sum(seconds) for seconds in speeds)
@@ -362,7 +378,7 @@ def summary(
 
 
 def next_command(manifest: Manifest, copies: Path) -> str:
-    """What the copies are for."""
+    """Return the command to run next."""
     if any(row.label is not None for row in manifest.rows):
         return f"hybridvideo train --data.train {copies}"
     parts = [row.path.split("/") for row in manifest.rows]

@@ -15,11 +15,12 @@ from hybridvideo.text import encodable, shown
 
 
 def prepare_kinetics_list(annotations: str, videos: str, out: str | None, max_bad: float = 1.0) -> int:
-    """Find the file of each row of the CSV, say what is wrong, write the list of those that are there."""
+    """Find the file of each row of the CSV, report what is wrong, write the list of those that were found."""
     source, folder, table = Path(annotations), Path(videos), output_list(annotations, out)
     matched = match(source, folder)
-    manifest = read_manifest(source, root=folder, labels=kinetics400_labels(), labelled=has_labels(matched),
-                             format="kinetics")  # fmt: skip
+    manifest = read_manifest(
+        source, root=folder, labels=kinetics400_labels(), labelled=has_labels(matched), format="kinetics"
+    )
     there = [index for index, path in enumerate(matched.paths) if path]
     if not there:
         raise UserError(
@@ -37,7 +38,7 @@ def prepare_kinetics_list(annotations: str, videos: str, out: str | None, max_ba
 
 
 def output_list(annotations: str, out: str | None) -> Path:
-    """--out FILE, or NAME.csv in a folder or here; never the annotations themselves."""
+    """Return --out FILE, or NAME.csv in a folder or here; never the annotations themselves."""
     name = f"kinetics400-{Path(annotations).stem}.csv"
     table = Path(name) if out is None else Path(out) if Path(out).suffix and not Path(out).is_dir() else Path(out, name)
     if table.suffix.lower() not in (".csv", ".parquet", ".pq"):
@@ -48,7 +49,7 @@ def output_list(annotations: str, out: str | None) -> Path:
 
 
 def match(source: Path, folder: Path) -> Matched:
-    """The rows of the CSV with the files below the folder. Raise UserError if either is not what it should be."""
+    """Match the rows of the CSV with the files below the folder. Raise UserError if either is unsuitable."""
     if not source.is_file():
         raise UserError(f"no file {source}; give the CSV of Kinetics-400 with --annotations")
     if not folder.is_dir():
@@ -61,12 +62,12 @@ def match(source: Path, folder: Path) -> Matched:
 
 
 def has_labels(matched: Matched) -> bool:
-    """Whether the CSV has labels; a test list has none."""
+    """Return whether the CSV has labels; a test list has none."""
     return any(clip.label for clip in matched.clips)
 
 
 def findings(manifest: Manifest, matched: Matched, kept: Manifest) -> list[str]:
-    """What is wrong, with examples: one line each, those without a finding left out."""
+    """Return what is wrong, with examples: one line per kind of finding."""
     missing = [clip.named.file_name for clip, path in zip(matched.clips, matched.paths, strict=True) if not path]
     report = check_files(kept)
     lines = [f"{len(kept)} of {len(manifest)} clips have a file below {manifest.root}"]
@@ -87,12 +88,12 @@ def findings(manifest: Manifest, matched: Matched, kept: Manifest) -> list[str]:
 
 
 def unreadable_names(matched: Matched) -> list[str]:
-    """Names of files that UTF-8 cannot hold."""
+    """Return the names of files that UTF-8 cannot represent."""
     return [name for name in (*matched.unlisted, *matched.other_times, *matched.copies) if encodable(name) != name]
 
 
 def classes(kept: Manifest) -> list[str]:
-    """Class counts, and the classes without a video."""
+    """Return lines on class counts and on classes without a video."""
     counts = kept.counts()
     if not any(counts.values()):
         return []
@@ -103,19 +104,19 @@ def classes(kept: Manifest) -> list[str]:
 
 
 def write_lists(table: Path, kept: Manifest, matched: Matched) -> None:
-    """Write the list of what is there and, next to it, the names of what is missing."""
+    """Write the list of the clips found and, next to it, the names of those missing."""
     write_manifest(kept, table)
     missing = [clip.named.file_name for clip, path in zip(matched.clips, matched.paths, strict=True) if not path]
-    beside = table.with_suffix(".missing.txt")
+    missing_list = table.with_suffix(".missing.txt")
     if missing:
-        write_text(beside, "".join(f"{name}\n" for name in missing))
+        write_text(missing_list, "".join(f"{name}\n" for name in missing))
     else:
-        with writing(beside):
-            beside.unlink(missing_ok=True)
+        with writing(missing_list):
+            missing_list.unlink(missing_ok=True)
 
 
 def advice(table: Path, kept: Manifest, listed: int) -> list[str]:
-    """Where the results are, and what to call next."""
+    """Return lines on where the results are and what to run next."""
     lines = [f"wrote {table}" + (f", {table.with_suffix('.missing.txt')}" if len(kept) < listed else "")]
     lines.append(f"next: hybridvideo prepare {table} --out FOLDER    copies that load faster")
     if any(row.label is not None for row in kept.rows):

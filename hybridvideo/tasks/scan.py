@@ -1,4 +1,4 @@
-"""`hybridvideo scan`: look at every video of a corpus -> a table, a summary here, and a page."""
+"""`hybridvideo scan`: check every video of a corpus -> a table, a summary on the terminal, and a page."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from hybridvideo.report.environment import environment_facts
 from hybridvideo.report.numbers import percent
 from hybridvideo.report.pages.scan_page import next_steps, scan_page
 from hybridvideo.report.sections.settings import MadeWith
-from hybridvideo.tasks.support.table_job import STDOUT, Finished, Work, run_job, stream_job
+from hybridvideo.tasks.support.table_job import STDOUT, BulkWork, Finished, run_job, stream_job
 from hybridvideo.tasks.support.write_page import keep_page, last_part
 from hybridvideo.text import duration, shown
 
@@ -61,7 +61,7 @@ SCHEMA = pa.schema(
 def run_scan(
     source: str, out: str, settings: ScanSettings, labelled: bool, root: str | None, decoding: Decoding, job: Job
 ) -> int:
-    """The command."""
+    """Run the command; return its exit code."""
     if settings.backend not in ("auto", *BACKENDS):
         allowed = ("auto", *BACKENDS)
         hint = nearest(settings.backend, allowed)
@@ -85,13 +85,13 @@ def run_scan(
     if finished.failed > job.max_bad * len(manifest):
         raise TooMuchBadData(
             f"{finished.failed} of {len(manifest)} files are unusable, more than --max-bad {job.max_bad} allows; "
-            f"{table} says why for each"
+            f"{table} gives the reason for each"
         )
     return 0
 
 
-def scan_work(manifest: Manifest, source: str, settings: ScanSettings, decoding: Decoding) -> Work:
-    """What is made of each file."""
+def scan_work(manifest: Manifest, source: str, settings: ScanSettings, decoding: Decoding) -> BulkWork:
+    """Return the work: one row per file."""
     notes = {
         "job": "scan",
         "source": os.path.abspath(source),
@@ -102,25 +102,31 @@ def scan_work(manifest: Manifest, source: str, settings: ScanSettings, decoding:
         "environment": environment_facts(),
     }
     rows = partial(examine, manifest, settings, **asdict(decoding))
-    return Work("scanning", notes, SCHEMA, rows, listed=partial(listed, manifest), free=("labels",))
+    return BulkWork("scanning", notes, SCHEMA, rows, listed=partial(listed, manifest), free=("labels",))
 
 
 def facts(finished: Finished, manifest: Manifest) -> dict[str, object]:
-    """What was done, for the page."""
+    """Return what was done, for the page."""
     notes = finished.provenance
     return {
-        "source": notes["source"], "paths start from": notes["root"], "decoded": notes["decode"],
-        "backend": notes["backend"], "short": f"fewer than {notes['short']} frames",
-        "deadline": f"{notes['deadline']:g} s a file", "files": len(manifest), "scanned this time": finished.inputs,
-        "took": duration(finished.seconds), "table": str(finished.table),
-    }  # fmt: skip
+        "source": notes["source"],
+        "paths start from": notes["root"],
+        "decoded": notes["decode"],
+        "backend": notes["backend"],
+        "short": f"fewer than {notes['short']} frames",
+        "deadline": f"{notes['deadline']:g} s a file",
+        "files": len(manifest),
+        "scanned in this call": finished.inputs,
+        "in": duration(finished.seconds),
+        "table": str(finished.table),
+    }
 
 
 # ---- for a person ----------------------------------------------------------------------------------------------------
 
 
 def show(finished: Finished, table: Path, page: Path) -> None:
-    """How many of each status, the first bad files, and what to do next."""
+    """Print counts by status, the first bad files, and what to do next."""
     rows = finished.rows
     counts = Counter(row["status"] for row in rows)
     summary = Table("status", "files", "share")
@@ -137,7 +143,7 @@ def show(finished: Finished, table: Path, page: Path) -> None:
 
 
 def show_bad(console: Console, bad: Sequence[dict[str, Any]]) -> None:
-    """The first files that are not ok, with the reason."""
+    """Print the first files that are not ok, with the reasons."""
     if not bad:
         return
     listed = Table("file", "status", "reason")

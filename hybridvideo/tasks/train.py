@@ -24,8 +24,8 @@ from hybridvideo.data.manifest import Manifest, read_manifest
 from hybridvideo.data.manifest.check import check_files
 from hybridvideo.data.sampling import hash_seed
 from hybridvideo.data.transforms import TrainTransform
-from hybridvideo.engine.evaluate import evaluate
 from hybridvideo.engine.preemption import StopRequest, stopping_at_once
+from hybridvideo.engine.scoring import score_list
 from hybridvideo.engine.training.checkpoint import RunKeeper
 from hybridvideo.engine.training.classification import Classification
 from hybridvideo.engine.training.feeds import Data, ListFeeds
@@ -35,7 +35,7 @@ from hybridvideo.engine.training.loop import fit
 from hybridvideo.engine.training.optim import LayerRates
 from hybridvideo.engine.training.phases import Phase, phases_of
 from hybridvideo.engine.training.run import Plan
-from hybridvideo.errors import EnvironmentFault, HybridVideoError, TooMuchBadData, UserError
+from hybridvideo.errors import EnvironmentFault, HybridVideoError, Preempted, TooMuchBadData, UserError
 from hybridvideo.files import ADVICE, AGAIN, writing
 from hybridvideo.models.card import ModelCard
 from hybridvideo.models.contract import VideoModel, count_parameters
@@ -64,6 +64,7 @@ def run_training(run: TrainRun, out: str | None, resume: bool, name: str) -> int
     first = process_state(run.device).is_main_process
     model = build_model(run, manifest.labels, first)  # before there is a folder: what cannot be built leaves none
     phases = phases_of(run)
+    check_batches(phases, run, process_state(run.device).num_processes)
     check_phases(model, phases, run)
     say(first, *found)
     lists = {"train": manifest} | ({"val": val} if val is not None else {})
@@ -82,6 +83,8 @@ def run_training(run: TrainRun, out: str | None, resume: bool, name: str) -> int
             feeds = make_feeds(run, model.to(accelerator.device), (manifest, val), phases, accelerator, cache)
             with StopRequest() as stop:
                 fit(model, plan, objective, feeds, accelerator=accelerator, keeper=keeper, log=log, stop=stop)
+                if stop.anywhere(accelerator):  # in the last validation, after which the loop asks no more
+                    raise Preempted("stopped before the evaluation after training; --resume continues with it")
         with stopping_at_once("stopped in the evaluation after training; --resume repeats it"):
             finish(run, folder, val, accelerator)
     return 0
@@ -102,9 +105,11 @@ def training_with(run: TrainRun, folder: Path) -> Iterator[Accelerator]:
 def described(
     run: TrainRun, model: VideoModel, manifest: Manifest, val: Manifest | None, accelerator: Accelerator, folder: Path
 ) -> str:
-    """What is about to be trained, for a person."""
-    clip, device, count = run.clip, accelerator.device, accelerator.num_processes
+    """Describe the training that is about to start."""
+    clip, device = run.clip, accelerator.device
     where = str(device) if device.type == "cuda" else device.type
+    count = accelerator.num_processes
+    processes = "1 process" if count == 1 else f"{count} processes"
     if clip.stride is not None:
         spacing = "every frame (stride 1)" if clip.stride == 1 else f"one frame in {clip.stride} (stride {clip.stride})"
     else:
@@ -112,13 +117,13 @@ def described(
     return (
         f"{run.model.name}: {count_parameters(model) / 1e6:.2f} M parameters, {len(manifest)} training videos, "
         f"{len(val) if val else 0} for validation, clips of {clip.frames} frames, {spacing}, "
-        f"{count} {'process' if count == 1 else 'processes'} on {where}; run folder {folder}"
+        f"{processes} on {where}; run folder {folder}"
     )
 
 
 @contextmanager
 def naming_full_disk(folder: Path) -> Iterator[None]:
-    """EnvironmentFault for an OSError of a disk that is full or cannot be written."""
+    """Turn an OSError of a full or read-only disk into an EnvironmentFault."""
     try:
         try:
             yield
@@ -130,30 +135,30 @@ def naming_full_disk(folder: Path) -> Iterator[None]:
     except EnvironmentFault as fault:
         if not (folder / CONFIG).is_file() or not str(fault).endswith(AGAIN):
             raise
-        raise EnvironmentFault(f"{str(fault).removesuffix(AGAIN)}go on with --resume {folder}") from fault
+        raise EnvironmentFault(f"{str(fault).removesuffix(AGAIN)}continue with --resume {folder}") from fault
 
 
 @contextmanager
 def naming_lost_process() -> Iterator[None]:
-    """HybridVideoError where what the processes tell each other ends in the middle, for one of them has ended."""
+    """Turn a broken exchange between processes, one of which has ended, into a HybridVideoError."""
     try:
         yield
     except RuntimeError as error:
         if not (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
             raise
         raise HybridVideoError(
-            "another process of this training has ended, and so does this one; --resume goes on from the last "
+            "another process of this training has ended, and so does this one; continue with --resume from the last "
             "checkpoint"
         ) from error
 
 
 def finish(run: TrainRun, folder: Path, val: Manifest | None, accelerator: Accelerator) -> None:
-    """Multi-view evaluation of the kept checkpoint on the validation list, and the report."""
+    """Evaluate the kept checkpoint on the validation list, multi-view, and write the report."""
     results, rows = None, []
     if val is not None:
         model = load_model(folder)
         reading = {name: getattr(run.data, name) for name in ("workers", "deadline", "quarantine")}
-        evaluation = evaluate(model, val, run.eval, accelerator=accelerator, **reading)
+        evaluation = score_list(model, val, run.eval, accelerator=accelerator, **reading)
         results, rows = evaluation.results, evaluation.rows
         if accelerator.is_main_process:
             facts = {"checkpoint": str(find_checkpoint(folder)), "list": run.data.val}
@@ -164,13 +169,16 @@ def finish(run: TrainRun, folder: Path, val: Manifest | None, accelerator: Accel
     if results:
         low, high = results["top1_interval"]
         views = f"{run.eval.clips} x {run.eval.crops} views"
-        say(True, f"validation top-1 {results['top1']:.3f} (95 % {low:.3f} to {high:.3f}), {views}, "
-                  f"{results['num_videos']} videos, {results['num_failed']} unreadable")  # fmt: skip
+        say(
+            True,
+            f"validation top-1 {results['top1']:.3f} (95 % {low:.3f} to {high:.3f}), {views}, "
+            f"{results['num_videos']} videos, {results['num_failed']} unreadable",
+        )
     say(True, f"run {folder}", f"report {page}")
 
 
 def read_lists(run: TrainRun) -> tuple[Manifest, Manifest | None]:
-    """Training and validation lists under one label set."""
+    """Read training and validation lists under one label set."""
     if not run.data.train:
         raise UserError(
             "no training list; give --data.train LIST (a folder of class folders, a CSV, `path label` lines)"
@@ -183,7 +191,7 @@ def read_lists(run: TrainRun) -> tuple[Manifest, Manifest | None]:
 
 
 def check_lists(run: TrainRun, manifest: Manifest, val: Manifest | None) -> list[str]:
-    """Lines on missing, duplicate and unlisted files and on classes. Raises TooMuchBadData for too many unusable."""
+    """Return lines on files and classes: missing, duplicate, unlisted. TooMuchBadData if too many are unusable."""
     lists = {run.data.train: manifest} | ({run.data.val: val} if val is not None else {})
     everything = {os.path.normpath(part.file(index)) for part in lists.values() for index in range(len(part))}
     lines = []
@@ -200,7 +208,7 @@ def check_lists(run: TrainRun, manifest: Manifest, val: Manifest | None) -> list
 
 
 def check_tools(run: TrainRun) -> None:
-    """UserError or EnvironmentFault for a precision or a tracker that is not to be had here."""
+    """Raise UserError or EnvironmentFault for a precision or tracker that is not available."""
     if run.train.precision == "fp16" and pick_device(run.device).type == "cpu":
         raise UserError("train.precision fp16 needs a GPU; use bf16 or fp32 on cpu")
     installed = {str(tracker) for tracker in get_available_trackers()}
@@ -212,7 +220,7 @@ def check_tools(run: TrainRun) -> None:
 
 
 def make_accelerator(run: TrainRun, folder: Path) -> Accelerator:
-    """One process or several, mixed precision, trackers; gradients are accumulated and scaled by the loop itself."""
+    """Build the accelerator: processes, mixed precision, trackers; the loop itself accumulates and scales gradients."""
     return Accelerator(
         cpu=pick_device(run.device).type == "cpu",
         mixed_precision="no" if run.train.precision == "fp32" else run.train.precision,
@@ -223,9 +231,13 @@ def make_accelerator(run: TrainRun, folder: Path) -> Accelerator:
 
 
 def start_trackers(accelerator: Accelerator, run: TrainRun) -> None:
-    """Open the trackers; one that cannot start is said plainly."""
-    flat = {f"{section}.{key}": str(value) for section, part in plain(run).items() if isinstance(part, dict)
-            for key, value in part.items()}  # fmt: skip
+    """Start the trackers; one that cannot start is a plain UserError."""
+    flat = {
+        f"{section}.{key}": str(value)
+        for section, part in plain(run).items()
+        if isinstance(part, dict)
+        for key, value in part.items()
+    }
     try:
         project = "tensorboard" if run.train.trackers == ["tensorboard"] else "hybridvideo"
         accelerator.init_trackers(project, config=flat)
@@ -234,7 +246,7 @@ def start_trackers(accelerator: Accelerator, run: TrainRun) -> None:
 
 
 def build_model(run: TrainRun, labels: tuple[str, ...], shown: bool = False) -> VideoModel:
-    """The model at the run's input size, with its starting weights; the same in every process."""
+    """Build the model at the run's input size, with its starting weights; the same in every process."""
     torch.manual_seed(hash_seed(run.seed))
     size = {"frames": run.clip.frames, "height": run.frame.height, "width": run.frame.width}
     model = build_from_settings(run.model.name, len(labels), {**size, **run.model.changes}, "model")
@@ -247,13 +259,13 @@ def build_model(run: TrainRun, labels: tuple[str, ...], shown: bool = False) -> 
 
 
 def card_of(run: TrainRun, model: VideoModel, labels: tuple[str, ...]) -> ModelCard:
-    """What travels with the weights."""
+    """Return the card that travels with the weights."""
     preprocessing = Preprocessing(run.clip, run.frame, model.normalisation)
     return ModelCard(run.model.name, labels, model.settings(), preprocessing, run.eval)
 
 
 def check_phases(model: VideoModel, phases: tuple[Phase, ...], run: TrainRun) -> None:
-    """UserError for a phase whose layer groups or clips the model does not take: now, and not in the middle."""
+    """Raise UserError for a phase that does not fit the model: now, rather than in the middle of the run."""
     LayerRates(model, run.optim, phases)
     sizes = [(phase.clip.frames, phase.frame.height, phase.frame.width) for phase in phases]
     usual = (run.clip.frames, run.frame.height, run.frame.width)
@@ -272,6 +284,23 @@ def check_phases(model: VideoModel, phases: tuple[Phase, ...], run: TrainRun) ->
             model.train(training)
 
 
+def check_batches(phases: tuple[Phase, ...], run: TrainRun, processes: int) -> None:
+    """UserError for batches that cannot be made from repeated clips, or shared by the processes."""
+    if run.train.batch_size % processes:
+        raise UserError(
+            f"train.batch_size {run.train.batch_size} cannot be split among {processes} processes; give a multiple of "
+            f"{processes}"
+        )
+    repeats, unit = run.augment.repeats, run.augment.repeats * processes
+    for number, phase in enumerate(phases):
+        if phase.batch_size % unit:
+            owner = f"phases[{number}]" if run.phases and run.phases[number].batch_size else "train"
+            raise UserError(
+                f"{owner}.batch_size {phase.batch_size} is not a multiple of augment.repeats {repeats} times "
+                f"{processes} process(es); give a multiple of {unit}"
+            )
+
+
 def make_feeds(
     run: TrainRun,
     model: VideoModel,
@@ -280,13 +309,13 @@ def make_feeds(
     accelerator: Accelerator,
     cache: Path | None,
 ) -> ListFeeds:
-    """Feeds of clips, or with a `cache` of the outputs of the model's frozen part."""
+    """Build feeds of clips or, with a `cache`, of the outputs of the model's frozen part."""
     reading = Reading(run.data.workers, run.data.deadline)
 
     def data_of(clips: ClipDataset, name: str) -> Data:
         if cache is None:
             return clips
-        with stopping_at_once(f"stopped in the frozen part; finished work is kept in {cache}; --resume continues"):
+        with stopping_at_once(f"stopped in the frozen part; what is done is kept in {cache}; continue with --resume"):
             return compute_frozen(model, clips, cache, accelerator, reading, run.train.batch_size, name)
 
     manifest, val = lists
@@ -315,7 +344,7 @@ def frozen_cache(run: TrainRun, model: VideoModel, folder: Path) -> Iterator[Pat
 
 
 def training_clips(run: TrainRun, manifest: Manifest, clip: ClipConfig, frame: FrameConfig) -> ClipDataset:
-    """The training list as augmented clips of a phase."""
+    """Return the training list as augmented clips of a phase."""
     return ClipDataset(
         manifest,
         clip,
@@ -328,7 +357,7 @@ def training_clips(run: TrainRun, manifest: Manifest, clip: ClipConfig, frame: F
 
 
 def validation_clips(run: TrainRun, val: Manifest) -> ClipDataset:
-    """One clip of each validation video, as it is."""
+    """Return one clip of each validation video, unaugmented."""
     start = "centre" if run.clip.train_start == "random" else run.clip.train_start
     return ClipDataset(
         val,
@@ -340,6 +369,6 @@ def validation_clips(run: TrainRun, val: Manifest) -> ClipDataset:
 
 
 def say(first: bool, *lines: str) -> None:
-    """Lines for the person, from the first process only."""
+    """Print lines, from the first process only."""
     for line in lines if first else ():
         print(shown(line), file=sys.stderr, flush=True)

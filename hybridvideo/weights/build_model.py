@@ -1,4 +1,4 @@
-"""Build a model from the name and settings found in a file or an option, where anything may be written."""
+"""Build a model from the name and settings in a file or an option, which may contain anything."""
 
 from __future__ import annotations
 

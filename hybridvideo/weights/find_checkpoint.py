@@ -1,4 +1,4 @@
-"""Find and read the checkpoint that is meant: a run keeps two, and a writer may be swapping them meanwhile."""
+"""Find and read the intended checkpoint: a run keeps two, and a writer may be swapping them meanwhile."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def find_checkpoint(path: str | Path, which: str | None = None) -> Path:
-    """Return the checkpoint folder meant by a run folder or a checkpoint folder.
+    """Return the checkpoint folder for a run folder or a checkpoint folder.
 
     Args:
         path: a run folder (written by `hybridvideo train`) or a checkpoint folder.
@@ -37,7 +37,7 @@ def find_checkpoint(path: str | Path, which: str | None = None) -> Path:
 
 
 def read_checkpoint(path: str | Path, which: str | None, read: Callable[[Path], T]) -> T:
-    """Return what `read` makes of the checkpoint folder that is meant, weights and card belonging together.
+    """Return what `read` makes of the intended checkpoint folder, with matching weights and card.
 
     If a writer swaps the folder meanwhile, it is read again. Raises UserError as `find_checkpoint` does.
     """

@@ -55,7 +55,7 @@ class Wanted:
 
 
 def load_foreign(source: From, wanted: Wanted | None = None) -> tuple[VideoModel, ModelCard, LoadReport]:
-    """Return the model that some weights belong to, its card, and what became of each tensor.
+    """Return the model that some weights belong to, its card, and the report on each tensor.
 
     Raises:
         UserError: no known layout, no classifier, or something does not fit.
@@ -121,7 +121,7 @@ def card_of(
 
 
 def assumptions(name: str, classes: int, facts: Facts, known: Recognised, wanted: Wanted) -> list[str]:
-    """Say what neither source nor caller specified, and where it was taken from."""
+    """Describe what neither source nor caller specified, and where it was taken from."""
     figure = published(name, known)
     where = f"as published of {name} on Kinetics-400 ({figure.paper})" if figure else "defaults; check them"
     stated = {"clip": facts.clip, "views": facts.views, "normalisation": facts.normalisation}

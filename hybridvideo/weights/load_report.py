@@ -1,4 +1,4 @@
-"""What became of each tensor when weights were loaded into a model."""
+"""Report on each tensor when weights are loaded into a model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Shape = tuple[int, ...]
 
 @dataclass
 class LoadReport:
-    """What became of each tensor, by its name here; `str(report)` is one line."""
+    """What happened to each tensor, by its name here; `str(report)` is one line."""
 
     layout: str = OWN_LAYOUT
     """Code base whose names the source has."""

@@ -163,7 +163,7 @@ def first(names: list[str]) -> str:
 
 
 def advice(known: Recognised) -> str:
-    """Say which model to build instead."""
+    """Suggest the model to build instead."""
     architecture = likely_architecture(known.layout, known.state) if known.layout else None
     if known.layout is None or architecture is None:
         return "build the model that the weights belong to"

@@ -1,4 +1,4 @@
-"""Open weights wherever they are: their tensors, and what the source states about them besides.
+"""Open weights wherever they are: their tensors, and what else the source states about them.
 
 runs/x, runs/x/checkpoints/last      a run folder or checkpoint folder of this project
 FILE                                 .safetensors, .pth, .pt, .pyth, .bin, .ckpt: a state dict, whatever wraps it
@@ -28,7 +28,7 @@ From: TypeAlias = str | Path | Mapping[str, Tensor]
 
 
 def open_source(source: From) -> Source:
-    """Open a source. UserError if there are no weights to be had."""
+    """Open a source. UserError if no weights can be found."""
     if isinstance(source, Mapping):
         inside = unwrapped(source, "the state dict")
         return Source("the state dict", inside.tensors, inside.notes)

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
@@ -17,7 +16,7 @@ from hybridvideo.models.variants import Variant
 from hybridvideo.parsing import plain
 from hybridvideo.text import one_line
 from hybridvideo.weights.layouts import LAYOUTS
-from hybridvideo.weights.layouts.layout import Layout, State
+from hybridvideo.weights.layouts.layout import Architecture, Layout, State
 
 PREFIXES = ("module.", "_orig_mod.", "model.")  # added by wrappers around the model
 OWN_LAYOUT = "this project's own"
@@ -51,8 +50,8 @@ class Recognised:
             return self.layout.adapt(renamed, own)
 
 
-def architecture_of(layout: Layout, state: State, where: str) -> tuple[str, dict[str, Any]]:
-    """Return the name of the model a state dict belongs to, and the settings that differ from that variant's.
+def architecture_of(layout: Layout, state: State, where: str) -> Architecture:
+    """Return the model a state dict belongs to; its changes are those that differ from the named variant.
 
     UserError if the tensors they are inferred from are missing.
     """
@@ -60,10 +59,12 @@ def architecture_of(layout: Layout, state: State, where: str) -> tuple[str, dict
         name, changes = layout.architecture(state)
     builder = MODELS.get(name)
     known = plain(builder.config) if isinstance(builder, Variant) else {}
-    return name, {key: value for key, value in changes.items() if key not in known or plain(value) != known[key]}
+    return Architecture(
+        name, {key: value for key, value in changes.items() if key not in known or plain(value) != known[key]}
+    )
 
 
-def likely_architecture(layout: Layout, state: State) -> tuple[str, dict[str, Any]] | None:
+def likely_architecture(layout: Layout, state: State) -> Architecture | None:
     """Return the same for messages and defaults; None if it cannot be inferred."""
     try:
         return architecture_of(layout, state, "")
@@ -125,7 +126,7 @@ def unprefixed(state: Mapping[str, Tensor]) -> Iterator[State]:
 
 
 def belongs_to(fitting: list[tuple[State, Layout]]) -> str:
-    """Say what a file holds, and which models it fits."""
+    """Describe what a file holds, and which models it fits."""
     layouts = dict.fromkeys(layout.name for _, layout in fitting)
     likely = [likely_architecture(layout, state) or (f"a {layout.family}", {}) for state, layout in fitting]
     names = dict.fromkeys(name for name, _ in likely)
@@ -133,7 +134,7 @@ def belongs_to(fitting: list[tuple[State, Layout]]) -> str:
 
 
 def unknown(state: Mapping[str, Tensor]) -> str:
-    """Say what a file of no known layout holds."""
+    """Describe a file of no known layout."""
     known = ", ".join(dict.fromkeys(re.split(r" \(|, ", layout.name)[0] for layout in LAYOUTS))
     return f"has {len(state)} tensors such as {some(state)}, in no layout known here ({known})"
 

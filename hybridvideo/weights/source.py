@@ -1,4 +1,4 @@
-"""What an opened source of weights holds: its tensors, and what it states about them besides."""
+"""An opened source of weights: its tensors, and what else it states about them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BLOCK = 2**20  # bytes hashed at a time
 
 @dataclass(frozen=True)
 class Facts:
-    """What a source states about its weights besides the tensors; None: nothing."""
+    """What a source states about its weights; None: nothing."""
 
     labels: tuple[str, ...] | None = None
     normalisation: Normalisation | None = None

@@ -53,9 +53,15 @@ def test_help_of_train_begins_with_the_common_options_and_ends_with_the_sections
     assert text[places[-1] :].strip().endswith("eval\none of them: hybridvideo train --help SECTION")
 
 
+def test_common_options_are_those_of_the_run_not_of_a_phase(capsys: pytest.CaptureFixture[str]) -> None:
+    common = shown("train", "--help", capsys=capsys).partition("common:")[2].partition("options:")[0]
+    assert "--clip.frames N             Frames in a clip. (default: 16)" in common
+    assert all(line.startswith("  --") for line in common.splitlines() if line.strip() and line[2] != " ")
+
+
 def test_a_section_can_be_asked_for_alone(capsys: pytest.CaptureFixture[str]) -> None:
     text = shown("train", "--help", "clip", capsys=capsys)
-    assert text.startswith("clip: Which frames make a clip")
+    assert text.startswith("clip: Frames of a clip")
     assert " --clip.frames N             Frames in a clip. (default: 16)" in text
     assert " --clip.pad last|loop " in text and "--optim" not in text
     assert "--workers N" in shown("predict", "run", "--help", "reading", capsys=capsys)

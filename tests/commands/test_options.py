@@ -135,7 +135,7 @@ def test_other_commands_take_options_alike() -> None:
         (["convert", "a", "b", "--changes", "[1]"], "changes is a list of 1; give a mapping of settings or null"),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_is_said_in_one_line(arguments: list[str], message: str) -> None:
+def test_what_does_not_fit_is_reported_in_one_line(arguments: list[str], message: str) -> None:
     with pytest.raises(UserError) as refused:
         cli.parse(arguments[0], arguments[1:])
     assert message.replace("\\", "") in str(refused.value) and "\n" not in str(refused.value)

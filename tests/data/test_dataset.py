@@ -219,7 +219,7 @@ def test_the_first_repeat_is_the_clip_without_repeats(manifest: Manifest) -> Non
     assert torch.equal(one[(3, 0)]["clip"], many[(3, 0)][0]["clip"])
 
 
-def test_repeats_of_a_bad_video_are_as_many_blank_items(manifest: Manifest) -> None:
+def test_repeats_of_a_bad_video_are_the_same_number_of_blank_items(manifest: Manifest) -> None:
     items = clips(manifest, augment=AugmentConfig(repeats=3))[(0, 4)]
     assert [(item["ok"], item["status"]) for item in items] == [(False, "missing")] * 3
 

@@ -128,7 +128,7 @@ def test_any_number_of_ranks_sees_the_global_batches_of_one(num_samples: int, wo
 def test_a_batch_that_processes_cannot_share_is_refused() -> None:
     with pytest.raises(UserError, match="multiple of 3"):
         order(batch_size=4, world=3)
-    with pytest.raises(UserError, match="no sample"):
+    with pytest.raises(UserError, match="nothing to load"):
         order(0)
 
 

@@ -52,7 +52,7 @@ def test_short_side_leaves_room_around_the_crop() -> None:
     assert torch.equal(view, ramp(64, 64)[..., 16:48, 16:48])
 
 
-def test_stretch_shows_the_whole_frame() -> None:
+def test_stretch_shows_the_complete_frame() -> None:
     view = ViewTransform(FrameConfig(32, 48, fit="stretch"))(ramp(64, 64))[0]
     assert view.shape == (2, 3, 32, 48)
     assert view[0, 0, 0, 0] < 6 and view[0, 0, 0, -1] > 249 and view[0, 1, -1, 0] > 249

@@ -29,13 +29,13 @@ def test_classes_without_a_video_do_not_count() -> None:
     assert [row["accuracy"] for row in figures.per_class] == [0.5, None, None]
 
 
-def test_no_video_at_all_is_no_accuracy() -> None:
+def test_without_a_video_there_is_no_accuracy() -> None:
     figures = accuracy(np.zeros((0, 3)), np.zeros(0, int), ["a", "b", "c"])
     assert figures.top1 == 0.0 and figures.top1_interval == (0.0, 1.0)
 
 
 @pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
-def test_a_video_whose_scores_are_no_numbers_is_wrong_whatever_its_class(odd: float) -> None:
+def test_a_video_with_nan_scores_is_wrong_whatever_its_class(odd: float) -> None:
     scores = np.array([[odd, odd, odd], [odd, 0.9, 0.1], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     figures = accuracy(scores, np.array([0, 1, 1, 2]), ["a", "b", "c"])
     assert figures.top1 == figures.top5 == 0.5 and figures.mean_class_accuracy == pytest.approx((0 + 0.5 + 1) / 3)

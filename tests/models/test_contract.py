@@ -125,7 +125,8 @@ def test_the_stem_is_computed_again_too(model: VideoModel) -> None:
     model.set_grad_checkpointing()
     with torch.autograd.graph.saved_tensors_hooks(lambda saved: kept.append(saved) or saved, lambda saved: saved):
         model.train().first_grid(x)
-    assert all(saved.untyped_storage().data_ptr() == x.untyped_storage().data_ptr() for saved in kept)
+    sized = [saved for saved in kept if saved.numel()]  # torch 2.11 also keeps an empty tensor
+    assert all(saved.untyped_storage().data_ptr() == x.untyped_storage().data_ptr() for saved in sized)
 
 
 @torch.no_grad()
@@ -222,7 +223,7 @@ NO_CLIPS: tuple[tuple[Any, str], ...] = (
 )
 
 
-def test_what_is_no_clip_is_refused_in_one_line(model: VideoModel) -> None:
+def test_what_is_not_a_clip_is_refused_in_one_line(model: VideoModel) -> None:
     for change, said in NO_CLIPS:
         wrong = change(torch.randn(SMALL_INPUT))
         for call in (model, model.forward_features, lambda x: model.forward_intermediates(x, ["stem"])):

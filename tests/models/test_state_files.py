@@ -82,13 +82,13 @@ def test_what_training_programs_wrap_around_weights_is_taken_off(tmp_path: Path,
     assert same(read_state_dict(saved(tmp_path / "w.pth", {"state_dict": {wrapper: WEIGHTS}})))
 
 
-def test_the_model_is_taken_before_its_moving_average_and_that_is_said(tmp_path: Path) -> None:
+def test_the_model_is_taken_before_its_moving_average_and_that_is_reported(tmp_path: Path) -> None:
     averaged = {key: value + 1 for key, value in WEIGHTS.items()}
     file = open_state_file(saved(tmp_path / "w.pth", {"model_ema": averaged, "model": WEIGHTS}))
     assert same(file.tensors) and file.notes == ("took model (there are also model_ema)",)
 
 
-def test_parameters_and_values_that_are_no_tensors_are_told_apart(tmp_path: Path) -> None:
+def test_parameters_and_values_that_are_not_tensors_are_distinguished(tmp_path: Path) -> None:
     mixed = {**{key: torch.nn.Parameter(value) for key, value in WEIGHTS.items()}, "version": 3}
     file = open_state_file(saved(tmp_path / "w.pth", mixed))
     assert same(file.tensors) and not file.tensors["a.bias"].requires_grad
@@ -183,7 +183,7 @@ def test_a_whole_module_is_refused(tmp_path: Path) -> None:
     assert "torch.nn.modules.linear.Linear" in refusal(saved(tmp_path / "w.pth", torch.nn.Linear(2, 2)))
 
 
-def test_damaged_files_are_said_to_be_so(tmp_path: Path) -> None:
+def test_damaged_files_are_reported_as_damaged(tmp_path: Path) -> None:
     whole = saved(tmp_path / "whole.pth", {key: torch.randn(300, 300) for key in "ab"}).read_bytes()
     save_file(WEIGHTS, tmp_path / "whole.safetensors")
     tensors = (tmp_path / "whole.safetensors").read_bytes()
@@ -201,7 +201,7 @@ def test_damaged_files_are_said_to_be_so(tmp_path: Path) -> None:
         assert "cannot be read as weights: it is damaged or cut short" in refusal(tmp_path / name), name
 
 
-def test_files_that_are_no_weights_are_called_what_they_are(tmp_path: Path) -> None:
+def test_files_that_are_not_weights_are_called_what_they_are(tmp_path: Path) -> None:
     for name, content, message in [
         ("page.pth", b"<!DOCTYPE html><html>not found", "a web page: the download failed"),
         ("page2.safetensors", b"\n<html><body>Sign in", "a web page: the download failed"),
@@ -216,7 +216,7 @@ def test_files_that_are_no_weights_are_called_what_they_are(tmp_path: Path) -> N
             read_state_dict(path)
 
 
-def test_what_is_no_state_dict_is_said_to_be_none(tmp_path: Path) -> None:
+def test_what_is_not_a_state_dict_is_reported(tmp_path: Path) -> None:
     assert "holds a list, not a state dict" in refusal(saved(tmp_path / "w.pth", [torch.ones(1)]))
     assert "holds a Tensor, not a state dict" in refusal(saved(tmp_path / "w.pth", torch.ones(1)))
     assert "is not a state dict (name -> tensor); it has 'epoch'" in refusal(saved(tmp_path / "w.pth", {"epoch": 1}))

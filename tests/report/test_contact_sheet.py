@@ -1,4 +1,4 @@
-"""Contact sheets: right and wrong are told apart, sizes stay modest, any clip fits."""
+"""Contact sheets: right and wrong are distinguishable, sizes stay modest, any clip fits."""
 
 from __future__ import annotations
 

@@ -129,9 +129,11 @@ def test_an_evaluation_counted_again_from_its_scores(tmp_path: Path) -> None:
     right = top[:, 0] == truths
     assert card_of(page, "top-1")[0] == percent(right.mean())
     assert card_of(page, "top-5")[0] == percent((top[:, :5] == truths[:, None]).any(1).mean())
-    assert card_of(page, "mean of classes")[0] == percent(float(np.mean([right[truths == c].mean() for c in range(6)])))
+    assert card_of(page, "mean class accuracy")[0] == percent(
+        float(np.mean([right[truths == c].mean() for c in range(6)]))
+    )
     assert card_of(page, "videos") == ("4 000", "3 more could not be read")
-    assert card_of(page, "time") == ("4.0 s", "1001 videos a second")
+    assert card_of(page, "time") == ("4.0 s", "1001 videos per second")
     words = words_of(page)
     assert f"{percent(right.mean())} of 4000 videos named correctly" in words and "1 without a video" in words
     wrong = Counter(zip(truths[~right].tolist(), top[~right, 0].tolist(), strict=True))
@@ -200,7 +202,7 @@ def test_a_scan_counted_again_from_its_table(tmp_path: Path) -> None:
     assert card_of(page, "usable") == (percent(8 / 11), "8 files")
     assert card_of(page, "unusable") == ("3", percent(3 / 11))
     assert card_of(page, "usable video") == (duration(8 * 0.4), f"{readable(7 * 1000 + 21 + 10)} frames decoded")
-    assert card_of(page, "size") == ("7 MB", "778 kB a file")  # of nine files that are there
+    assert card_of(page, "size") == ("7 MB", "778 kB per file")  # of nine files that are there
     words = words_of(page)
     assert "3 of 11 files are unusable; 1 more are damaged and used in part." in words
     for status, count in (("ok", 7), ("partial", 1), ("unreadable", 1), ("missing", 2)):

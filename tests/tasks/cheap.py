@@ -20,7 +20,7 @@ from hybridvideo.config.jobs import Job
 from hybridvideo.data.manifest import Manifest, read_manifest
 from hybridvideo.errors import HybridVideoError
 from hybridvideo.tasks.support.table_job import Finished, run_job
-from hybridvideo.tasks.support.work import Work
+from hybridvideo.tasks.support.work import BulkWork
 
 SCHEMA = pa.schema(
     [("path", pa.string()), ("status", pa.string()), ("reason", pa.string()), ("content", pa.string()),
@@ -30,7 +30,7 @@ SCHEMA = pa.schema(
 
 def cheap_work(
     manifest: Manifest, log: Path, seconds: float = 0.0, timeouts: tuple[str, ...] = (), **settings: object
-) -> Work:
+) -> BulkWork:
     """Reads each file. log: gets a line for each that was read. seconds: that each takes. settings: more notes."""
 
     def compute(order: Iterable[int]) -> Iterator[dict[str, Any]]:
@@ -41,7 +41,7 @@ def cheap_work(
                 file.write(f"{path}\n")
             yield {"index": index, "path": path, **read_text(manifest.file(index), path in timeouts)}
 
-    return Work("reading", {"job": "cheap", "root": str(manifest.root), **settings}, SCHEMA, compute)
+    return BulkWork("reading", {"job": "cheap", "root": str(manifest.root), **settings}, SCHEMA, compute)
 
 
 def read_text(file: Path, timeout: bool) -> dict[str, Any]:

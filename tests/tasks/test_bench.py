@@ -49,7 +49,7 @@ def test_a_real_model_may_take_the_clips(videos: Path, capsys: pytest.CaptureFix
     assert "hybrid_micro training" in capsys.readouterr().out
 
 
-def test_unreadable_videos_are_counted_and_nothing_but_them_is_an_error(
+def test_unreadable_videos_are_counted_and_only_they_are_errors(
     videos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for file in videos.iterdir():

@@ -69,7 +69,7 @@ def converted(swin: Path, folder: Path) -> Path:
     return out
 
 
-def test_what_travels_is_written_and_said(swin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_travels_is_written_and_printed(swin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = converted(swin, tmp_path)
     said = capsys.readouterr().out
     for part in (
@@ -110,7 +110,7 @@ def test_foreign_weights_are_used_directly_and_give_the_same(
     assert notes["preprocessing"]["normalisation"]["mean"] == [0.4] * 3
 
 
-def test_results_of_foreign_weights_go_below_runs_and_what_was_assumed_is_said(
+def test_results_of_foreign_weights_go_below_runs_and_what_was_assumed_is_reported(
     hugging_face: Path, motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip

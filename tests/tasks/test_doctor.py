@@ -23,7 +23,7 @@ def test_a_healthy_installation_is_ready(monkeypatch: pytest.MonkeyPatch, capsys
     assert "Ready" in said
 
 
-def test_a_fault_ends_with_4_and_shows_its_remedy_whole(
+def test_a_fault_ends_with_4_and_shows_its_complete_remedy(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     remedy = "pip install " + " ".join(f"'package{i}[extra]'" for i in range(12))
@@ -33,7 +33,7 @@ def test_a_fault_ends_with_4_and_shows_its_remedy_whole(
     assert f"thing: {remedy}\n" in said and "broken [red]" in said and "1 fault." in said
 
 
-def test_what_is_only_optional_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_only_optional_is_not_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clinic, "CHECKS", (lambda: Finding("decord", "optional", "not installed", "pip install x"),))
     assert clinic.run_doctor() == 0
 
@@ -104,7 +104,7 @@ def test_bf16_support_is_the_best_the_processor_has() -> None:
     assert clinic.bf16_support({"architecture": "aarch64"}) == ""
 
 
-def test_a_folder_that_cannot_be_written_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(**_: object) -> None:
         raise PermissionError(13, os.strerror(13))
 

@@ -11,14 +11,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from hybridvideo import cli
 from hybridvideo.engine.preemption import StopRequest, stopping_at_once
+from hybridvideo.engine.training.classification import Classification
 from hybridvideo.errors import Preempted
 from hybridvideo.signals import STOPPING
+from tests.engine.training.runs import run, settings
 from tests.tasks.support.test_launch import ENVIRONMENT, write_config
 
 
@@ -96,7 +99,7 @@ def test_a_signal_saves_and_is_exit_code_75(start: Callable[..., Started], numbe
     run = start()
     run.main.send_signal(number)
     assert run.main.wait(60) == 75, run.said()
-    assert "--resume continues" in run.said() and "Traceback" not in run.said()
+    assert "continue with --resume" in run.said() and "Traceback" not in run.said()
 
 
 def test_processes_that_were_asked_for_save_and_the_exit_code_is_75(start: Callable[..., Started]) -> None:
@@ -104,7 +107,7 @@ def test_processes_that_were_asked_for_save_and_the_exit_code_is_75(start: Calla
     assert len(run.ranks) == 2
     run.main.send_signal(signal.SIGTERM)
     assert run.main.wait(60) == 75 and run.ended(), run.said()
-    assert run.said().count("stopping as soon as") == 1 and "Traceback" not in run.said()
+    assert run.said().count("stopping once") == 1 and "Traceback" not in run.said()
     run.resumed()
 
 
@@ -118,7 +121,7 @@ def test_the_processes_end_with_their_launcher_and_save(
     assert len(run.ranks) == 2
     run.main.kill()
     assert run.ended(), run.said()
-    assert "stopping as soon as" in run.said()
+    assert "stopping once" in run.said()
     run.resumed()
 
 
@@ -134,7 +137,7 @@ def test_a_signal_before_the_first_step_is_exit_code_75(motion: Path, tmp_path: 
     child.terminate()
     _, errors = child.communicate(timeout=60)
     assert child.returncode == 75, errors
-    assert errors == "stopped outside the steps of training; a run that has its folder goes on with --resume\n"
+    assert errors == "stopped outside the training steps; if the run folder exists, continue with --resume\n"
 
 
 def listens_to(pid: int, number: signal.Signals) -> bool:
@@ -142,6 +145,24 @@ def listens_to(pid: int, number: signal.Signals) -> bool:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     caught = next(int(line.split()[1], 16) for line in lines if line.startswith("SigCgt"))
     return bool(caught >> (number - 1) & 1)
+
+
+def test_a_signal_in_the_last_validation_stops_before_the_evaluation(
+    motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Classification.validate
+
+    def interrupted(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Classification, "validate", interrupted)
+        with pytest.raises(Preempted, match="before the evaluation"):
+            run(tmp_path / "run", settings(motion, train={"epochs": 1}))
+    assert not (tmp_path / "run" / "evaluation").exists()
+    run(tmp_path / "run", settings(motion, train={"epochs": 1}), resume=True)
+    assert (tmp_path / "run" / "evaluation" / "results.json").exists()
 
 
 def test_one_process_that_dies_ends_the_others(start: Callable[..., Started]) -> None:

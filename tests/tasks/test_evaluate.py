@@ -13,8 +13,8 @@ import torch
 from hybridvideo import cli
 from hybridvideo.config.evaluation import EvalConfig
 from hybridvideo.data.manifest import read_manifest
-from hybridvideo.engine.evaluate import row_of
 from hybridvideo.engine.multiview import VideoResult
+from hybridvideo.engine.scoring import row_of
 from hybridvideo.files import locked
 from hybridvideo.tasks.evaluate import say
 from hybridvideo.weights.load_model import load_model
@@ -111,7 +111,7 @@ def test_of_another_program_s_results_nothing_is_overwritten(trained: Path, moti
         assert (tmp_path / "results.json").read_text() == text
 
 
-def test_two_at_once_have_two_folders_or_the_second_is_told(
+def test_two_at_once_have_two_folders_or_the_second_is_reported(
     trained: Path, motion: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with locked(trained / "evaluation-test-2x1" / ".lock", "evaluate"):
@@ -119,11 +119,11 @@ def test_two_at_once_have_two_folders_or_the_second_is_told(
     assert (trained / "evaluation-test-2x1-2" / "results.json").is_file()
     with locked(tmp_path / "out" / ".lock", "evaluate"):
         assert evaluate(trained, motion / "test", "--out", tmp_path / "out") == 2
-    assert "is at work there; give another --out" in capsys.readouterr().err
+    assert "is using it; give another --out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("classes", "told"), [(2, False), (5, False), (6, True)])
-def test_top_5_is_said_of_more_than_five_classes_only(
+def test_top_5_is_reported_of_more_than_five_classes_only(
     classes: int, told: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     say(results_json(list("abcdef")[:classes], np.eye(classes, dtype=int)), EvalConfig(), Path("x/report.html"))
@@ -131,7 +131,7 @@ def test_top_5_is_said_of_more_than_five_classes_only(
     assert ("top-5" in said) == told and "top-1" in said
 
 
-def test_of_no_readable_video_no_accuracy_is_said(
+def test_of_no_readable_video_no_accuracy_is_reported(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "bad.mp4").write_text("no video")

@@ -80,7 +80,7 @@ def test_each_write_may_be_refused(name: str, number: int, tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_a_table_stays_whole_while_its_update_is_refused(
+def test_a_table_stays_complete_while_its_update_is_refused(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts = write_texts(tmp_path / "texts", INPUTS)

@@ -18,9 +18,9 @@ import hybridvideo as hv
 from hybridvideo import cli
 from hybridvideo.config.evaluation import EvalConfig
 from hybridvideo.data.manifest import read_manifest
-from hybridvideo.engine.evaluate import evaluate
 from hybridvideo.engine.preemption import StopRequest
-from hybridvideo.tasks.support.work import Work
+from hybridvideo.engine.scoring import score_list
+from hybridvideo.tasks.support.work import BulkWork
 from tests.engine.training.runs import run, settings
 from tests.videos import write_video
 
@@ -53,7 +53,7 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("option", [("--workers", -1), ("--top_k", 0), ("--max_bad", 5), ("--deadline", 0)])
-def test_a_number_that_cannot_be_is_said_in_one_line(
+def test_a_number_that_cannot_be_is_reported_in_one_line(
     trained: Path, mixed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: tuple[str, float]
 ) -> None:
     assert call("predict", trained, mixed, "--out", tmp_path / "out.csv", *option) == 2
@@ -134,7 +134,7 @@ def test_features_of_a_stage_are_its_mean(trained: Path, motion: Path, tmp_path:
 
 
 @pytest.mark.parametrize("job", [("predict",), ("extract", "--eval.clips", 2)], ids=["predict", "extract"])
-def test_a_stopped_job_goes_on_and_gives_the_same_rows(
+def test_a_stopped_job_continues_and_gives_the_same_rows(
     job: tuple[object, ...], trained: Path, motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -147,13 +147,13 @@ def test_a_stopped_job_goes_on_and_gives_the_same_rows(
         assert call(*command, "--out", stopped) == 75
     assert not stopped.exists() and (tmp_path / "stopped.parquet.parts").is_dir()
     read: list[int] = []
-    real = Work.by_input
+    real = BulkWork.by_input
     with monkeypatch.context() as patch:
-        patch.setattr(Work, "by_input", lambda *given: (read.append(1) or rows for rows in real(*given)))
+        patch.setattr(BulkWork, "by_input", lambda *given: (read.append(1) or rows for rows in real(*given)))
         assert call(*command, "--out", stopped) == 0
     assert len(read) == 4
     assert rows_of(stopped) == rows_of(whole)
-    assert "going on after 4 of 8 inputs" in capsys.readouterr().err
+    assert "continuing after 4 of 8 inputs" in capsys.readouterr().err
 
 
 def test_parts_of_another_job_stay_until_they_are_to_be_replaced(
@@ -165,7 +165,7 @@ def test_parts_of_another_job_stay_until_they_are_to_be_replaced(
         assert call("predict", trained, motion / "test", "--out", out, "--workers", 0) == 75
     another = ("predict", trained, motion / "test", "--out", out, "--workers", 0, "--eval.clips", 1)
     assert call(*another) == 2
-    assert "another job has done (views.clips 2 there, 1 now)" in capsys.readouterr().err
+    assert "the work of another job (views.clips 2 there, 1 now)" in capsys.readouterr().err
     assert len(list((tmp_path / "out.parquet.parts").glob("part-*"))) == 1
     assert call(*another, "--overwrite") == 0 and len(rows_of(out)) == 8
 
@@ -244,7 +244,7 @@ def test_evaluation_does_not_depend_on_batches_or_workers(trained: Path, motion:
     scores = []
     for batch_size, workers in ((1, 0), (7, 0), (16, 2)):
         views = EvalConfig(clips=3, crops=3, batch_size=batch_size)
-        rows = evaluate(model, manifest, views, workers=workers).rows
+        rows = score_list(model, manifest, views, workers=workers).rows
         scores.append(torch.tensor([row["scores"] for row in rows]))
     assert torch.allclose(scores[0], scores[1], atol=1e-6) and torch.allclose(scores[0], scores[2], atol=1e-6)
 

@@ -83,7 +83,7 @@ def test_a_row_shows_size_cost_figure_and_source(capsys: pytest.CaptureFixture[s
     assert "hybrid_tiny" not in out
 
 
-def test_a_model_without_published_weights_says_so() -> None:
+def test_a_model_without_published_weights_is_reported_as_such() -> None:
     assert row_of("hybrid_micro", all_facts()["hybrid_micro"])[3:] == ["8x32x32", "-", "-", "-", "-"]
 
 

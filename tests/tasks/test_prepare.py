@@ -1,4 +1,4 @@
-"""`prepare`: every original has a copy or a reason, a stopped call goes on, nothing else on the disk is touched."""
+"""`prepare`: every original has a copy or a reason, a stopped call continues, nothing else on the disk is touched."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_second_call_does_nothing_again_and_says_the_same(
     }
 
 
-def test_what_changed_or_got_lost_is_copied_anew(corpus: Path, tmp_path: Path, quick: list[str]) -> None:
+def test_what_changed_or_got_lost_is_copied_again(corpus: Path, tmp_path: Path, quick: list[str]) -> None:
     out = tmp_path / "small"
     call(corpus, "--out", out, "--workers", 0)
     quick.clear()
@@ -135,7 +135,7 @@ def test_another_recipe_needs_another_folder_or_overwrite(
         assert reader.info.keyframes[:2] == (0, 5)
 
 
-def test_a_stopped_call_keeps_what_is_done_and_goes_on(
+def test_a_stopped_call_keeps_what_is_done_and_continues(
     corpus: Path, tmp_path: Path, quick: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, go_on = tmp_path / "small", job.transcode
@@ -147,7 +147,7 @@ def test_a_stopped_call_keeps_what_is_done_and_goes_on(
         return go_on(copy)
 
     monkeypatch.setattr(job, "transcode", stopped)
-    assert "run the same command again" in fails(capsys, corpus, "--out", out, "--workers", 0, code=75)
+    assert "run the same command to continue" in fails(capsys, corpus, "--out", out, "--workers", 0, code=75)
     assert not list(out.rglob("*.part")) and len(list(out.rglob("*.mp4"))) == 2
     with (out / ".prepare/done.jsonl").open("a") as ledger:
         ledger.write('{"source": "cut by a cra')
@@ -169,7 +169,7 @@ def test_each_signal_that_asks_to_stop_is_a_pause(
     assert call(corpus, "--out", tmp_path / "out", "--workers", 0) == 0 and len(quick) == 5
 
 
-def test_a_killed_call_leaves_whole_copies_and_goes_on(tmp_path: Path, quick: list[str]) -> None:
+def test_a_killed_call_leaves_complete_copies_and_continues(tmp_path: Path, quick: list[str]) -> None:
     source, out = tmp_path / "videos", tmp_path / "small"
     source.mkdir()
     for name in "abcdefgh":
@@ -205,7 +205,7 @@ def test_nothing_is_written_outside_and_nothing_that_is_read(
     for wrong in (corpus, corpus / "copies", corpus / "run"):
         assert "only read" in fails(capsys, corpus, "--out", wrong)
     assert "to which copies are written" in fails(capsys, listed, "--out", corpus)
-    assert "did not make" in fails(capsys, corpus, "--out", tmp_path / "lists")
+    assert "did not write" in fails(capsys, corpus, "--out", tmp_path / "lists")
     assert "is a file" in fails(capsys, corpus, "--out", listed)
     assert {name: s for name, s in tree(tmp_path).items() if not name.startswith("small/")} == before
 
@@ -259,12 +259,12 @@ def test_two_calls_do_not_work_in_one_folder(
 ) -> None:
     out = tmp_path / "small"
     with job.open_folder(out, job.Recipe(), overwrite=False):
-        assert "is at work on" in fails(capsys, corpus, "--out", out, "--workers", 0)
+        assert "is using" in fails(capsys, corpus, "--out", out, "--workers", 0)
     assert not quick and call(corpus, "--out", out, "--workers", 0) == 0
 
 
 @pytest.mark.parametrize("junk", [b"\xff\x00\n", b"[1]\n", b'{"source": "a"}\n', b'{"made": {"status": 1, "x": 2}}\n'])
-def test_a_spoilt_line_of_what_was_done_is_copied_again(
+def test_a_damaged_line_of_what_was_done_is_copied_again(
     junk: bytes, corpus: Path, tmp_path: Path, quick: list[str]
 ) -> None:
     out = tmp_path / "small"
@@ -320,7 +320,7 @@ def test_folders_of_splits_stay_folders_of_splits(
     assert read_manifest(out / "train").labels == ("jump", "run")
 
 
-def test_a_name_that_is_no_text_is_a_row_with_a_reason(tmp_path: Path, quick: list[str]) -> None:
+def test_a_name_that_is_not_text_is_a_row_with_a_reason(tmp_path: Path, quick: list[str]) -> None:
     source = tmp_path / "videos"
     source.mkdir()
     write_video(source / "a b ü.mp4", 3).rename(os.fsdecode(os.fsencode(source) + b"/\xff.mp4"))
@@ -330,7 +330,7 @@ def test_a_name_that_is_no_text_is_a_row_with_a_reason(tmp_path: Path, quick: li
         assert row["status"] == "unsupported" and row["path"] == "\\udcff.mp4"
 
 
-def test_without_x264_it_says_what_to_install(
+def test_without_x264_it_advises_what_to_install(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def without(name: str, mode: str) -> None:

@@ -59,7 +59,7 @@ def test_two_runs_give_the_same_table_also_with_other_workers(corpus: Path, tmp_
     assert one.equals(two) and "seconds" not in one.column_names
 
 
-def test_a_scan_that_was_stopped_goes_on_and_gives_the_same_table(
+def test_a_scan_that_was_stopped_continues_and_gives_the_same_table(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, stopped = tmp_path / "whole.parquet", tmp_path / "stopped.parquet"
@@ -97,7 +97,7 @@ def test_labels_that_change_in_the_list_change_in_the_table_without_another_look
     capsys.readouterr()
     assert call(*command) == 0
     out, err = capsys.readouterr()
-    assert "going on after 2 of 2 inputs" in err and "files/s" not in out
+    assert "continuing after 2 of 2 inputs" in err and "files/s" not in out
     lines = (tmp_path / "scan.csv").read_text().splitlines()[1:]
     assert [line.split(",")[3] for line in lines] == ["leap", "run"]
 
@@ -124,7 +124,7 @@ def test_a_healthy_corpus_has_nothing_to_do(corpus: Path, tmp_path: Path, capsys
     assert "1 files, 0 unusable" in capsys.readouterr().out
 
 
-def test_a_scan_that_finds_everything_refused_says_why_and_is_exit_code_3(
+def test_a_scan_that_finds_everything_refused_gives_the_reason_and_is_exit_code_3(
     corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "links").mkdir()
@@ -138,7 +138,7 @@ def test_a_scan_that_finds_everything_refused_says_why_and_is_exit_code_3(
     assert "No file can be used:" in page and "<title>Scan: links</title>" in page
 
 
-def test_half_of_a_corpus_may_be_bad_unless_another_share_is_said(corpus: Path, tmp_path: Path) -> None:
+def test_half_of_a_corpus_may_be_bad_unless_another_share_is_given(corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "good.mp4").write_bytes((corpus / "0.mp4").read_bytes())
     (tmp_path / "half" / "bad.mp4").write_text("no video")

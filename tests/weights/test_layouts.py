@@ -74,6 +74,6 @@ def test_a_damaged_state_dict_is_one_line(layout: Layout) -> None:
     for key in list(state)[:: max(1, len(state) // KEYS)]:
         for broken in damaged(state, key):
             try:
-                load_weights(model, broken)  # some tensors are computed here anew, so nothing is wrong without them
+                load_weights(model, broken)  # some tensors are recomputed here, so nothing is wrong without them
             except UserError as error:
                 assert "\n" not in str(error)

@@ -1,1 +1,1 @@
-"""A corpus as a collection of files: what of it decodes, what is not opened, and copies that load fast."""
+"""A corpus as a collection of files: what decodes, what is not opened, and copies that load fast."""

@@ -1,4 +1,4 @@
-"""`prepare`: copies of videos that load fast and hold what the originals do.
+"""`prepare`: copies of videos that load fast and keep what matters of the originals.
 
 The choices, and the measurements behind them (random training clips of 32 frames, every second one, of three videos;
 processor time per clip on one thread, GOP 16, short side 256; 2026-11-21):
@@ -14,8 +14,8 @@ processor time per clip on one thread, GOP 16, short side 256; 2026-11-21):
     BT.601, limited range, tagged full range, 10 bits, BT.709 and the rest are converted: frames keep their colours
     times in 1/11520000 s         a multiple of all usual frame rates and clocks; no frame is dropped or added
 
-Frames come from `VideoReader`, so that a copy has the frames, the times (to the microsecond) and the upright pictures
-that the original has in training. The readable part of a damaged original is kept ("partial"). A copy is decoded once
+Frames come from `VideoReader`, so that a copy has the same frames, times (to the microsecond) and upright pictures
+as the original has in training. The readable part of a damaged original is kept ("partial"). A copy is decoded once
 before it gets its name. Sound is dropped, or kept: copied as it is if MP4 can hold it, otherwise encoded as AAC.
 T frames, C channels, H height, W width.
 """
@@ -85,7 +85,7 @@ class Copy:
 
 @dataclass(frozen=True)
 class Made:
-    """The result. status: `ok`, `partial`, or why there is no copy. reason: one line, "" if all is well.
+    """The result of a copy. status: `ok`, `partial`, or why there is no copy. reason: one line, "" if all is well.
 
     width, height: of the copy. seconds: of the video. bytes_before, bytes_after: sizes of original and copy, 0 if there
     is none.
@@ -174,7 +174,7 @@ def _note(copy: Copy) -> None:
 
 
 def copy_size(size: Size, short_side: int) -> Size:
-    """(height, width) of the copy of frames of this size: even, never enlarged."""
+    """Return the copy's (height, width) for frames of this size: even, never enlarged."""
     height, width = size
     scale = min(1.0, short_side / min(height, width))
     if scale == 1.0:

@@ -3,7 +3,7 @@
     status     ok          every promised frame decodes
                partial     some do not, or the file is truncated: what decodes is used
                short       fewer frames than asked for (a still picture posing as a video); used, and padded
-               others      nothing of it can be used; errors.STATUSES
+               others      nothing can be used; errors.STATUSES
     promised   frames that the header claims, or else that the packets hold
     decoded    frames that came when the complete file was decoded; null if only its index was read
     checksum   BLAKE2b (16 bytes) of the content
@@ -78,18 +78,18 @@ def examine(
 
 
 def listed(manifest: Manifest, index: int) -> Row:
-    """What the list contains about a video: the name of its label, and its group."""
+    """Return what the list contains about a video: the name of its label, and its group."""
     row = manifest.rows[index]
     return {"label": None if row.label is None else manifest.labels[row.label], "group": row.group}
 
 
 def lost_row(file: Path, lost: Lost) -> Row:
-    """The row of a file that no worker survived; it is not opened here."""
+    """Return the row of a file that no worker survived; it is not opened here."""
     return {**UNKNOWN, **stamp(file), **failed(lost), "seconds": None}
 
 
 def failed(failure: Lost | VideoError) -> dict[str, str]:
-    """Status and reason of what could not be read."""
+    """Return status and reason of a file that could not be read."""
     return {"status": failure.status, "reason": failure.reason}
 
 
@@ -114,7 +114,7 @@ def examine_file(root: str, strict: bool | None, settings: ScanSettings, task: t
 
 
 def stamp(file: Path) -> dict[str, int]:
-    """Size and modification time, by which a file is recognised; empty if there is none."""
+    """Return size and modification time, by which a file is recognised; empty if there is none."""
     try:
         facts = file.stat()
     except (OSError, ValueError):
@@ -123,7 +123,7 @@ def stamp(file: Path) -> dict[str, int]:
 
 
 def checksum(file: Path) -> str:
-    """BLAKE2b of the content, 32 hexadecimal digits."""
+    """Return BLAKE2b of the content, 32 hexadecimal digits."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
@@ -140,17 +140,17 @@ def decoded(file: str, settings: ScanSettings) -> Row:
 
 @cache
 def known_files(index: str | None) -> IndexCache | None:
-    """The index, opened once in each process."""
+    """Return the index, opened once in each process."""
     return None if index is None else IndexCache(index)
 
 
 def described(info: VideoInfo) -> Row:
-    """What the reader reports about the stream."""
+    """Return what the reader reports about the stream."""
     return {name: getattr(info, name) for name in STREAM}
 
 
 def judged(info: VideoInfo, status: str, reason: str, settings: ScanSettings) -> dict[str, str]:
-    """The reader's status, or `short`."""
+    """Return the reader's status, or `short`."""
     if info.frames >= settings.short:
         return {"status": status, "reason": reason}
     count = "1 frame" if info.frames == 1 else f"{info.frames} frames"

@@ -1,7 +1,7 @@
 """What a scan found unusable is not opened again: its item reports the scan's status and reason at once.
 
-Held are the rows of a scan's table that are not usable (errors.USABLE), for as long as the file is the one that was
-scanned: of the same size, and of the same modification time or content. A file that was repaired or replaced, or that
+Rows of a scan's table that are not usable (errors.USABLE) hold for as long as the file is the one that was scanned:
+of the same size, and of the same modification time or content. A file that was repaired or replaced, or that
 was missing and is now there, is tried again.
 """
 
@@ -31,7 +31,7 @@ ADVICE = "give the .parquet table that `hybridvideo scan` wrote"
 
 
 @dataclass(frozen=True)
-class Held:
+class ScanRow:
     """A row of a scan's table; None for what the scan could not find out."""
 
     path: str | None
@@ -53,7 +53,7 @@ def quarantined(table: str | Path | None, manifest: Manifest) -> dict[int, tuple
     held = read_held(Path(table))
     place = cache(os.path.realpath)  # of folders: many files, few folders
 
-    def found(index: int) -> Held | None:
+    def found(index: int) -> ScanRow | None:
         folder, name = os.path.split(os.path.abspath(manifest.file(index)))
         row = held.get(os.path.join(place(folder), name))
         return row if row is not None and unchanged(manifest.file(index), row) else None
@@ -62,10 +62,10 @@ def quarantined(table: str | Path | None, manifest: Manifest) -> dict[int, tuple
     return {index: (row.status, row.reason) for index, row in rows if row is not None}
 
 
-def read_held(table: Path) -> dict[str, Held]:
+def read_held(table: Path) -> dict[str, ScanRow]:
     """Return the unusable files of a scan's table, by path with the links of folders resolved."""
     root, rows = read_scan(table)
-    held: dict[str, Held] = {}
+    held: dict[str, ScanRow] = {}
     for row in rows:
         if row.status in USABLE:
             continue
@@ -79,7 +79,7 @@ def read_held(table: Path) -> dict[str, Held]:
     return held
 
 
-def read_scan(table: Path) -> tuple[Path, Sequence[Held]]:
+def read_scan(table: Path) -> tuple[Path, Sequence[ScanRow]]:
     """Return the folder that a scan's paths start from, and its rows."""
     if not table.is_file():
         raise UserError(f"no quarantine table {str(table)!r}; {ADVICE}")
@@ -94,7 +94,7 @@ def read_scan(table: Path) -> tuple[Path, Sequence[Held]]:
         raise
     except (pa.ArrowException, OSError, ValueError, LookupError) as error:
         raise UserError(f"{table} is not readable as the table of a scan ({one_line(error)[:120]}); {ADVICE}") from None
-    return Path(root), [Held(**{**row, "reason": row["reason"] or ""}) for row in rows]
+    return Path(root), [ScanRow(**{**row, "reason": row["reason"] or ""}) for row in rows]
 
 
 def root_noted(table: Path, schema: pa.Schema) -> str | None:
@@ -104,8 +104,8 @@ def root_noted(table: Path, schema: pa.Schema) -> str | None:
     return root if isinstance(root, str) and root else None
 
 
-def unchanged(file: Path, row: Held) -> bool:
-    """Whether a file is still the one that was scanned."""
+def unchanged(file: Path, row: ScanRow) -> bool:
+    """Return whether a file is still the one that was scanned."""
     now = stamp(file)
     if not now or row.bytes is None:  # missing now; or missing when it was scanned, or refused because of its name
         return row.status == "missing" if not now else row.status != "missing"

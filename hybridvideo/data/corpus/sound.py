@@ -27,7 +27,7 @@ RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)  # that A
 
 
 class Sound:
-    """Write the best audio stream of a file to a container, as far as the pictures have come. Close it.
+    """Write the best audio stream of a file to a container, keeping pace with the pictures. Close it after use.
 
     source: a path that the guard has accepted. out: a container with its video stream added and nothing written.
     """

@@ -65,7 +65,7 @@ def _in_turn(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[A
     @functools.wraps(method)
     def waiting(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
         if os.getpid() != self._process:  # the position in the file, and perhaps the lock, belong to the other process
-            raise UserError(f"{self.path} was opened by another process; open it here")
+            raise UserError(f"{self.path} was opened in another process; open it again in this one")
         with self._turn:
             return method(self, *args, **kwargs)
 
@@ -140,7 +140,7 @@ class VideoReader:
     @property
     @_in_turn
     def frames_decoded(self) -> int:
-        """Frames decoded so far, including those that nobody asked for."""
+        """Frames decoded so far, including unrequested ones."""
         return self._backend.decoded
 
     @property
@@ -230,7 +230,7 @@ class VideoReader:
 
     @_in_turn
     def forget(self) -> None:
-        """Do not pass on to later readers what was found out here."""
+        """Do not pass on what was learned here to later readers."""
         self._index = None
 
     def close(self) -> None:
@@ -254,7 +254,7 @@ class VideoReader:
         self.close()
 
     def _check_unmoved(self, times: FloatArray) -> None:
-        """Raise VideoError `partial` if the frames are no longer those that were asked for."""
+        """Raise VideoError `partial` if the frames are no longer the requested ones."""
         now = self._backend.times
         if now is not times and not np.array_equal(now, times):
             self._seen = None

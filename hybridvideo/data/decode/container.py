@@ -28,7 +28,7 @@ FAULTS = (av.FFmpegError, OSError, ValueError, RuntimeError, LookupError, Arithm
 
 
 def open_container(path: str, careful: bool) -> InputContainer:
-    """Open the file with an allowed demuxer; careful: FFmpeg may decode some frames to find out about it."""
+    """Open the file with an allowed demuxer; careful: FFmpeg may decode some frames to learn about it."""
     options = guard.CONTAINER_OPTIONS | guard.CODEC_OPTIONS | ({} if careful else NO_LOOK_AHEAD)
     try:
         return av.open(path, "r", options=options, metadata_errors="replace")
@@ -67,7 +67,7 @@ def demuxed(container: InputContainer, stream: VideoStream) -> Iterator[Packet[V
             return
         except BlockingIOError:
             continue
-    raise VideoError("unreadable", "a very long stretch of nothing but junk")
+    raise VideoError("unreadable", "no packets found, only junk")
 
 
 def describes_itself(path: str) -> bool:

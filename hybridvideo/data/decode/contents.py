@@ -1,4 +1,4 @@
-"""What a file is that no demuxer accepts, in plain words: most of them are failed downloads."""
+"""Describe a file that no demuxer accepts, in plain words: most are failed downloads."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ TEXT = bytes({*range(0x20, 0x100), *b"\t\n\r\f\b\x1b"} - {0x7F})
 # What files begin with, and what they then are. The first match counts.
 STARTS: tuple[tuple[bytes, str], ...] = (
     (b"version https://git-lfs", "a Git LFS pointer; fetch the file itself (`git lfs pull`)"),
-    (b"<!doctype html", "a web page, so the download has failed"),
-    (b"<html", "a web page, so the download has failed"),
+    (b"<!doctype html", "a web page, so the download failed"),
+    (b"<html", "a web page, so the download failed"),
     (b"{", "JSON text, so the download may have failed"),
     (b"\x89png", "a PNG picture"),
     (b"\xff\xd8\xff", "JPEG pictures"),
-    (b"riff", "a RIFF file cut off, or of another kind than AVI"),
+    (b"riff", "a RIFF file that is cut off or not an AVI"),
     (b"pk\x03\x04", "a ZIP archive; unpack it"),
     (b"\x1f\x8b", "compressed with gzip; unpack it"),
     (b"7z\xbc\xaf", "a 7z archive; unpack it"),
@@ -64,5 +64,5 @@ def _looks_like(head: bytes, start: bytes) -> str:
         if start.startswith(beginning):
             return what
     if not head.strip(b"\0"):
-        return "nothing but zeros"
+        return "only zeros"
     return "text" if not head[:4096].translate(None, TEXT) else ""

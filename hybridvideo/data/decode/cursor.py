@@ -1,7 +1,7 @@
 """The position of FFmpeg's decoder in an open video stream, and the way from there to the wanted frames.
 
-Decoding runs on one thread, forward from a key packet, and no further than necessary: frames that nobody asked for and
-no other frame refers to are dropped before they are decoded, and after the last packet of a request the decoder is
+Decoding runs on one thread, forward from a key packet, and no further than necessary: unrequested frames to which no
+other frame refers are dropped before they are decoded, and after the last packet of a request the decoder is
 drained instead of being fed more. A decoded frame is identified by the number of its packet, which is carried through
 the decoder in place of its time: a frame is never taken for another because two clocks disagree.
 """
@@ -139,10 +139,10 @@ class Cursor(OpenStream):
                 if found == index:
                     return frame
                 if found > index:
-                    raise Missed(f"frame {index} of {len(self.index)} does not come")
+                    raise Missed(f"frame {index} of {len(self.index)} was not found")
                 del frame
             if not self._advance(index):
-                raise Missed(f"frame {index} of {len(self.index)} does not come before the end")
+                raise Missed(f"frame {index} of {len(self.index)} was not found before the end")
 
     # ---------------------------------------------------------------- complete passes
 

@@ -1,8 +1,8 @@
 """The decord reader, for trusted local files only: its wheel (0.6.0) carries an old FFmpeg, 4.1.6.
 
-decord numbers frames by counting what comes out of its decoder, and reports nothing about a frame it returns. So it is
-read in the one way that cannot go wrong: one frame after another, from the start or from a key frame of a closed group
-of pictures. Its `get_batch`, `skip_frames` and jumps to anything but a key frame hang if a file holds fewer frames than
+decord numbers frames by counting what comes out of its decoder, and reports nothing about the frames it returns. So it
+is read in the one way that cannot go wrong: frame after frame, from the start or from a key frame of a closed group of
+pictures. Its `get_batch`, `skip_frames` and jumps to anything but a key frame hang if a file holds fewer frames than
 it promises; its habit of substituting a neighbour for a lost frame is switched off; files known to be damaged are left
 to PyAV. What is shared with other libraries, and how much pixels differ, is in indexed.py. decord has no decoder for
 AV1, and loses its place in transport streams.

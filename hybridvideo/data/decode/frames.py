@@ -87,7 +87,7 @@ class Framing:
     size: Size | None = None
 
     def within(self, frame: Size) -> Framing:
-        """Itself, if it fits a frame of this (height, width). Raises UserError."""
+        """Return itself if it fits a frame of this (height, width). Raises UserError."""
         top, left, height, width = self.box or (0, 0, *frame)
         if min(top, left) < 0 or min(height, width) < 1 or top + height > frame[0] or left + width > frame[1]:
             raise UserError(f"the box {self.box} (top, left, height, width) is not within a frame of {frame}")

@@ -1,4 +1,4 @@
-"""What may be opened at all, and how much may be decoded: one place, asked by every backend.
+"""What may be opened at all, and how much may be decoded: one place for every backend.
 
 Files come from strangers. A name must be that of a regular local file, never a URL, a pipe or a device; only
 containers that hold pictures themselves are parsed, never playlists, which make a decoder follow addresses. PyAV opens

@@ -22,9 +22,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from hybridvideo.data.decode import guard, sample_tables
-from hybridvideo.data.decode.convert import MIRRORED
 from hybridvideo.data.decode.frames import Size
 from hybridvideo.data.decode.packets import FrameIndex, Key
+from hybridvideo.data.decode.to_rgb import MIRRORED
 from hybridvideo.documents import load_json
 from hybridvideo.errors import USABLE, VideoError
 from hybridvideo.parsing import parsed
@@ -44,7 +44,7 @@ KEEP = "insert or replace into files values (?, ?, ?, ?, ?, ?)"
 
 @dataclass(frozen=True)
 class Picture:
-    """How a stream stores its frames. stored: (height, width). quarter_turns: to upright, as convert.quarter_turns."""
+    """How a stream stores its frames. stored: (height, width). quarter_turns: to upright, as to_rgb.quarter_turns."""
 
     stored: Size
     quarter_turns: int

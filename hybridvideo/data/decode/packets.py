@@ -29,7 +29,7 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass
 class Packets:
-    """What demuxing a stream to its end reveals about each packet; nothing is decoded for it."""
+    """What demuxing a stream to its end reveals about each packet, without decoding."""
 
     pts: list[int | None] = field(default_factory=list)
     dts: list[int | None] = field(default_factory=list)

@@ -2,7 +2,7 @@
 
 Opening demuxes the stream once, which yields the index of frames (packets.py); if packets do not contain the time of
 their frame, the index is made by decoding once. The cursor (cursor.py) then fetches frames by that index, and the
-converter (convert.py) turns them into RGB. What was found out about a file can be kept (known.py), so that opening it
+converter (to_rgb.py) turns them into RGB. What was learned about a file can be kept (known.py), so that opening it
 again costs nothing.
 
 U distinct frames of a request, H height, W width, C channels.
@@ -18,13 +18,13 @@ from av.video.frame import VideoFrame
 
 from hybridvideo.data.decode import guard, sample_tables
 from hybridvideo.data.decode.container import listening
-from hybridvideo.data.decode.convert import MIRRORED, Converter, quarter_turns, turned
 from hybridvideo.data.decode.cursor import Cursor, Decoded, Missed
 from hybridvideo.data.decode.frames import ByteArray, FloatArray, Shot, VideoInfo
 from hybridvideo.data.decode.known import Known, Picture
 from hybridvideo.data.decode.packets import Packets, index_by_decoding, index_by_times
 from hybridvideo.data.decode.promises import ends_early, promised_packets
 from hybridvideo.data.decode.stream import TIMED_CONTAINERS
+from hybridvideo.data.decode.to_rgb import MIRRORED, Converter, quarter_turns, turned
 from hybridvideo.errors import UserError, VideoError
 
 EMPTY_PICTURE_BYTES = 32  # MPEG-4 packets below this may be placeholders without a frame
@@ -258,7 +258,7 @@ class PyAVBackend:
             cursor.index, cursor.tolerant = cursor.index.without_keys(), True
             cursor.restart()
         else:
-            raise VideoError("unreadable", f"frames do not come the same way twice: {missed}") from None
+            raise VideoError("unreadable", f"decoding twice did not return the same frames: {missed}") from None
 
     def _count(self) -> None:
         """Decode the complete stream once, and make the index of the frames that came."""

@@ -1,4 +1,4 @@
-"""Sample tables of MP4 and MOV files that promise more than the file can hold: found before FFmpeg allocates memory.
+"""Sample tables of MP4 and MOV files that promise more than the file can hold: detected before FFmpeg allocates memory.
 
 FFmpeg makes an index entry for every promised sample, and some promises cost the file nothing: one size for all
 samples, a fragment whose samples all have the default, an edit list that repeats them again and again. Only the numbers

@@ -25,7 +25,7 @@ from hybridvideo.data.decode.packets import Packets
 # Containers that store a presentation time with every packet, one packet per frame. Elsewhere times are guessed from
 # decoding times (AVI, ASF), or the two fields of a frame may come in two packets (transport streams).
 TIMED_CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv", "ivf", "nut"}
-# Containers in which a packet has the same times after a seek as in one pass. Program and transport streams guess anew.
+# Containers in which a packet has the same times after a seek as in one pass. Program and transport streams guess.
 SEEKABLE_CONTAINERS = TIMED_CONTAINERS | {"avi", "asf"}
 VideoPacket: TypeAlias = "Packet[VideoStream]"  # a generic in the type stubs only
 

@@ -117,7 +117,7 @@ def _is_link(file: str) -> bool:
 
 
 def shortened(found: Sequence[str]) -> str:
-    """The first few, and an ellipsis if there are more."""
+    """Return the first few, and an ellipsis if there are more."""
     return ", ".join(found[:NAMES_SHOWN]) + (", ..." if len(found) > NAMES_SHOWN else "")
 
 

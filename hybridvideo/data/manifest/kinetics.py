@@ -1,6 +1,6 @@
 """The official Kinetics CSVs, whose rows name YouTube clips, and the files that people have for them.
 
-    label,youtube_id,time_start,time_end,split        400, 600 and 700 alike; with is_cc; a test list without label
+    label,youtube_id,time_start,time_end,split        400, 600 and 700; is_cc may follow; a test list has no label
 
 A clip's file is found below a folder of videos by its name, whatever the folders are called:
 
@@ -47,7 +47,7 @@ class Named:
 
 
 @dataclass(frozen=True)
-class Clip:
+class KineticsClip:
     """A row of an official CSV."""
 
     named: Named
@@ -63,7 +63,7 @@ class Matched:
     other_times: files of a listed id that are another clip, or could be.
     """
 
-    clips: tuple[Clip, ...]
+    clips: tuple[KineticsClip, ...]
     paths: tuple[str, ...]
     copies: tuple[str, ...]
     other_times: tuple[str, ...]
@@ -93,7 +93,7 @@ def name_of_clip(path: str) -> Named | None:
     return Named(found["id"], *(None if found[part] is None else int(found[part]) for part in ("start", "end")))
 
 
-def official_clips(source: Path, text: str) -> list[Clip]:
+def official_clips(source: Path, text: str) -> list[KineticsClip]:
     """Return the rows of an official CSV. Raises UserError for rows without an id or with invalid times."""
     rows = csv_rows(source, text)
     header = rows[0][1] if rows else []
@@ -105,7 +105,7 @@ def official_clips(source: Path, text: str) -> list[Clip]:
     return [_clip(row, youtube_id, start, end, label) for row in rows[1:]]
 
 
-def _clip(row: Cells, youtube_id: int, start: int, end: int, label: int | None) -> Clip:
+def _clip(row: Cells, youtube_id: int, start: int, end: int, label: int | None) -> KineticsClip:
     place, cells = row
     name = cell(cells, youtube_id)
     if not YOUTUBE_ID.fullmatch(name):
@@ -114,10 +114,10 @@ def _clip(row: Cells, youtube_id: int, start: int, end: int, label: int | None) 
         times = [int(float(cell(cells, column))) for column in (start, end)]
     except (ValueError, OverflowError):
         raise UserError(f"{place}: its times are not numbers; give time_start and time_end in seconds") from None
-    return Clip(Named(name, *times), cell(cells, label) or None, place)
+    return KineticsClip(Named(name, *times), cell(cells, label) or None, place)
 
 
-def match_files(clips: Sequence[Clip], paths: Iterable[str]) -> Matched:
+def match_files(clips: Sequence[KineticsClip], paths: Iterable[str]) -> Matched:
     """Find the file of each clip among `paths` by its name."""
     of_id: dict[str, list[tuple[Named, str]]] = {}
     for path in paths:
@@ -141,7 +141,7 @@ def match_files(clips: Sequence[Clip], paths: Iterable[str]) -> Matched:
     )
 
 
-def _files_of(clip: Clip, files: Iterable[tuple[Named, str]], alone: bool) -> list[str]:
+def _files_of(clip: KineticsClip, files: Iterable[tuple[Named, str]], alone: bool) -> list[str]:
     """Files of a clip, the best first: by how complete the name is, then repaired copies, then its class's folder."""
     exact = (clip.named.start, clip.named.end)
     ranks = {exact: 0, (clip.named.start, None): 1} | ({(None, None): 2} if alone else {})

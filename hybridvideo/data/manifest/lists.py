@@ -6,7 +6,7 @@
     a b.mp4,3        commas; quotes as in CSV
     a.mp4            no label
 
-Which of the two a file is follows from its lines; if they allow both, from `format`. Lists of frames are refused.
+The lines decide which of the two a file is; if they allow both, `format` does. Lists of frames are refused.
 """
 
 from __future__ import annotations
@@ -137,7 +137,9 @@ def _separator(source: Path, lines: Lines) -> str:
         name: _only_one(lines, fits[name], fits[rest]) for name, rest in (("spaces", "commas"), ("commas", "spaces"))
     }
     if only["spaces"] and only["commas"]:
-        raise UserError(f"{only['spaces']} is `path label`, {only['commas']} is `path,label`; write all lines alike")
+        raise UserError(
+            f"{only['spaces']} is `path label`, {only['commas']} is `path,label`; use one form for all lines"
+        )
     if any(fits["spaces"]) and any(fits["commas"]) and not any(only.values()):
         raise UserError(
             f"{source} can be read as `path label` and as `path,label`; write it with commas below a first line "

@@ -1,4 +1,4 @@
-"""What every kind of list becomes: rows, the names of their classes, and the folder at which their paths start."""
+"""The result of reading any list: rows, the names of their classes, and the folder at which their paths start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing lists for this package and for others: complete or not at all."""
+"""Write lists for this package and for others: complete or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker as the process that started it sees it: its pipe, its mark, and the tasks it has."""
+"""A worker as seen by the process that started it: its pipe, its mark, and its tasks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Task:
 
 
 class Handle:
-    """One worker process. tasks: those it has, the one it works on first. deadline: seconds for one item."""
+    """One worker process. tasks: those it holds, the current one first. deadline: seconds for one item."""
 
     def __init__(self, work: Work, deadline: float) -> None:
         self.deadline = deadline

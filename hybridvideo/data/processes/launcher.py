@@ -3,9 +3,9 @@
     this process  -- start: pipe and mark -->  server  -- fork -->  worker
                   -- end: process numbers -->          -- kill, wait, exit codes
 
-Nothing of the asking program is imported or copied: not its main module, so that a script needs no guard, and not the
+Nothing of the calling program is imported or copied: not its main module, so that a script needs no guard, and not the
 locks of its threads (BLAS, trackers, CUDA). It may be a notebook, a fork or a daemon, and ask from any of its threads.
-A fork has a server of its own. The server ends with the process that started it, and its workers with the server.
+A fork gets its own server. The server ends with the process that started it, and its workers with the server.
 """
 
 from __future__ import annotations
@@ -107,8 +107,10 @@ def _server() -> tuple[Connection, int]:
         process = subprocess.Popen(
             [spawn.get_executable(), *flags, "-c", f"import sys; sys.path[:] = {sys.path!r}; {code}"],
             cwd=_folder(),
-            stdin=subprocess.DEVNULL, pass_fds=[there.fileno()], start_new_session=True,
-        )  # fmt: skip
+            stdin=subprocess.DEVNULL,
+            pass_fds=[there.fileno()],
+            start_new_session=True,
+        )
     process.returncode = 0  # it is waited for by its number; a fork has nothing to wait for
     return here, process.pid
 

@@ -1,7 +1,7 @@
 """Values from one process to another over a pipe; their tensors lie in nameless shared memory.
 
-The memory is a file descriptor, sent along with the message. A killed process leaves nothing behind: nothing in
-/dev/shm, whose size does not matter either, and nothing in a table of names.
+The memory is a file descriptor, sent along with the message. A killed process leaves nothing behind, neither in
+/dev/shm, whose size does not matter either, nor in a table of names.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Processes that may be killed and are replaced: what a file does to its decoder, it does only to a worker.
+"""Processes that may be killed and are replaced: whatever a file does to its decoder happens to a worker only.
 
     main process                    worker k
     a task = keys of a batch  --->  item(key) for each key, batch(items)     one pipe per worker, no shared lock
@@ -8,7 +8,7 @@ A worker's mark (a few numbers in shared memory) shows where it is and since whe
 one that dies (native crash, out of memory) is noticed at once. If it was at an item, that is a strike for the item: a
 new worker takes the same task again. At the second strike the item is lost: from then on `lost(key, why)` takes its
 place. Everything else arrives as if nothing had happened. Deaths outside any item (while starting, batching, sending)
-are no item's fault: the task is done again, and after a few of them the machine is blamed.
+are nobody's fault: the task is repeated, and after a few of them the machine is blamed.
 
 Workers start clean (launcher.py): they know nothing of the main module, which needs no guard.
 """

@@ -1,1 +1,1 @@
-"""Videos to rows."""
+"""Inference: videos in, rows out."""

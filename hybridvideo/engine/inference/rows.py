@@ -1,6 +1,6 @@
 """The two bulk jobs as functions: classify many videos, extract features of many clips; one row or more per input.
 
-A video that cannot be read is a row that says why. Rows come as they are made, in the order of the input.
+A video that cannot be read is a row with the reason. Rows are yielded as they are made, in the order of the input.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from hybridvideo.config.data import Preprocessing
 from hybridvideo.config.evaluation import EvalConfig
 from hybridvideo.config.jobs import Compute, Precision, Reading
 from hybridvideo.data.manifest import Manifest, Row, read_manifest
-from hybridvideo.engine.evaluate import open_views
 from hybridvideo.engine.multiview import VideoResult, averaged, run_views
+from hybridvideo.engine.scoring import open_views
 from hybridvideo.errors import UserError
 from hybridvideo.models.contract import VideoModel
 
@@ -25,11 +25,19 @@ Paths = str | Path | Iterable[str | Path] | Manifest
 
 
 def classify(
-    model: VideoModel, paths: Paths, *, views: EvalConfig | None = None, top_k: int = 5, workers: int = Reading.workers,
-    deadline: float = Reading.deadline, quarantine: str | None = None, device: str | torch.device = "cpu",
-    precision: Precision = Compute.precision, order: Iterable[int] | None = None,
-) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """Classes of videos.
+    model: VideoModel,
+    paths: Paths,
+    *,
+    views: EvalConfig | None = None,
+    top_k: int = 5,
+    workers: int = Reading.workers,
+    deadline: float = Reading.deadline,
+    quarantine: str | None = None,
+    device: str | torch.device = "cpu",
+    precision: Precision = Compute.precision,
+    order: Iterable[int] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Classify videos.
 
     Args:
         model: from `load_model`; it is moved to `device` and set to evaluation.
@@ -43,7 +51,7 @@ def classify(
 
     Yields:
         For each video a dict with `index` (of the input), `path`, `status` ("ok", "partial", or why not), `reason`,
-        `label`, `score` (0 to 1), `topk_labels` and `topk_scores` (best first); label and score are None where
+        `label`, `score` (0 to 1), `topk_labels` and `topk_scores` (best first); label and score are None if
         nothing was read.
     """
     if top_k < 1:
@@ -64,12 +72,20 @@ def classify(
 
 
 def extract(
-    model: VideoModel, paths: Paths, *, stage: str = "head", views: EvalConfig | None = None,
-    workers: int = Reading.workers, deadline: float = Reading.deadline, quarantine: str | None = None,
-    device: str | torch.device = "cpu", precision: Precision = Compute.precision, as_numpy: bool = False,
+    model: VideoModel,
+    paths: Paths,
+    *,
+    stage: str = "head",
+    views: EvalConfig | None = None,
+    workers: int = Reading.workers,
+    deadline: float = Reading.deadline,
+    quarantine: str | None = None,
+    device: str | torch.device = "cpu",
+    precision: Precision = Compute.precision,
+    as_numpy: bool = False,
     order: Iterable[int] | None = None,
-) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """Features of clips: one vector per clip, averaged over its crops.
+) -> Iterator[dict[str, Any]]:
+    """Extract features: one vector per clip, averaged over its crops.
 
     Args:
         stage: "head" for the features before the classifier, or a name of `model.stage_names`, whose grid is
@@ -108,22 +124,32 @@ def feature_function(model: VideoModel, stage: str) -> Callable[[Tensor], Tensor
 
 
 def results(
-    model: VideoModel, manifest: Manifest, views: EvalConfig, compute: Callable[[Tensor], Tensor],
-    reading: Reading, device: str | torch.device, precision: Precision, order: Iterable[int] | None = None,
-) -> Iterator[VideoResult]:  # fmt: skip
-    """All views of each video through `compute`."""
+    model: VideoModel,
+    manifest: Manifest,
+    views: EvalConfig,
+    compute: Callable[[Tensor], Tensor],
+    reading: Reading,
+    device: str | torch.device,
+    precision: Precision,
+    order: Iterable[int] | None = None,
+) -> Iterator[VideoResult]:
+    """Yield the result of each video, all of whose views go through `compute`."""
     prep = model.preprocessing or Preprocessing(normalisation=model.normalisation)
     target = torch.device(device)
     model.to(target).eval()
     with open_views(manifest, prep, views, reading, order=order) as loader:
         yield from run_views(
-            loader, compute, normalisation=prep.normalisation, device=target, batch_size=views.batch_size,
+            loader,
+            compute,
+            normalisation=prep.normalisation,
+            device=target,
+            batch_size=views.batch_size,
             precision=precision,
-        )  # fmt: skip
+        )
 
 
 def as_manifest(paths: Paths) -> Manifest:
-    """A folder, list file or video by name, or several paths, as an unlabelled list."""
+    """Return a folder, list file or video by name, or several paths, as an unlabelled list."""
     if isinstance(paths, Manifest):
         return paths
     if isinstance(paths, str | Path):
@@ -132,11 +158,11 @@ def as_manifest(paths: Paths) -> Manifest:
 
 
 def default_views(model: VideoModel) -> EvalConfig:
-    """The views that came with the weights."""
+    """Return the views that came with the weights."""
     return model.card.eval if model.card is not None else EvalConfig()
 
 
 def start_row(manifest: Manifest, result: VideoResult) -> dict[str, Any]:
-    """The columns every row has."""
+    """Return the columns that every row has."""
     path = manifest.rows[result.index].path
     return {"index": result.index, "path": path, "status": result.status, "reason": result.reason}

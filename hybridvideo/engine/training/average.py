@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class MovingAverage:
-    """timm's, with its warm-up, whose update can be called off on the device. `module`: the averaged network."""
+    """timm's average, with its warm-up; the device can call off an update. `module`: the averaged network."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.average = ModelEmaV3(model, decay=decay, use_warmup=True)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class Buffers:
-    """What a forward pass in training changes of a checkpoint: BatchNorm's statistics and counters."""
+    """The part of a checkpoint that a training forward pass changes: BatchNorm's statistics and counters."""
 
     def __init__(self, model: nn.Module) -> None:
         saved = model.state_dict().keys()
@@ -22,11 +22,11 @@ class Buffers:
         if self.now:
             torch._foreach_copy_(self.kept, self.now)
 
-    def spoilt(self) -> list[Tensor]:
-        """One scalar: 0, or NaN if a buffer that was finite when the run began no longer is; nothing without any."""
+    def no_longer_finite(self) -> list[Tensor]:
+        """Return one scalar: NaN if a buffer is no longer finite as it was at first, else 0. Empty without buffers."""
         return [torch.stack(torch._foreach_norm(self.finite, math.inf)).max() * 0] if self.finite else []
 
     def restore(self, skip: Tensor) -> None:
-        """Make them what they were if `skip`, on the device, is 1 and not 0."""
+        """Put them back if `skip`, on the device, is 1 rather than 0."""
         for now, kept in zip(self.now, self.kept, strict=True):
             torch.where(skip.bool(), kept, now, out=now)

@@ -47,13 +47,13 @@ class Keeper(Protocol):
     """What `fit` saves to and resumes from."""
 
     def load(self, evaluated: nn.Module, raw: nn.Module | None) -> tuple[State, dict[str, Any]] | None:
-        """Load the weights of the last save into the networks, and return its state and memory; None to start anew."""
+        """Load the weights of the last save into the networks, and return its state and memory; None to start fresh."""
 
     def save(self, saved: Saved, best: bool) -> None:
         """Save a run, and the same weights as its best if they are. Called in the first process only."""
 
     def refuse(self, why: str) -> UserError:
-        """An error: what `load` returned does not fit the run."""
+        """Return the error for a checkpoint that does not fit the run."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class RunKeeper:
 
 
 def save_run(checkpoints: Path, saved: Saved, card: ModelCard, best: bool) -> None:
-    """Write `last`, which can be evaluated and resumed, and `best` with the same weights if they are: both or neither.
+    """Write `last`, which can be evaluated and resumed, and `best` too if these weights are the best: both or neither.
 
     A new `best` counts once the new `last` is in place: `settle_run` finishes or undoes the swap of `best` accordingly.
     Raises EnvironmentFault if the disk is full or cannot be written; both are then as they were.
@@ -103,7 +103,7 @@ def mark(state: State) -> str:
 
 
 def write_pickle(path: Path, value: Any) -> None:
-    """Do as torch.save, whose own writing turns a full disk into a RuntimeError that does not mention it."""
+    """Like torch.save, which reports a full disk as a RuntimeError that does not mention the disk."""
     buffer = io.BytesIO()
     torch.save(value, buffer)
     path.write_bytes(buffer.getbuffer())

@@ -49,7 +49,7 @@ class Classification(Objective):
         return Loss(losses_B.sum())
 
     def mixed(self, batch: Batch, place: Place) -> tuple[Tensor, Tensor]:
-        """Inputs and targets (B, K), mixed if that is asked for, with clips of any process."""
+        """Return inputs and targets (B, K), mixed across all processes if the settings ask for it."""
         inputs, targets_BK = self.pairs(batch)
         if not (self.augment.mixup or self.augment.cutmix):
             return inputs, targets_BK
@@ -69,17 +69,17 @@ class Classification(Objective):
         return Mixing(self.augment)(inputs, targets_BK, place.shared_generator(), partners=partners)
 
     def pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Inputs, and shares of classes (B, K); those of a clip without a label do not matter."""
+        """Return inputs and shares of classes (B, K); those of a clip without a label do not matter."""
         targets_BK = soft_targets(batch["label"].clamp(min=0), len(self.labels), self.smoothing)
         return model_input(self.normalisation, batch), targets_BK
 
     def validate(self, model: nn.Module, batches: Iterator[Batch], gather: Gather) -> Figures:
-        """Loss and accuracies over the videos that could be read; one whose logits are not finite counts as wrong."""
+        """Return loss and accuracies over the videos that could be read; non-finite logits count as wrong."""
         share = [row for batch in batches for row in self.scored(model, batch)]
         return self.figures(sorted(row for part in gather(share) for row in part))
 
     def scored(self, model: nn.Module, batch: Batch) -> list[Row]:
-        """The logits of the clips of a batch that could be read."""
+        """Return the logits of those clips of a batch that could be read."""
         if not any(batch["counts"]):
             return []
         logits_BK = logits_of(model(model_input(self.normalisation, batch))).float().cpu()
@@ -87,7 +87,7 @@ class Classification(Objective):
         return [row for row, counts in zip(rows, batch["counts"], strict=True) if counts]
 
     def figures(self, rows: list[Row]) -> Figures:
-        """Those of an epoch's line."""
+        """Return the figures of an epoch's line."""
         if not rows:
             return dict.fromkeys(("val_loss", "val_top1", "val_top5", "val_mean_class_accuracy"))
         scores_NK = np.array([row[2] for row in rows], np.float64)
@@ -112,6 +112,6 @@ class Classification(Objective):
 
 
 def logits_of(output: Any) -> Tensor:
-    """The logits of a training call, which may return more."""
+    """Return the logits of a training call, which may return more."""
     logits: Tensor = output.logits if isinstance(output, Outputs) else output
     return logits

@@ -1,17 +1,19 @@
-"""Rates of dropout and stochastic depth, scaled while a run goes on."""
+"""Rates of dropout and stochastic depth, scaled during a run."""
 
 from __future__ import annotations
 
-from timm.layers import DropPath
 from torch import nn
+
+# Layers of stochastic depth, and the attribute of their rate. By name: every library has a class of its own.
+PATHS = {"DropPath": "drop_prob", "DropRows": "rate", "StochasticDepth": "p"}
 
 
 class Drops:
-    """Those of all layers of a network, as they were built."""
+    """The rates of all layers of a network, as they were built."""
 
     def __init__(self, model: nn.Module) -> None:
-        layers = [layer for layer in model.modules() if isinstance(layer, nn.modules.dropout._DropoutNd | DropPath)]
-        self.rates = [(layer, name_of(layer), float(getattr(layer, name_of(layer)))) for layer in layers]
+        named = ((layer, name_of(layer)) for layer in model.modules())
+        self.rates = [(layer, name, float(getattr(layer, name) or 0.0)) for layer, name in named if name]
         self.factor = 1.0
 
     def scale(self, factor: float) -> None:
@@ -22,6 +24,6 @@ class Drops:
                 setattr(layer, name, factor * rate)
 
 
-def name_of(layer: nn.Module) -> str:
-    """The attribute that holds the rate."""
-    return "drop_prob" if isinstance(layer, DropPath) else "p"
+def name_of(layer: nn.Module) -> str | None:
+    """The attribute that holds the rate; None for a layer without one."""
+    return "p" if isinstance(layer, nn.modules.dropout._DropoutNd) else PATHS.get(type(layer).__name__)

@@ -3,8 +3,8 @@
 The loop asks a batch for these facts, whatever else is in it:
 
     ok      bool (B,)     whether a clip could be read          index   int64 (B,)   its row in the list, -1 for padding
-    status  B texts       what came of reading it               reason  B texts      why, if it failed
-    padded  B shares, optional: how much of a clip lies behind the end of its video
+    status  B texts       the result of reading it              reason  B texts      why, if it failed
+    padded  B shares, optional: how much of a clip is past the end of its video
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ class Listed(Protocol):
 
 
 class Whole(nn.Module):
-    """A network that is fed as it is. Wrapped, so that nothing that is done to the wrapper is done to the network."""
+    """A network that is fed as it is, wrapped so that changes to the wrapper leave the network alone."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
-        """The network's output."""
+        """Return the network's output."""
         return self.network(*inputs, **named)
 
 
@@ -61,7 +61,7 @@ class Feed:
     entry: Callable[[nn.Module], nn.Module] = Whole
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        """Those of an epoch, from number `first`, with their facts in lists on the host."""
+        """Yield the batches of an epoch, from number `first`, with their facts in lists on the host."""
         self.order.set_epoch(epoch, first)
         for batch in self.loader:
             yield {**batch, "counts": batch["ok"].tolist(), "members": batch["index"].tolist()}
@@ -76,13 +76,13 @@ class Feeds(Protocol):
     """All feeds of a run, for `fit`."""
 
     def batches(self, phase: Phase) -> int:
-        """Batches of an epoch. Raises UserError if the phase's batches cannot be made."""
+        """Return the number of batches in an epoch. Raises UserError if the phase's batches cannot be made."""
 
     def training(self, phase: Phase) -> Feed:
-        """The feed of a phase."""
+        """Return the feed of a phase."""
 
     def validation(self) -> Feed | None:
-        """The validation list, in its order."""
+        """Return the feed of the validation list, in its order."""
 
 
 class ListFeeds:
@@ -117,7 +117,7 @@ class ListFeeds:
         return self.feed(self.val, self.batch_size, shuffle=False) if self.val is not None else None
 
     def feed(self, data: Data, batch_size: int, *, shuffle: bool) -> Feed:
-        """Batches of a data set."""
+        """Return the feed of a data set."""
         order = self.order(data, batch_size, shuffle=shuffle)
         if isinstance(data, FrozenDataset):
             return Feed(order, frozen_loader(data, order), data.clips.manifest.rows, AfterFrozen)  # type: ignore[arg-type]
@@ -125,7 +125,7 @@ class ListFeeds:
         return Feed(order, loader, data.manifest.rows)
 
     def order(self, data: Data, batch_size: int, *, shuffle: bool) -> EpochOrder:
-        """The order of a list for this process."""
+        """Return the order of a list for this process."""
         return EpochOrder(
             len(data),
             self.seed,
@@ -137,7 +137,7 @@ class ListFeeds:
 
 
 def videos_per_batch(data: Data, clips: int) -> int:
-    """Videos whose repeated clips make a batch. Raises UserError if they do not."""
+    """Return how many videos make a batch of repeated clips. Raises UserError if none do."""
     repeats = 1 if isinstance(data, FrozenDataset) else data.transform.augment.repeats
     if clips % repeats:
         raise UserError(f"train.batch_size {clips} is not a multiple of augment.repeats {repeats}; give one that is")
@@ -145,7 +145,7 @@ def videos_per_batch(data: Data, clips: int) -> int:
 
 
 class Timed:
-    """An iterator that adds up how long its user waited for it."""
+    """An iterator that adds up how long its consumer waited."""
 
     def __init__(self, items: Iterator[Batch]) -> None:
         self.items, self.wait = items, 0.0
@@ -161,6 +161,6 @@ class Timed:
             self.wait += time.perf_counter() - start
 
     def waited(self) -> float:
-        """Seconds since the last call of this."""
+        """Return the seconds waited since the last call."""
         wait, self.wait = self.wait, 0.0
         return wait

@@ -49,7 +49,7 @@ Variant = tuple[bool, float]  # flipped, contrast
 
 
 def can_be_kept(clip: ClipConfig, augment: AugmentConfig) -> bool:
-    """Whether a training clip is one of a few variants in every epoch."""
+    """Return whether a training clip is one of a few variants in every epoch."""
     one = augment.crop == "none" and augment.repeats == 1
     return clip.train_start != "random" and one and not (augment.mixup or augment.cutmix)
 
@@ -111,9 +111,14 @@ def frozen_loader(dataset: FrozenDataset, order: EpochOrder) -> DataLoader[dict[
 
 
 def compute_frozen(
-    model: VideoModel, clips: ClipDataset, folder: Path, accelerator: Accelerator, reading: Reading, batch_size: int,
+    model: VideoModel,
+    clips: ClipDataset,
+    folder: Path,
+    accelerator: Accelerator,
+    reading: Reading,
+    batch_size: int,
     name: str,
-) -> FrozenDataset:  # fmt: skip
+) -> FrozenDataset:
     """Compute the outputs of the frozen part for every video that has none yet; the processes share the work.
 
     name: of the list, for messages. Raises TooMuchBadData if no video can be read, EnvironmentFault if the outputs
@@ -135,8 +140,9 @@ def compute_frozen(
         raise TooMuchBadData(
             f"none of the {len(clips)} {name} videos can be read (first: {clips.manifest.rows[index].path}: {error})"
         )
-    return FrozenDataset(clips, dict(zip(variants_of(clips.transform.augment), (s.files for s in todo), strict=True)),
-                         failures)  # fmt: skip
+    return FrozenDataset(
+        clips, dict(zip(variants_of(clips.transform.augment), (s.files for s in todo), strict=True)), failures
+    )
 
 
 def each_variant(clips: ClipDataset) -> Iterator[ClipDataset]:
@@ -144,8 +150,15 @@ def each_variant(clips: ClipDataset) -> Iterator[ClipDataset]:
     for flipped, contrast in variants_of(clips.transform.augment):
         augment = replace(clips.transform.augment, flip=float(flipped), contrast=(contrast,))
         transform = TrainTransform(clips.transform.frame, augment)
-        yield ClipDataset(clips.manifest, clips.clip, transform, clips.seed, bad=clips.bad, index=clips.index,
-                          quarantine=clips.quarantine)  # fmt: skip
+        yield ClipDataset(
+            clips.manifest,
+            clips.clip,
+            transform,
+            clips.seed,
+            bad=clips.bad,
+            index=clips.index,
+            quarantine=clips.quarantine,
+        )
 
 
 @dataclass(frozen=True)
@@ -182,7 +195,7 @@ def is_output(file: Path) -> bool:
 
 
 def read_output(file: Path, shape: list[int]) -> tuple[Tensor, str, str]:
-    """Output, status and reason of a video. EnvironmentFault where its file is not what it was, or as the others."""
+    """Return output, status and reason of a video. EnvironmentFault if its file has changed or differs in shape."""
     try:
         with safe_open(file, "pt") as opened:
             notes, frozen = opened.metadata(), opened.get_tensor("frozen")
@@ -191,7 +204,7 @@ def read_output(file: Path, shape: list[int]) -> tuple[Tensor, str, str]:
             why = f"its shape is {list(frozen.shape)}, not {shape}"
     except (OSError, SafetensorError, LookupError, TypeError) as error:
         why = one_line(error)
-    raise EnvironmentFault(f"{file} is no output of the frozen part any more ({why}); remove it, then --resume")
+    raise EnvironmentFault(f"{file} is no longer an output of the frozen part ({why}); remove it, then --resume")
 
 
 def batches(
@@ -277,7 +290,7 @@ def using(folder: Path, largest: int | None) -> Iterator[None]:
 
 
 def prune(folder: Path, largest: int) -> None:
-    """Remove the longest unused outputs that exceed so many bytes, and what killed writers left."""
+    """Remove the least recently used outputs beyond the limit in bytes, and what killed writers left."""
     for aside in folder.glob(f".*{SUFFIX}.*.new"):
         aside.unlink(missing_ok=True)
     files = sorted(((file, file.stat()) for file in folder.glob(f"*{SUFFIX}")), key=lambda pair: -pair[1].st_mtime_ns)

@@ -19,7 +19,7 @@ from hybridvideo.engine.training.run import State
 from hybridvideo.engine.training.step import Outcome
 from hybridvideo.errors import HybridVideoError
 
-MOST_UNREAD = 50  # steps; in a run that has diverged, as many are computed for nothing
+MOST_UNREAD = 50  # steps; in a run that has diverged, this many are computed for nothing
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Ledger:
     since: float = field(default_factory=time.perf_counter)
 
     def start(self, waited: Callable[[], float]) -> None:
-        """Time begins to count, at the start of an epoch."""
+        """Start the clock of an epoch."""
         self.waited, self.since = waited, time.perf_counter()
 
     def add(self, entry: Entry, state: State) -> None:
@@ -113,7 +113,7 @@ class Ledger:
 
 
 def read(outcomes: list[Outcome | None]) -> list[list[float]]:
-    """The numbers of each, in one copy from the device; NaN for those of nothing."""
+    """Return the numbers of each step, in one copy from the device; NaN if nothing counted."""
     numbers = [outcome.numbers for outcome in outcomes if outcome is not None]
     values = iter(torch.cat(numbers).tolist() if numbers else [])
     lengths = [0 if outcome is None else len(outcome.numbers) for outcome in outcomes]

@@ -22,23 +22,23 @@ from hybridvideo.text import duration, encodable
 
 
 class Log:
-    """What `fit` reports to; this one reports to nobody. A subclass overrides what it wants to hear."""
+    """What `fit` reports to; this one ignores everything. A subclass overrides what it wants to see."""
 
     def begin(self, step: int, epochs: int) -> None:
-        """Training begins, after so many steps and complete epochs."""
+        """Training begins, after `step` steps and `epochs` complete epochs."""
 
     def write(self, line: dict[str, Any]) -> None:
-        """Figures: `kind` is start, resume, step, skipped, warning, epoch or end."""
+        """Take a line of figures: `kind` is start, resume, step, skipped, warning, epoch or end."""
 
     def say(self, text: str) -> None:
-        """A line for the person."""
+        """Take a line for the user."""
 
     def bad(self, videos: dict[str, list[str]]) -> Path | None:
-        """The videos that could not be read completely: path -> status and reason. Return where they are listed."""
+        """Take the videos not read completely (path -> status and reason); return where they are listed."""
         return None
 
     def progress(self, total: int, done: int) -> AbstractContextManager[Advance]:
-        """A context around the training, in batches; it yields what is called as they are done."""
+        """Return a context around the training that yields a function to call as batches are done."""
         return progress("training", total, visible=False)
 
 
@@ -95,18 +95,18 @@ def finite(value: Any) -> Any:
 
 
 def keep_until(path: Path, step: int, epochs: int) -> None:
-    """Drop the lines of a JSONL file after a step and after so many complete epochs, and a truncated last line.
+    """Drop the lines of a JSONL file after a step and a number of complete epochs, and a truncated last line.
 
     Step 0 drops all.
     """
     if not os.path.lexists(path):
         return
-    rows = read_json_lines(path, "remove it to go on without the figures until here") if step else ()
+    rows = read_json_lines(path, "remove it to continue without the earlier figures") if step else ()
     write_text(path, "".join(f"{line}\n" for line, row in rows if is_final(row, step, epochs)))
 
 
 def is_final(row: dict[str, Any], step: int, epochs: int) -> bool:
-    """Whether a line belongs to a step, and to an epoch, that will not be run again."""
+    """Return whether a line belongs to a step and an epoch that will not be run again."""
     kind, at = row.get("kind"), row.get("step")
     if not isinstance(kind, str) or not isinstance(at, int) or at > step or kind == "end":
         return False
@@ -117,7 +117,7 @@ def is_final(row: dict[str, Any], step: int, epochs: int) -> bool:
 
 
 def epoch_text(line: Mapping[str, Any], epochs: int, figures: list[str], lr: float, seconds_left: float) -> str:
-    """An epoch's line of metrics.jsonl for a person. `figures`: of validation, as phrases."""
+    """Format an epoch's line of metrics.jsonl for the terminal. `figures`: of validation, as phrases."""
     parts = [f"train loss {number(line['train_loss'])}", *figures]
     parts += [f"lr {lr:.2e}", f"{line['clips_per_second']:.3g} clips/s"]
     parts += [f"{line[name]} {words[line[name] != 1]}" for name, words in NOTED.items() if line.get(name)]
@@ -134,10 +134,10 @@ NOTED = {
 
 
 def number(value: float | None) -> str:
-    """A loss, or a dash for none."""
+    """Format a loss, or a dash for none."""
     return "-" if value is None or not math.isfinite(value) else f"{value:.3f}"
 
 
 def percent(share: float | None) -> str:
-    """A share as a percentage, or a dash for none."""
+    """Format a share as a percentage, or a dash for none."""
     return "-" if share is None else f"{100 * share:.1f} %"

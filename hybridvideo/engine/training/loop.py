@@ -1,50 +1,44 @@
 """The training loop, written out: epochs of steps, each followed by validation and a save.
 
     fit         a model, for an objective, through the phases of a plan, on feeds
-    windows     the batches of each step, once all processes know of each other's
+    windows     the batches of each step, once agreed between all processes
     take_step   in step.py: forward, backward, update
+    end_epoch   in epoch_end.py: validation, the log, a save
 
-A run that is stopped and resumed ends as the run that was not. Batches are global: any number of processes takes the
-same steps on the same batches.
+A run that is stopped and resumed ends exactly like one that was not. Batches are global: any number of processes
+takes the same steps on the same batches.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import math
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from torch import nn
 
 from hybridvideo.data.device import device_batches
-from hybridvideo.engine.exchange import gather, gather_numbers
+from hybridvideo.engine.exchange import gather_numbers
 from hybridvideo.engine.preemption import StopRequest
-from hybridvideo.engine.training.average import MovingAverage
-from hybridvideo.engine.training.buffers import Buffers
-from hybridvideo.engine.training.checkpoint import Keeper, Saved
-from hybridvideo.engine.training.drops import Drops
-from hybridvideo.engine.training.feeds import Feed, Feeds, Timed
-from hybridvideo.engine.training.ledger import Entry, Ledger
-from hybridvideo.engine.training.log import Log, epoch_text, number
-from hybridvideo.engine.training.objective import Batch, Figures, Objective
-from hybridvideo.engine.training.optim import LayerRates, load_optimizer, make_optimizer, set_learning_rate
-from hybridvideo.engine.training.padding import PaddedClips
-from hybridvideo.engine.training.phases import Timetable
+from hybridvideo.engine.training.assembly import Run, assemble, default_accelerator, save
+from hybridvideo.engine.training.checkpoint import Keeper
+from hybridvideo.engine.training.epoch_end import Pace, end_epoch
+from hybridvideo.engine.training.feeds import Feeds, Timed
+from hybridvideo.engine.training.ledger import Entry
+from hybridvideo.engine.training.log import Log, number
+from hybridvideo.engine.training.objective import Batch, Objective
+from hybridvideo.engine.training.optim import set_learning_rate
 from hybridvideo.engine.training.run import Plan, State
-from hybridvideo.engine.training.step import Trainee, Window, take_step
-from hybridvideo.engine.training.unreadable import BadVideos, Validated
+from hybridvideo.engine.training.step import Window, take_step
 from hybridvideo.errors import Preempted, TooMuchBadData
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A finished run. `epochs`: the figures of each epoch that was run here, as in metrics.jsonl."""
+    """A finished run. `epochs`: the figures of each epoch run in this call, as in metrics.jsonl."""
 
     model: nn.Module
     """The trained weights: the moving average, if there is one."""
@@ -66,7 +60,7 @@ def fit(
     """Train `model` in place.
 
     Args:
-        model: its `layer_groups()`, if it has them, are what phases name; its `no_weight_decay()` names parameters.
+        model: `layer_groups()`, if it has it, is what phases name; `no_weight_decay()`, if it has it, names parameters.
         accelerator: default: one process, on the model's device, at the precision of the plan.
         keeper: what to save to and resume from; default: nothing is kept.
         log: what to report to; default: nobody.
@@ -76,7 +70,8 @@ def fit(
         Preempted: asked to stop; the run is saved and can be resumed.
         TooMuchBadData: more videos could not be read than the plan allows.
         HybridVideoError: too many steps in a row were not finite.
-        UserError: the phases do not fit the model or the data, or what is kept does not fit the run.
+        UserError: the phases do not fit the model or the data, what is kept does not fit the run, or the objective's
+            best is not one of its figures.
     """
     accelerator = accelerator or default_accelerator(model, plan)
     run = assemble(accelerator, model, plan, objective, feeds, keeper, log or Log(), stop)
@@ -90,9 +85,8 @@ def fit(
             for window in windows(run):
                 if window is None:
                     save(run)
-                    raise Preempted(
-                        f"stopped in epoch {state.epoch + 1}, after step {state.step}; saved, --resume continues"
-                    )
+                    saved = "; saved; continue with --resume" if run.keeper is not None else ""
+                    raise Preempted(f"stopped in epoch {state.epoch + 1}, after step {state.step}{saved}")
                 lr = timetable.rate(state.step)
                 set_learning_rate(run.trainee.optimizer, lr, phase)
                 run.drops.scale(timetable.drop(state.step))
@@ -115,132 +109,11 @@ def fit(
     return Fitted(run.trainee.evaluated, state, run.epochs)
 
 
-# --- what a run works with --------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Run:
-    """All that `fit` works with."""
-
-    plan: Plan
-    objective: Objective
-    feeds: Feeds
-    keeper: Keeper | None
-    log: Log
-    stop: StopRequest | None
-    state: State
-    timetable: Timetable
-    rates: LayerRates
-    drops: Drops
-    trainee: Trainee
-    bad: BadVideos
-    ledger: Ledger
-    feed: Feed
-    val: Feed | None
-    phase: int
-    padded: PaddedClips = field(default_factory=PaddedClips)
-    epochs: list[dict[str, Any]] = field(default_factory=list)
-
-    def enter(self, phase: int) -> int:
-        """Make ready for an epoch of a phase."""
-        if phase != self.phase:
-            self.feed.close()
-            self.feed, self.phase = self.feeds.training(self.plan.phases[phase]), phase
-            self.wrap()
-        self.trainee.wrapped.train()
-        self.rates.rest(self.trainee.model)
-        return phase
-
-    def wrap(self) -> None:
-        """Wrap what the feed feeds, with the parameters that train in this phase."""
-        trainee = self.trainee
-        self.rates.enter(self.phase)
-        if trainee.wrapped is not trainee.model and trainee.accelerator.num_processes > 1:
-            trainee.wrapped = trainee.model
-            trainee.accelerator.free_memory()  # an earlier wrapping would go on exchanging the same gradients
-        trainee.wrapped = trainee.accelerator.prepare(self.feed.entry(trainee.model))
-
-    def close(self) -> None:
-        """End all decoding processes, and leave the model as it was but for its weights."""
-        self.feed.close()
-        if self.val is not None:
-            self.val.close()
-        self.rates.leave()
-        self.drops.scale(1.0)
-
-
-def default_accelerator(model: nn.Module, plan: Plan) -> Accelerator:
-    """One for the model's device."""
-    precision = plan.loop.precision
-    cpu = next(model.parameters()).device.type == "cpu"
-    return Accelerator(cpu=cpu, mixed_precision="no" if precision == "fp32" else precision)
-
-
-def assemble(
-    accelerator: Accelerator,
-    model: nn.Module,
-    plan: Plan,
-    objective: Objective,
-    feeds: Feeds,
-    keeper: Keeper | None,
-    log: Log,
-    stop: StopRequest | None,
-) -> Run:
-    """Model, optimizer, feeds and state, fresh or resumed."""
-    timetable = Timetable(plan.phases, tuple(map(feeds.batches, plan.phases)), plan.loop.accumulate, plan.optim)
-    rates = LayerRates(model, plan.optim, plan.phases)
-    model.to(accelerator.device)
-    average = MovingAverage(model, plan.optim.ema) if plan.optim.ema else None
-    evaluated = average.module if average is not None else model
-    loaded = keeper.load(evaluated, model if average is not None else None) if keeper is not None else None
-    state, memory = loaded or (State(), {})
-    optimizer = make_optimizer(model, plan.optim, rates)
-    phase = timetable.phase_of(state.epoch)
-    if keeper is not None and loaded:
-        if state.batch > timetable.batches[phase]:
-            raise keeper.refuse(f"it is after batch {state.batch} of an epoch of {timetable.batches[phase]}")
-        try:
-            recall(memory, optimizer, accelerator, objective)
-        except (LookupError, RuntimeError, TypeError, ValueError) as error:
-            raise keeper.refuse(f"what the optimizer remembers does not fit: {error}") from error
-    feed = feeds.training(plan.phases[phase])
-    run = Run(
-        plan,
-        objective,
-        feeds,
-        keeper,
-        log,
-        stop,
-        state,
-        timetable,
-        rates,
-        Drops(model),
-        Trainee(accelerator, model, model, optimizer, Buffers(model), average),
-        BadVideos(accelerator, feed.rows, state.bad, plan.bad, plan.max_bad),
-        Ledger(accelerator, plan.loop, log),
-        feed,
-        feeds.validation(),
-        phase,
-    )
-    run.wrap()
-    return run
-
-
-def recall(
-    memory: dict[str, Any], optimizer: torch.optim.Optimizer, accelerator: Accelerator, objective: Objective
-) -> None:
-    """Restore what was saved besides the weights."""
-    load_optimizer(optimizer, memory["optimizer"])
-    if accelerator.scaler is not None and memory.get("scaler"):
-        accelerator.scaler.load_state_dict(memory["scaler"])
-    objective.load_state(memory.get("objective", {}))
-
-
 # --- one epoch --------------------------------------------------------------------------------------------------------
 
 
 def windows(run: Run) -> Iterator[Window | None]:
-    """The windows of the rest of the epoch; None as soon as any process was asked to stop."""
+    """Yield the windows of the rest of the epoch; None as soon as any process was asked to stop."""
     state, accelerator = run.state, run.trainee.accelerator
     stream = Timed(device_batches(run.feed.batches(state.epoch, state.batch), accelerator.device))
     run.ledger.start(stream.waited)
@@ -254,14 +127,14 @@ def windows(run: Run) -> Iterator[Window | None]:
 
 
 def agreed(run: Run, batches: list[Batch]) -> Window | None:
-    """The batches of a step, once all processes know of each other's: one exchange, which the device takes no part in.
+    """The batches of a step, once agreed between all processes: one exchange, which the device takes no part in.
 
     None if any process was asked to stop. Raises TooMuchBadData if too many videos are unreadable.
     """
     for batch in batches:
         run.bad.note(batch)
         run.padded.note(batch)
-    warn_of_padding(run)
+    run.warn_of_padding()
     stopping = run.stop is not None and run.stop.requested
     facts = [number for batch in batches for number in (run.objective.weight(batch), sum(batch["counts"]))]
     rows = gather_numbers(run.trainee.accelerator, [int(stopping), run.bad.new, *facts])
@@ -280,111 +153,4 @@ def stop_for_bad(run: Run) -> None:
     why = run.bad.verdict(run.log.bad(run.state.bad))
     run.state.bad.clear()
     save(run)
-    raise TooMuchBadData(why + resumable(run))
-
-
-def resumable(run: Run) -> str:
-    """How the run continues, if it is saved."""
-    return ", and continue with --resume; the run is saved" if run.keeper is not None else ""
-
-
-def warn_of_padding(run: Run, at_end: bool = False) -> None:
-    """Warn once of clips that are longer than their videos."""
-    if text := run.padded.warning(at_end):
-        run.log.say(text)
-        run.log.write({"kind": "warning", "step": run.state.step, "text": text})
-
-
-# --- after an epoch ---------------------------------------------------------------------------------------------------
-
-
-class Pace:
-    """How long the batches of this session take, with all that comes between them."""
-
-    def __init__(self, total: int, done: int) -> None:
-        self.total, self.before, self.start = total, done, time.perf_counter()
-
-    def left(self, done: int) -> float:
-        """Seconds to the end of the run, after so many of its batches."""
-        return (time.perf_counter() - self.start) / max(1, done - self.before) * (self.total - done)
-
-
-def end_epoch(run: Run, pace: Pace) -> None:
-    """Validate, log and save."""
-    state = run.state
-    run.ledger.settle(state)
-    run.bad.share()
-    warn_of_padding(run, at_end=True)
-    try:
-        figures = validated(run)
-    except TooMuchBadData as error:
-        save(run)  # before the epoch is closed: on resuming it is validated
-        raise TooMuchBadData(f"{error}{resumable(run)}") from error
-    line = {**epoch_line(state), **figures}
-    lr = run.timetable.rate(state.step)
-    state.close_epoch()
-    run.log.write(line)
-    run.log.bad(state.bad)
-    run.epochs.append(line)
-    save(run, is_best(run.objective, figures, state))
-    left = pace.left(run.timetable.batches_until(state.epoch))
-    phrases = run.objective.summary(figures, state.best if state.best_step >= 0 else None) if run.val else []
-    run.log.say(epoch_text(line, run.timetable.epochs, phrases, lr, left))
-
-
-def validated(run: Run) -> Figures:
-    """Figures of the validation list; none without one."""
-    if run.val is None:
-        return {}
-    accelerator, model = run.trainee.accelerator, run.trainee.evaluated.eval()
-    batches = Validated(accelerator, run.val, device_batches(run.val.batches(0), accelerator.device), run.plan.max_bad)
-    with torch.no_grad(), accelerator.autocast():
-        figures = run.objective.validate(
-            run.val.entry(model).eval(), iter(batches), lambda value: gather(accelerator, value)
-        )
-    return {**figures, **batches.counts()}
-
-
-def is_best(objective: Objective, figures: Figures, state: State) -> bool:
-    """Whether these figures are the best so far, which the state then remembers."""
-    value = figures.get(objective.best.name) if objective.best is not None else None
-    if objective.best is None or value is None or not math.isfinite(value):
-        return False
-    if state.best_step >= 0 and not objective.best.beats(value, state.best):
-        return False
-    state.best, state.best_step = float(value), state.step
-    return True
-
-
-def epoch_line(state: State) -> dict[str, Any]:
-    """Figures of training. `seconds` and `clips_seen` are those of the complete run, the rest those of the epoch."""
-    means = {f"train_{name}": value / state.weight_sum for name, value in state.scalar_sums.items() if state.weight_sum}
-    return {
-        "kind": "epoch",
-        "epoch": state.epoch,
-        "step": state.step,
-        "train_loss": state.mean_loss,
-        **means,
-        "seconds": state.seconds,
-        "clips_seen": state.clips_seen,
-        "clips_per_second": state.weight_sum / max(1e-9, state.epoch_seconds),
-        "skipped_steps": state.epoch_skipped,
-        "bad_clips": len(state.bad),
-    }
-
-
-def save(run: Run, best: bool = False) -> None:
-    """Save the run, and as its best if it is, from the first process; the others wait."""
-    run.ledger.settle(run.state)
-    run.bad.share()
-    trainee = run.trainee
-    if run.keeper is not None and trainee.accelerator.is_main_process:
-        scaler = trainee.accelerator.scaler
-        memory = {
-            "optimizer": trainee.optimizer.state_dict(),
-            "scaler": scaler.state_dict() if scaler is not None else None,
-            "objective": run.objective.state(),
-        }
-        raw = trainee.model if trainee.average is not None else None
-        run.keeper.save(Saved(trainee.evaluated, raw, run.state, memory), best)
-    trainee.accelerator.wait_for_everyone()
+    raise TooMuchBadData(why + run.resumable)

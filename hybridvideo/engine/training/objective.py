@@ -1,7 +1,7 @@
 """What a model is trained for: the contract between an objective and the loop.
 
     loop                                          objective
-    reads the batches of a step                   weight(batch)     what counts in it, before any forward pass
+    reads the batches of a step                   weight(batch)     how much counts in it, before any forward pass
     forward and backward, batch by batch          loss(...)         one sum over what counts, and named sums to log
     after each epoch                              validate(...)     named figures, one of which tells which is best
     saves a checkpoint                            state()           whatever the objective remembers
@@ -56,7 +56,7 @@ class Place:
     """How many clips of the batch could be read, by process."""
 
     def shared_generator(self) -> torch.Generator:
-        """A generator on the CPU, the same in every process."""
+        """Return a generator on the CPU, the same in every process."""
         return batch_generator(self.seed, self.epoch, self.batch)
 
 
@@ -69,7 +69,7 @@ class Best:
     """Whether a higher value is better."""
 
     def beats(self, value: float, other: float) -> bool:
-        """Whether a value is better than another."""
+        """Return whether a value is better than another."""
         return value > other if self.higher else value < other
 
 
@@ -83,7 +83,7 @@ class Objective(ABC):
     best: Best | None = None
 
     def weight(self, batch: Batch) -> int:
-        """What counts in this process's batch, from its facts on the host (`counts`: whether each clip could be read).
+        """Return how much counts in this process's batch, from facts on the host (`counts`: which clips are readable).
 
         0 leaves out a batch, if it is 0 in all processes.
         """
@@ -91,7 +91,7 @@ class Objective(ABC):
 
     @abstractmethod
     def loss(self, trainee: nn.Module, batch: Batch, place: Place) -> Loss:
-        """The loss of this process's batch, summed over what counts.
+        """Return the loss of this process's batch, summed over what counts.
 
         Args:
             trainee: what is trained. Call it once, with everything that it needs.
@@ -102,7 +102,7 @@ class Objective(ABC):
 
     @abstractmethod
     def validate(self, model: nn.Module, batches: Iterator[Batch], gather: Gather) -> Figures:
-        """Figures of the validation list, in evaluation mode and without gradients; None for a figure of nothing.
+        """Return the figures of the validation list, in evaluation mode, without gradients; None if nothing counted.
 
         Args:
             model: the weights that count; called like the trainee.
@@ -111,12 +111,12 @@ class Objective(ABC):
         """
 
     def summary(self, figures: Figures, best: float | None) -> list[str]:
-        """The figures as phrases for the line that a person reads after an epoch."""
+        """Return the figures as phrases for the line printed after an epoch."""
         shown = [f"{name} {value:.4g}" for name, value in figures.items() if value is not None]
         return shown + ([f"best {best:.4g}"] if best is not None else [])
 
     def state(self) -> dict[str, Any]:
-        """Plain data and tensors that a resumed run needs."""
+        """Return plain data and tensors that a resumed run needs."""
         return {}
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -125,7 +125,7 @@ class Objective(ABC):
 
 
 def model_input(normalisation: Normalisation, batch: Mapping[str, Any]) -> Tensor:
-    """Normalised clips (B, C, T, H, W), or the outputs of the frozen part."""
+    """Return normalised clips (B, C, T, H, W), or the outputs of the frozen part."""
     if "frozen" in batch:
         frozen: Tensor = batch["frozen"]
         return frozen

@@ -34,22 +34,22 @@ class LayerRates:
             self.shares.update({id(p): shares for p in parameters if p.requires_grad})
 
     def of(self, parameter: nn.Parameter) -> tuple[float, ...]:
-        """By phase; nothing if it never trains."""
+        """Return a parameter's rates by phase; empty if it never trains."""
         shares = self.shares.get(id(parameter), ())
         return shares if any(shares) else ()
 
     def enter(self, phase: int) -> None:
-        """Let exactly the parameters train that do in a phase."""
+        """Let exactly the parameters of a phase train."""
         for key, parameter in self.trainable.items():
             parameter.requires_grad_(bool(self.shares.get(key) and self.shares[key][phase]))
 
     def leave(self) -> None:
-        """All that could train when the run began can again."""
+        """Restore which parameters can train to the state before the run."""
         for parameter in self.trainable.values():
             parameter.requires_grad_(True)
 
     def rest(self, model: nn.Module) -> None:
-        """Layers whose own parameters are all frozen in this phase evaluate, so that their statistics stay as well."""
+        """Put layers that are all frozen in this phase in evaluation mode, so that their statistics stay as well."""
         for layer in model.modules():
             own = [p for p in layer.parameters(recurse=False) if id(p) in self.trainable]
             if own and not any(p.requires_grad for p in own):
@@ -57,7 +57,7 @@ class LayerRates:
 
 
 def groups_of(model: Any) -> list[tuple[str, list[nn.Parameter]]]:
-    """The layer groups of a network."""
+    """Return the layer groups of a network."""
     if not hasattr(model, "layer_groups"):
         return [("model", list(model.parameters()))]
     groups: list[tuple[str, list[nn.Parameter]]] = model.layer_groups()
@@ -65,7 +65,7 @@ def groups_of(model: Any) -> list[tuple[str, list[nn.Parameter]]]:
 
 
 def check_groups(phase: Phase, number: int, groups: list[tuple[str, list[nn.Parameter]]]) -> None:
-    """UserError for a phase that cannot train what it names."""
+    """Raise UserError for a phase that cannot train what it names."""
     names = {name: parameters for name, parameters in groups if parameters}
     for name, share in (phase.groups or {}).items():
         if name != OTHERS and name not in names:
@@ -79,21 +79,21 @@ def check_groups(phase: Phase, number: int, groups: list[tuple[str, list[nn.Para
 
 
 def share_of(group: str, phase: Phase, config: OptimConfig) -> float:
-    """The learning rate of a layer group in a phase, as a share of the schedule's."""
+    """Return the learning rate of a layer group in a phase, as a share of the schedule's."""
     if phase.groups is None:
         return config.stem_lr_scale if group == "stem" else 1.0
     return phase.groups.get(group, phase.groups.get(OTHERS, 0.0))
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig, rates: LayerRates) -> torch.optim.AdamW:
-    """AdamW over all parameters that train in some phase, which decides on the device whether to take a step."""
+    """Return AdamW over all parameters that ever train; it decides on the device whether to take a step."""
     groups = parameter_groups(model, config, rates)
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True)
 
 
 def parameter_groups(model: Any, config: OptimConfig, rates: LayerRates) -> list[dict[str, Any]]:
-    """Groups by rate, and by decay: vectors, scalars and what the model exempts do not decay."""
-    exempt = model.no_weight_decay()
+    """Group parameters by rate and by decay: vectors, scalars and what the model exempts do not decay."""
+    exempt = model.no_weight_decay() if hasattr(model, "no_weight_decay") else set()
     groups: dict[tuple[bool, bool, tuple[float, ...]], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if shares := rates.of(parameter):
@@ -106,13 +106,13 @@ def parameter_groups(model: Any, config: OptimConfig, rates: LayerRates) -> list
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float, phase: int) -> None:
-    """The rate of the schedule for all groups, times their share."""
+    """Set each group's rate: that of the schedule times its share."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["shares"][phase]
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
-    """What the optimizer remembers of each parameter; its settings stay. Raises ValueError if it does not fit."""
+    """Restore the optimizer's memory of each parameter; its settings stay. Raises ValueError if it does not fit."""
     settings = optimizer.state_dict()["param_groups"]
     members = [group["params"] for group in saved["param_groups"]]
     if [group["params"] for group in settings] != members:

@@ -1,4 +1,4 @@
-"""Clips that are longer than their videos, counted as they come: most of such a clip is its last frame, repeated."""
+"""Clips that are longer than their videos, counted as they come: much of such a clip is its last frame, repeated."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class PaddedClips:
         self.shares: list[float] = []
 
     def note(self, batch: Mapping[str, Any]) -> None:
-        """Count a batch; one of stored outputs does not tell how long its videos were."""
+        """Count a batch; stored outputs do not record how long their videos were."""
         if not self.warned and "padded" in batch:
             self.clips += sum(batch["counts"])
             self.shares += [share for share in batch["padded"] if share > 0]
 
     def warning(self, at_end: bool = False) -> str | None:
-        """Return a warning, once, if there is reason for one. `at_end` of an epoch a few clips are enough to judge."""
+        """Return a warning, once, if there is reason for one. At the end of an epoch a few clips are enough."""
         if self.warned or self.clips < (1 if at_end else ENOUGH):
             return None
         self.warned = True

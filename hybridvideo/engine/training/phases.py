@@ -1,9 +1,9 @@
-"""A run as a list of phases, and where in it a step is: pure arithmetic over steps.
+"""A run as a list of phases, and the place of each step in it: pure arithmetic over steps.
 
     phase      0 (2 epochs of 3 steps)   1 (1 epoch of 5 steps)
     epoch      0        1                2
     step       0 1 2    3 4 5            6 7 8 9 10
-    schedule   warm-up and cosine over all of it; a phase that gives `lr` starts a schedule of its own
+    schedule   warm-up and cosine over all of it; a phase that gives `lr` starts a new schedule
 
 A step is one update of the weights, from the `accumulate` batches of its window; the last window of an epoch may be
 shorter. Steps that are skipped count as well, so that the position follows from the step alone.
@@ -32,7 +32,7 @@ class Phase:
     groups: dict[str, float] | None = None
     """Layer groups that train, each with its learning rate as a share of the schedule's; None: all, at `optim`'s."""
     lr: float | None = None
-    """Peak of a new schedule, which lasts until the next phase with an `lr`; None: the schedule goes on."""
+    """Peak of a new schedule, which lasts until the next phase with an `lr`; None: the schedule continues."""
     drop: tuple[float, float] = (1.0, 1.0)
     """Factor on the rates of dropout and stochastic depth: at the first step of the phase, at the last."""
 
@@ -62,7 +62,7 @@ class Timetable:
 
     @property
     def epochs(self) -> int:
-        """Epochs of the run."""
+        """The number of epochs of the run."""
         return sum(phase.epochs for phase in self.phases)
 
     def steps_per_epoch(self, phase: int) -> int:

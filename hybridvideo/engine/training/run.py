@@ -1,4 +1,4 @@
-"""What a training run is: its plan, which is settings only, and its state, which is all that it remembers."""
+"""What a training run is: its plan, which is settings only, and its state, which is everything it remembers."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class State:
 
     @property
     def mean_loss(self) -> float | None:
-        """Of the epoch so far; None if nothing counted."""
+        """Mean loss of the epoch so far; None if nothing counted."""
         return self.loss_sum / self.weight_sum if self.weight_sum else None
 
     def close_epoch(self) -> None:

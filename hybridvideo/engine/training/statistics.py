@@ -64,10 +64,17 @@ class CountedBatchNorm:
         self.passed: Counter[int] = Counter()  # running means that did not count the batch, by identity
 
     def batch_norm(
-        self, input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,
-        bias: Tensor | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
-    ) -> Tensor:  # fmt: skip
-        """Do as `torch.nn.functional.batch_norm`."""
+        self,
+        input: Tensor,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        training: bool = False,
+        momentum: float = 0.1,
+        eps: float = 1e-5,
+    ) -> Tensor:
+        """Like `torch.nn.functional.batch_norm`."""
         x = input
         values = sum(self.clips) * x.numel() // (x.shape[1] * self.batch)
         if training and values < 2 and running_mean is not None:
@@ -116,9 +123,17 @@ class _Normalised(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, mean_C: Tensor, var_C: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float,
-        rows_N: Tensor | None, values: int, processes: int,
-    ) -> Tensor:  # fmt: skip
+        ctx: Any,
+        x: Tensor,
+        mean_C: Tensor,
+        var_C: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+        rows_N: Tensor | None,
+        values: int,
+        processes: int,
+    ) -> Tensor:
         ctx.save_for_backward(x, mean_C, var_C, weight, rows_N)
         ctx.eps, ctx.values, ctx.processes, ctx.biased = eps, values, processes, bias is not None
         return torchs_own(x, mean_C, var_C, weight, bias, False, 0.0, eps)

@@ -36,13 +36,13 @@ class Window:
 
     @property
     def weight(self) -> int:
-        """What counts, of all batches and processes."""
+        """How much counts, over all batches and processes."""
         return sum(map(sum, self.weights))
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a step, on the device. `numbers`: loss, gradient norm, 1 if it was skipped else 0, scalars.
+    """The outcome of a step, on the device. `numbers`: loss, gradient norm, 1 if it was skipped else 0, scalars.
 
     Loss and scalars are sums over what counts in all processes. The loss is NaN if BatchNorm's statistics became
     infinite, which it need not show itself.
@@ -110,11 +110,11 @@ def take_step(
 
 
 def summed(accelerator: Accelerator, losses: list[Loss], names: tuple[str, ...], buffers: Buffers) -> Tensor:
-    """The sums of loss and scalars over batches and processes; the loss is NaN if a buffer is not finite any more."""
+    """Return sums of loss and scalars over batches and processes; NaN for the loss if a buffer is no longer finite."""
     per_batch = [torch.stack([loss.sum.detach(), *(loss.scalars[name].detach() for name in names)]) for loss in losses]
     sums = torch.stack(per_batch).float().sum(0)
-    for spoilt in buffers.spoilt():
-        sums = sums + spoilt
+    for fault in buffers.no_longer_finite():
+        sums = sums + fault
     if accelerator.num_processes > 1:
         torch.distributed.all_reduce(sums)
     return sums

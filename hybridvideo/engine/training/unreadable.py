@@ -1,4 +1,4 @@
-"""Videos that could not be read: noted as they come, judged while the run goes on.
+"""Videos that could not be read: noted as they come, judged during the run.
 
 `State.bad` lists those of training by path. Each process knows its own, and those of all processes since they were last
 shared.
@@ -48,20 +48,20 @@ class BadVideos:
         return len(unreadable(self.bad) - self.known)
 
     def share(self) -> None:
-        """Let all processes know them all."""
+        """Exchange them, so that all processes know them all."""
         for part in gather(self.accelerator, self.bad):
             self.bad.update(part)
         self.known = unreadable(self.bad)
 
     def too_many(self, new: int = 0) -> bool:
-        """Whether those known to all, and `new` ones, are more than the list may have."""
+        """Return whether those known to all, and `new` ones, exceed the limit."""
         return too_many(len(self.known) + new, self.listed, 0.0 if self.mode == "fail" else self.limit)
 
     def verdict(self, listed_in: object) -> str:
-        """Why the run stops; ask once they have been shared."""
+        """Return why the run stops; call this after `share`."""
         first = min(self.known)
         if self.mode == "fail":
-            return f"{first}: {', '.join(self.bad[first])} (data.bad is fail; retry and skip go on without it)"
+            return f"{first}: {', '.join(self.bad[first])} (data.bad is fail; retry and skip continue without it)"
         where = f"; they are listed in {listed_in}" if listed_in else ""
         return (
             f"{len(self.known)} of {self.listed} training videos cannot be read, {allowed(self.limit)} (first: "
@@ -92,7 +92,7 @@ class Validated:
             yield batch
 
     def check(self) -> None:
-        """Stop if there are too many; an exchange."""
+        """Raise TooMuchBadData if there are too many, in all processes together."""
         failed = sum(count for (count,) in gather_numbers(self.accelerator, [len(self.failures)]))
         listed = self.feed.order.num_samples
         if too_many(failed, listed, self.limit):
@@ -103,22 +103,22 @@ class Validated:
             )
 
     def counts(self) -> dict[str, int]:
-        """How many videos could be read in all processes, and how many could not."""
+        """Return how many videos could be read in all processes, and how many could not."""
         rows = gather_numbers(self.accelerator, [self.read, len(self.failures)])
         read, failed = (sum(column) for column in zip(*rows, strict=True))
         return {"val_videos": read, "val_failed": failed}
 
 
 def unreadable(bad: Bad) -> set[str]:
-    """Return the paths of the videos of which nothing could be used."""
+    """Return the paths of the videos from which nothing could be used."""
     return {path for path, (status, _) in bad.items() if status != "partial"}
 
 
 def too_many(bad: int, listed: int, limit: float) -> bool:
-    """Whether so many of a list are more than the share `limit` of it, or all of it."""
+    """Return whether `bad` of a list exceed the share `limit` of it, or are all of it."""
     return bad > limit * listed or bad >= listed
 
 
 def allowed(limit: float) -> str:
-    """The rule of `too_many` in words."""
+    """Describe the rule of `too_many`."""
     return f"more than data.max_bad {limit} allows" if limit < 1 else "so there is nothing to learn from"

@@ -12,7 +12,6 @@ from abc import abstractmethod
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybridvideo.models.baselines.layers import adapted, channels_last, from_grid, to_grid
@@ -31,6 +30,7 @@ class Baseline(StagedModel):
     def __init__(self, net: nn.Module, config: Any, num_classes: int, classifier: str) -> None:
         super().__init__(config, num_classes)
         self.net = adapted(net)
+        self.dropout = nn.Dropout(config.dropout)
         self.classifier_name = f"net.{classifier}"
         self.num_features = self.classifier().weight.shape[1]
 
@@ -72,7 +72,7 @@ class Baseline(StagedModel):
     def classify(self, features_BC: Tensor) -> Tensor:
         """Logits (B, K). A classifier that is a pointwise convolution gets its features as a grid of one position."""
         layer = self.classifier()
-        features_BC = F.dropout(features_BC, self.config.dropout, self.training)
+        features_BC = self.dropout(features_BC)
         pointwise = layer.weight.ndim == 5
         logits: Tensor = layer(features_BC[:, :, None, None, None] if pointwise else features_BC)
         return logits.flatten(1)

@@ -123,9 +123,9 @@ class TorchvisionMViTConfig:
     depths: tuple[int, ...] = (1, 2, 11, 2)
     """Blocks of each stage."""
     channels: int = 96
-    """Of the first stage; twice as many in each that follows."""
+    """In the first stage; doubled in each that follows."""
     heads: int = 1
-    """Of the first stage; twice as many in each that follows."""
+    """In the first stage; doubled in each that follows."""
     drop_path: float = 0.2
     dropout: float = 0.5
 

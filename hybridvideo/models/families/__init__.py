@@ -1,4 +1,4 @@
-"""Hybrids as data, one file a family. A new family is a file of configs and a line in FAMILIES."""
+"""Hybrids as data, one file per family. A new family is a file of configs and a line in FAMILIES."""
 
 from __future__ import annotations
 

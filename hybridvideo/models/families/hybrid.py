@@ -1,7 +1,7 @@
 """This project's own hybrids: convolution per frame, then windows and divided attention.
 
 A family is one file of data like this: helpers for its stages, a `HybridConfig` for each size, and the dict of its
-names, which `families.FAMILIES` takes up.
+names, which `families.FAMILIES` collects.
 """
 
 from __future__ import annotations

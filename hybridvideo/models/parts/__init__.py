@@ -1,1 +1,1 @@
-"""What models are made of."""
+"""The parts that models are made of."""

@@ -26,7 +26,7 @@ from torch.autograd.function import once_differentiable
 FEW = 16  # keys: their scores are fewer than the queries' values
 LONG = 1024  # keys: from here on copies of queries, keys and values pay
 MANY = 2048  # keys: from here on the fused kernel's own backward pass is as fast, and it never holds all scores
-SCORES = 5 * 2**20  # recomputed at once: more leave the caches, and a tensor beyond 32 MiB is mapped anew each time
+SCORES = 5 * 2**20  # recomputed at once: more leave the caches, and a tensor beyond 32 MiB is mapped again each time
 LARGEST_GRID = 65_535  # blocks that CUDA launches along the axes that its kernels use for batch and heads
 BIAS_GRADIENTS = 2**27  # scores per call if the bias is trained: CUDA's backward pass writes a gradient for each
 
@@ -45,7 +45,7 @@ def attend(q_BhNd: Tensor, k_BhMd: Tensor, v_BhMd: Tensor, bias: Tensor | None =
 
 
 def fastest(q_BhNd: Tensor, k_BhMd: Tensor, bias: Tensor | None) -> str:
-    """Name of the way that is fastest for these tensors (see the table above)."""
+    """Return the name of the way that is fastest for these tensors (see the table above)."""
     if not q_BhNd.is_cpu or torch.compiler.is_compiling() or bias is not None:
         return "fused"
     keys = k_BhMd.shape[2]
@@ -86,7 +86,7 @@ def copied(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tenso
 
 
 def few_keys(q_BhNd: Tensor, k_BhMd: Tensor, v_BhMd: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Softmax over the last but one axis, which runs over long vectors where the last would be a handful of values."""
+    """Softmax over the last but one axis: its vectors are long, those of the last axis a handful of values."""
     scores_BhMN = k_BhMd @ q_BhNd.transpose(2, 3) * q_BhNd.shape[3] ** -0.5
     if bias is not None:
         scores_BhMN = scores_BhMN + bias.transpose(2, 3)

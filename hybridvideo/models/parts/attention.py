@@ -1,4 +1,4 @@
-"""Attention on a grid: which positions look at which, one signature for all.
+"""Attention on a grid: who attends to whom, with one signature for all.
 
 Each class maps (B, T, H, W, C) to the same shape; `attend` does the work, for all on 4-D tensors.
 
@@ -87,7 +87,7 @@ class TemporalAttention(GroupedAttention):
 
 
 def temporal_heads(parts_BTNC: Sequence[Tensor], heads: int) -> list[Tensor]:
-    """Queries, keys and values of N places -> (B, N * h, T, d), views where memory allows."""
+    """Queries, keys and values of N places -> (B, N * h, T, d), as views if memory allows."""
     B, T, N, C = parts_BTNC[0].shape
     return [part.reshape(B, T, N * heads, C // heads).transpose(1, 2) for part in parts_BTNC]
 
@@ -113,7 +113,7 @@ class WindowAttention3d(GroupedAttention):
         self.cached = Cached[Biases]()
 
     def forward(self, x_BTHWC: Tensor) -> Tensor:
-        # A length is a number where torch.compile would make a size of the grid a symbol: each has windows of its own.
+        # A plain number: torch.compile would make a size of the grid a symbol, but each size has its own windows.
         T, H, W = (len(range(side)) for side in x_BTHWC.shape[1:4])
         layout = window_layout((T, H, W), self.window, self.shifted)
         return self.through(x_BTHWC, layout, true_parts(layout) if parts_are_faster(x_BTHWC) else masked_parts(layout))
@@ -155,7 +155,7 @@ Biases = dict[tuple[Size, Size], Tensor]  # (window, its offset in the whole win
 
 
 def parts_are_faster(x: Tensor) -> bool:
-    """Whether many small operations beat few large ones: on a CPU, but not on a GPU or for a compiler."""
+    """Return whether many small operations beat a few large ones: on a CPU, but not on a GPU or for a compiler."""
     return x.device.type == "cpu" and not torch.compiler.is_compiling() and shortcuts_allowed()
 
 

@@ -20,14 +20,14 @@ class Entry(NamedTuple):
     value: Any
 
     def matches(self, sources: tuple[Tensor, ...], key: Hashable) -> bool:
-        """Whether the value was derived from these very tensors in their present state."""
+        """Return whether the value was derived from these very tensors in their present state."""
         if len(sources) != len(self.sources) or key != self.key:
             return False
         return all(known() is source for known, source in zip(self.sources, sources, strict=True))
 
 
 class Cached(nn.Module, Generic[T]):
-    """One value, recomputed when a tensor that it depends on has changed. A submodule without state of its own.
+    """One value, recomputed when a tensor that it depends on has changed. A submodule without state.
 
     This is the only cache of derived weights in the package. Its rules:
 
@@ -74,7 +74,7 @@ class Cached(nn.Module, Generic[T]):
 
 
 def is_trackable(source: Tensor) -> bool:
-    """Whether a change of the tensor can be detected and no gradient of it is wanted."""
+    """Return whether a change of the tensor can be detected and no gradient of it is wanted."""
     if source.is_inference() or type(source) not in (Tensor, nn.Parameter):  # a subclass may have no address
         return False
     return not (torch.is_grad_enabled() and source.requires_grad)

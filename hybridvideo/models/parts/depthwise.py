@@ -1,12 +1,12 @@
-"""Depthwise 3-D convolution of a grid, in several ways to the same numbers.
+"""Depthwise 3-D convolution of a grid: several ways to the same numbers.
 
     way       how                                                              default for
     conv3d    torch's kernel                                                   no gradients; GPUs; compilers
-    mirrored  torch's kernel forward; an own backward pass                     training on a CPU
+    mirrored  torch's kernel forward; with its own backward pass                     training on a CPU
     planes    a sum of 2-D convolutions, one for each frame of the kernel      nothing yet
 
 Forward, torch's CPU kernel is fast on channels-last memory. Its backward kernels are 10 to 100 times slower, and in
-bf16 the weight gradient is wrong if 1 < T < kernel depth (torch 2.15). `mirrored` computes instead
+bf16 the weight gradient is wrong if 1 < T < kernel depth (torch 2.15). `mirrored` instead computes
 
     of the input     the forward kernel again, with the weight mirrored
     of the weight    frame against frame, by 2-D kernels of 3x3, which are fast; larger ones are covered by several
@@ -47,7 +47,7 @@ def on_grid(conv: nn.Module, x_BTHWC: Tensor) -> Tensor:
 
 
 def fastest(x: Tensor) -> str:
-    """Name of the way that is fastest for such a tensor."""
+    """Return the name of the way that is fastest for such a tensor."""
     return "mirrored" if x.is_cpu and torch.is_grad_enabled() else "conv3d"
 
 

@@ -54,8 +54,8 @@ def cast(bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:
 
 def autocast_dtype(x: Tensor) -> torch.dtype | None:
     """The precision in which autocast would compute a product with `x`; None when autocast is off."""
-    device = x.device.type
-    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+    device = x.device.type  # autocast does not know meta; torch 2.11 cannot compile `is_autocast_available`
+    if device == "meta" or not torch.is_autocast_enabled(device):
         return None
     return torch.get_autocast_dtype(device)
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybridvideo.models.parts.linear import Linear
-from hybridvideo.models.parts.shortcuts import is_bare
+from hybridvideo.models.parts.shortcuts import is_bare, may_bypass
 
 # Without gradients, a CPU computes more hidden numbers than these in portions: beyond 32 MiB malloc maps fresh pages
 # for every tensor, and touching those costs more than the arithmetic (50,176 rows of 96: 47 ms, all at once 116 ms).
@@ -27,7 +27,8 @@ class Mlp(nn.Module):
         super().__init__()
         self.fc1 = Linear(dim, hidden)
         self.fc2 = Linear(hidden, dim)
-        self.hidden, self.dropout = hidden, dropout
+        self.hidden = hidden
+        self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         rows = max(1, PORTION // self.hidden)
@@ -37,7 +38,7 @@ class Mlp(nn.Module):
 
     def after_first(self, hidden: Tensor) -> Tensor:
         """What follows `fc1`."""
-        drops = self.training and self.dropout > 0
+        drops = self.training and self.drop.p > 0
         if torch.compiler.is_compiling() or drops:
             out: Tensor = self.drop(self.fc2(self.drop(F.gelu(hidden))))
         elif torch.is_grad_enabled():
@@ -45,10 +46,6 @@ class Mlp(nn.Module):
         else:
             out = self.fc2(torch.ops.aten.gelu_(hidden) if is_bare(self.fc1) else F.gelu(hidden))
         return out
-
-    def drop(self, x: Tensor) -> Tensor:
-        """Dropout, in training."""
-        return F.dropout(x, self.dropout, self.training)
 
 
 def rows_of(x: Tensor) -> int:
@@ -60,28 +57,32 @@ class Gelu(torch.autograd.Function):
     """GELU whose output need not be kept: it can be recomputed from the saved input (see `recompute`)."""
 
     @staticmethod
-    def forward(hidden: Tensor) -> Tensor:
+    def forward(hidden: Tensor, in_place: bool) -> Tensor:
         return F.gelu(hidden)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
+    def setup_context(ctx: Any, inputs: tuple[Tensor, bool], output: Tensor) -> None:
+        hidden, ctx.in_place = inputs
+        ctx.save_for_backward(hidden)
         ctx.unpacked = None
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (hidden,) = ctx.saved_tensors if ctx.unpacked is None else (ctx.unpacked,)
         ctx.unpacked = None
-        return torch.ops.aten.gelu_backward(grad, hidden)
+        if ctx.in_place and not torch.is_grad_enabled():  # enabled: with create_graph
+            return torch.ops.aten.gelu_backward.grad_input(grad, hidden, grad_input=grad), None
+        return torch.ops.aten.gelu_backward(grad, hidden), None
 
 
 def without_keeping(layer: nn.Module, hidden: Tensor) -> Tensor:
     """`layer(gelu(hidden))` that recomputes the GELU in backward instead of keeping it: a quarter of a block's memory.
 
     `layer` is called as the module it is. What autograd saves in that call passes through `pack`, which replaces the
-    GELU's output, or a view of it, by a recipe.
+    GELU's output, or a view of it, by a recipe. A bare linear layer hands back a gradient that nobody else holds, so
+    the GELU's gradient may overwrite it; any other module may hand back one that it shares.
     """
-    activated: Tensor = Gelu.apply(hidden)
+    activated: Tensor = Gelu.apply(hidden, isinstance(layer, Linear) and may_bypass(layer))
     storage, node = activated.untyped_storage().data_ptr(), activated.grad_fn
     dtype = activated.dtype
 

@@ -1,4 +1,4 @@
-"""When a cheaper computation may replace the one that the layers spell out.
+"""When a cheaper computation may replace the one the layers define.
 
 Some parts know a shorter way to the same numbers: two linear layers as one matrix, queries, keys and values as three
 products, a last block that computes the class token alone. A shortcut reads the weights of a layer without calling
@@ -21,7 +21,7 @@ _LITERAL: ContextVar[bool] = ContextVar("literal", default=False)
 
 @contextmanager
 def literally() -> Iterator[None]:
-    """Within this context models compute what their papers describe, without shortcuts: for counting operations."""
+    """A context in which models compute what their papers describe, without shortcuts: for counting operations."""
     token = _LITERAL.set(True)
     try:
         yield

@@ -1,7 +1,7 @@
 """Where to cut a library's classification network to make it a stem, found on `meta`: without memory or computation.
 
-A network is built for the wanted frame size in the first way that works: some accept any size, some must be given
-theirs, some have only one.
+A network is built for the wanted frame size in the first way that works: some accept any size, some must be told
+the size, some have only one.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def find_cut(library: Library, stride: int, size: FrameSize) -> tuple[Cut, Way]:
 
 
 def try_ways(library: Library, stride: int, size: FrameSize) -> tuple[Cut, Way] | str:
-    """See `find_cut`; if no way works, why the best one does not."""
+    """Do as `find_cut`; if no way works, return why the best one does not."""
     reasons: list[str] = []
     for way in library.ways(size):
         try:

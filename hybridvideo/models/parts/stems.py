@@ -142,7 +142,7 @@ def timm_stem(name: str, config: StemConfig, size: FrameSize) -> LibraryStem:
 
 
 def timm_library(name: str) -> Library:
-    """How to cut a model of timm. Raises UserError if there is none of that name."""
+    """Return how to cut a model of timm. Raises UserError if there is none of that name."""
     import timm
 
     if name not in timm.list_models() and name.partition(".")[0] not in timm.list_models():
@@ -183,7 +183,7 @@ def timm_map(model: Any, x_NCHW: Tensor, index: int) -> list[Tensor]:
 
 
 def timm_strides(model: Any) -> dict[Any, int]:
-    """What timm says of a model's maps."""
+    """Return the strides that timm records for a model's maps."""
     infos = getattr(model, "feature_info", [])
     return {i: info["reduction"] for i, info in enumerate(getattr(infos, "info", infos))}
 
@@ -208,7 +208,7 @@ def torchvision_stem(name: str, config: StemConfig, size: FrameSize) -> LibraryS
 
 
 def torchvision_library(name: str) -> Library:
-    """How a network of torchvision is cut; UserError where there is none of that name, or it has no maps."""
+    """Return how to cut a network of torchvision. UserError if there is none of that name, or it has no maps."""
     from torchvision import models
 
     names = models.list_models(module=models)
@@ -223,7 +223,7 @@ def torchvision_library(name: str) -> Library:
 
 
 def torchvision_layers(model: nn.Module, x_NCHW: Tensor) -> dict[Any, Tensor]:
-    """Outputs of all layers at most two names deep, in the order in which they run, those that run twice at the last.
+    """Outputs of all layers at most two names deep, in the order of their (last) run.
 
     Deeper ones are left out: the last map of a stride inside a block is often the widened one of the next block.
     """
@@ -323,7 +323,7 @@ def normalisation_of(config: StemConfig, own: Normalisation) -> Normalisation:
 
 
 def offline(name: str, error: Exception) -> EnvironmentFault:
-    """The error for weights of a stem that could not be downloaded."""
+    """Return the error for weights of a stem that could not be downloaded."""
     return EnvironmentFault(
         f"the weights of {name} cannot be downloaded ({type(error).__name__}); give a file with stem.weights PATH"
     )

@@ -1,1 +1,1 @@
-"""Published networks, one a file."""
+"""Published networks, one per file."""

@@ -1,4 +1,4 @@
-"""TimeSformer: a vision transformer over the patches of all frames, time and space attended to in turn.
+"""TimeSformer: a vision transformer over the patches of all frames, attending to time and space in turn.
 
 Bertasius, Wang, Torresani 2021, *Is Space-Time Attention All You Need for Video Understanding?*
 
@@ -204,7 +204,7 @@ class TimeSformer(StagedModel):
         return out
 
     def forward_stages(self, grid_BTHWC: Tensor, keep: Grids = NOTHING) -> Tensor:
-        """The class token after all blocks; the base's loop, but for two tensors and the shorter last block."""
+        """Return the class token after all blocks: the base's loop, for two tensors and with the shorter last block."""
         keep.put("stem", grid_BTHWC)
         shape = grid_BTHWC.shape
         x = self.in_groups(self.position(grid_BTHWC))
@@ -232,7 +232,7 @@ class TimeSformer(StagedModel):
         init_linear(layer)
 
     def _init_weights(self) -> None:
-        """As the authors: the temporal attention of all blocks but the first adds nothing at the start."""
+        """Initialise as the authors do: the temporal attention of all blocks but the first adds nothing at first."""
         for vector in (self.class_token, self.class_position):
             nn.init.trunc_normal_(vector, std=0.02)
         if self.position.time_CT is not None:

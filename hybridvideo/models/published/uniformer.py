@@ -46,11 +46,11 @@ class UniFormerConfig:
     """Defaults: UniFormer-S."""
 
     frames: int = 16
-    """Standard input: frames ..."""
+    """Frames of the standard input."""
     height: int = 224
-    """... rows ..."""
+    """Frame height of the standard input."""
     width: int = 224
-    """... and columns; others of 32 or more work too, cut off beyond a multiple of the strides."""
+    """Frame width; other sizes of 32 or more work too, cut off beyond a multiple of the strides."""
     dims: tuple[int, int, int, int] = (64, 128, 320, 512)
     """Channels of the four stages."""
     depths: tuple[int, int, int, int] = (3, 4, 8, 3)

@@ -1,7 +1,7 @@
 """Video Swin Transformer: attention in 3-D windows that shift from block to block, over four stages.
 
 Liu et al. 2022, *Video Swin Transformer* (CVPR). Padding, clipping of windows and bias are those of the published
-code, so its weights give its logits at any input size.
+code, so its weights produce its logits at any input size.
 
     clip -> patches of 2x4x4 -> norm -> 4 stages (the last three merge 2x2 positions first) -> norm -> mean -> linear
 
@@ -37,13 +37,13 @@ class VideoSwinConfig:
     """A Video Swin Transformer."""
 
     frames: int = 32
-    """Standard input: frames ..."""
+    """Frames of the standard input."""
     height: int = 224
-    """... rows ..."""
+    """Frame height of the standard input."""
     width: int = 224
-    """... and columns; any others work too."""
+    """Frame width; any other size works too."""
     dim: int = 96
-    """Channels of the first stage; each next has twice as many."""
+    """Channels of the first stage; doubled in each that follows."""
     depths: tuple[int, ...] = (2, 2, 6, 2)
     """Blocks of each stage, every second one shifted."""
     heads: tuple[int, ...] = (3, 6, 12, 24)
@@ -164,7 +164,7 @@ class VideoSwin(StagedModel):
         return features_BC if pre_logits else self.classifier(self.dropout(features_BC))
 
     def _init_weights(self) -> None:
-        """As the authors; patches keep the initial values of a convolution."""
+        """Initialise as the authors do; patches keep the initial values of a convolution."""
         self.apply(init_linear)
         for name, parameter in self.named_parameters():
             if name.endswith("bias_table"):

@@ -180,7 +180,7 @@ class VideoMAE(StagedModel):
         self.init_classifier(self.classifier)
 
     def init_classifier(self, layer: nn.Linear) -> None:
-        """A thousandth of the others, so that fine-tuning starts from even predictions."""
+        """Initialise at a thousandth of the other layers, so that fine-tuning starts from even predictions."""
         nn.init.trunc_normal_(layer.weight, std=0.02 * 0.001)
         nn.init.zeros_(layer.bias)
 

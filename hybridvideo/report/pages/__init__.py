@@ -1,4 +1,4 @@
-"""The pages, one file each: what a job leaves -> `report.html`, one file that opens anywhere.
+"""The pages, one file each: what a job leaves -> `report.html`, one self-contained file.
 
 Each function returns the path it wrote. Texts and tables are escaped; a section without content is left out.
 """

@@ -110,7 +110,7 @@ def result_blocks(hybrid: Arm, control: Arm) -> tuple[Html, ...]:
 
 
 def note_of(arm: Arm) -> str:
-    """Say how certain an accuracy is."""
+    """Describe how certain an accuracy is."""
     return f"95 % interval {interval(arm.top1.interval)}, {arm.results.judged} videos"
 
 

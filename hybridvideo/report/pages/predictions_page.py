@@ -67,7 +67,7 @@ def summary_blocks(summary: Mapping[str, object] | None) -> tuple[Html, ...]:
 
 
 def job_lead(what: str, read: Rows, failures: Sequence[Failure]) -> str:
-    """Say what a bulk job did; a file that could not be read is one failure."""
+    """Describe what a bulk job did; a file that could not be read is one failure."""
     partial = len({str(row["path"]) for row in read if row["status"] == "partial"})
     faults = [(len(failures), "could not be read"), (partial, "only read in part")]
     counted = [f"{readable(count)} {'file' if count == 1 else 'files'} {fault}" for count, fault in faults if count]

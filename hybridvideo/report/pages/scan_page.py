@@ -1,4 +1,4 @@
-"""The page of a scan: how healthy a corpus is, what it holds, which files are bad, and what to do next."""
+"""The page of a scan: how healthy a corpus is, what it contains, which files are bad, and what to do next."""
 
 from __future__ import annotations
 
@@ -48,20 +48,20 @@ MEANINGS = {
     "refused": "not opened, for safety",
     "missing": "listed, but not there",
     "timeout": "took longer than the deadline, twice",
-    "crashed": "ended its decoding process, twice",
+    "crashed": "crashed its decoding process, twice",
 }
 
 
 ADVICE = {
     "refused": "refused, not opened for safety: {reasons}. For links, scan the folder they lead to, or a list of "
     "absolute paths.",
-    "unreadable": "from which nothing decodes: {reasons}. Download them again, and check that they are videos.",
-    "missing": "listed, but not there: download them, or give their folder with --root (--data.root in training).",
+    "unreadable": "of which nothing decodes: {reasons}. Fetch them again, and check that they are videos.",
+    "missing": "listed, but not there: fetch them, or name their folder with --root (--data.root in training).",
     "no_video": "without a video stream: take them off the list.",
     "partial": "damaged: training uses what decodes. Download them again if you can.",
     "short": "with fewer frames than --short: they are used, and their clips are padded (`clip.pad`).",
     "timeout": "past the deadline: if they are long, scan with a longer --deadline.",
-    "crashed": "ended their decoding process, twice: take them off the list.",
+    "crashed": "crashed their decoding process, twice: take them off the list.",
     "unsupported": "not decoded here: {reasons}. Transcode them with another program.",
 }
 """What to do about the files of a status."""
@@ -116,12 +116,12 @@ def quarantine_advice(scanned: str) -> str:
         return "scan again with --out NAME.parquet for a table that training and bulk jobs take as their quarantine."
     return (
         f"add `--data.quarantine {where}` to train and evaluate, `--quarantine {where}` to predict and extract; these "
-        "files are then counted but not opened. A file that is replaced is tried again."
+        "files are then not opened, and stay counted. Files that you repair are tried again."
     )
 
 
 def reasons(rows: Rows, status: str) -> str:
-    """Return why files have a status, most frequent first: `file is empty (7); a named pipe (2)`."""
+    """Return the reasons for a status, most frequent first: `file is empty (7); a named pipe (2)`."""
     counts = Counter(without_name(str(row["reason"])) for row in rows if row["status"] == status)
     listed = "; ".join(f"{reason} ({readable(count)})" for reason, count in counts.most_common(MOST_REASONS))
     return listed + ("; ..." if len(counts) > MOST_REASONS else "")
@@ -152,7 +152,7 @@ def scan_cards(rows: Rows) -> Html:
     sizes = [row["bytes"] for row in rows if row["bytes"] is not None]
     bad = len(rows) - len(usable)
     frames = sum(row["decoded"] or 0 for row in usable)
-    each = f"{size_of(sum(sizes) / len(sizes))} a file" if sizes else "no file is there"
+    each = f"{size_of(sum(sizes) / len(sizes))} per file" if sizes else "no file is there"
     good = "good" if usable else None
     return cards(
         card("usable", share_of(len(usable), len(rows)), f"{readable(len(usable))} files", tone=good),
@@ -200,7 +200,7 @@ def corpus_blocks(rows: Rows) -> tuple[Html, ...]:
             lengths_box(known),
             counts_box("Codec and pixel format", (f"{row['codec']}, {row['pixel_format']}" for row in known)),
             counts_box("Size", (shape_of(row) for row in known)),
-            counts_box("Frames a second", (rate_of(row) for row in known)),
+            counts_box("Frames per second", (rate_of(row) for row in known)),
         ),
     )
 

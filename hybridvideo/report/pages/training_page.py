@@ -99,12 +99,8 @@ def training_cards(rows: Rows) -> tuple[Html, ...]:
             card("epochs", readable(epochs_done(epochs)), f"{readable(last['step'])} steps{left_out}"),
             card("training loss", readable(last.get("train_loss")), "last epoch"),
             *validation_cards(epochs),
-            card("speed", readable(speed_of_last(epochs)), "clips a second of training, last epoch"),
-            card(
-                "clips seen",
-                readable(last.get("clips_seen")),
-                f"{readable(bad)} {'video was' if bad == 1 else 'videos were'} not read completely",
-            ),
+            card("speed", readable(speed_of_last(epochs)), "clips per second of training, last epoch"),
+            card("clips seen", readable(last.get("clips_seen")), f"{readable(bad)} videos were not read completely"),
         ),
     )
 
@@ -151,7 +147,7 @@ def accuracy_figure(rows: Rows, results: Results | None) -> Html | None:
     shows_top5 = results.shows_top5 if results else any(row.get("val_top5") != 1 for row in epochs)
     lines = (
         line_of(epochs, "val_top1", "top-1"),
-        line_of(epochs, "val_mean_class_accuracy", "mean of classes", colour=GOOD, dashed=True),
+        line_of(epochs, "val_mean_class_accuracy", "mean class accuracy", colour=GOOD, dashed=True),
         line_of(epochs, "val_top5", "top-5", colour=SOFT) if shows_top5 else None,
     )
     if not (drawn := [line for line in lines if line]):

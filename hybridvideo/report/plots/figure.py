@@ -27,7 +27,7 @@ GROUPS = ("#3f77cf", "#e0832b", "#37a05c", "#cf4d47", "#8f69c8", "#22a3ad", "#d2
 PIXELS_PER_INCH = 95
 """Of a figure at its largest on the page, so that text has the same size in all of them."""
 WIDTH = 4.8
-"""Inches of most figures: half a page on a screen, and still readable on a phone, where they shrink to its width."""
+"""Inches of most figures: half a page on a screen, and still readable on a phone, which shrinks them to its width."""
 
 STYLE: dict[str, object] = {
     "svg.fonttype": "none",

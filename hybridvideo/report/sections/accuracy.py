@@ -1,4 +1,4 @@
-"""How well an evaluation went: accuracies, mistakes, classes, winning scores."""
+"""Results of an evaluation: accuracies, mistakes, classes, winning scores."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def accuracy_blocks(results: Results) -> tuple[Html, ...]:
     numbers.append(card("videos", readable(results.judged), f"{readable(results.num_failed)} more could not be read"))
     if results.seconds:
         rate = results.videos_per_second
-        speed = f"{readable(float(rate))} videos a second" if rate else ""
+        speed = f"{readable(float(rate))} videos per second" if rate else ""
         numbers.append(card("time", duration(results.seconds), speed))
     if not accuracies:
         return (cards(*numbers),)
@@ -114,5 +114,5 @@ def score_blocks(scores: Sequence[float], correct: Sequence[bool] | None = None)
         return ()
     caption = "How sure the model was of each video: the score of the label it chose, from 0 to 1."
     if correct is not None:
-        caption += " A good model is sure where it is right."
+        caption += " A good model is confident when it is right."
     return (figure(score_histogram(scores, correct), caption, title="Scores"),)

@@ -10,7 +10,7 @@ from hybridvideo.report.markup import Html, box, columns, facts, folded, preform
 
 @dataclass(frozen=True)
 class MadeWith:
-    """What a result was made with; what is None is left off the page."""
+    """What a result was made with; None is left off the page."""
 
     environment: Mapping[str, str] | None = None
     """Versions and hardware, as in environment.json."""

@@ -14,7 +14,7 @@ FOR_ACCELERATE = "ACCELERATE_TORCH_DEVICE"  # read by PartialState, which else t
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of that name; `auto` is the first GPU, if there is one. Errors say what is available."""
+    """Return the device of that name; `auto` is the first GPU, if there is one. Errors list what is available."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     found = re.fullmatch(r"(cpu|mps|cuda)(?::(\d+))?", name)
@@ -22,18 +22,18 @@ def pick_device(name: str) -> torch.device:
         raise UserError(f"device is {name!r}; give auto, cpu, mps, cuda or cuda:NUMBER")
     kind, index = found[1], found[2]
     if kind == "cuda" and not torch.cuda.is_available():
-        raise EnvironmentFault("device cuda was asked for, but torch sees no GPU; `hybridvideo doctor` says more")
+        raise EnvironmentFault("device cuda was asked for, but torch sees no GPU; run `hybridvideo doctor` for details")
     if kind == "mps" and not torch.backends.mps.is_available():
         raise EnvironmentFault("device mps was asked for, but this machine has none; use --device cpu")
     count = torch.cuda.device_count() if kind == "cuda" else 1
     if index is not None and int(index) >= count:
         there = f"{kind}:0" if count == 1 else f"{kind}:0 to {kind}:{count - 1}"
-        raise UserError(f"there is no device {name}; this machine has {there}")
+        raise UserError(f"no device {name}; this machine has {there}")
     return torch.device(name)
 
 
 def process_state(name: str) -> PartialState:
-    """Which process of how many this one is, on the device of that name.
+    """Return this process's place among all, on the device of that name.
 
     Raises UserError for a numbered device if a launcher has started several processes, each with its own.
     """

@@ -1,6 +1,6 @@
-"""Several processes of one job: starting them, and seeing to it that none outlives its launcher.
+"""Several processes of one job: starting them, and making sure that none outlives its launcher.
 
-hybridvideo train --processes N                  this process starts N that train, hands them the signals it gets,
+hybridvideo train --processes N                  this process starts N that train, forwards signals to them,
                                                  and ends with the exit code of the first that failed
 accelerate launch or torchrun -> N processes     when the launcher ends, so do they
 """
@@ -32,17 +32,17 @@ WORLD, ACCELERATE = "WORLD_SIZE", "ACCELERATE_MIXED_PRECISION"  # set for each p
 
 @contextmanager
 def launched(processes: int = 1, device: str = Compute.device) -> Iterator[None]:
-    """A context for a complete training, imports included: it follows its launcher, and a signal ends it with code 75.
+    """A context for a complete training, imports included: it ends with its launcher, and a signal means exit code 75.
 
     Raises Preempted if a signal comes before the first step or after the last.
     """
-    with stopping_at_once("stopped outside the steps of training; a run that has its folder goes on with --resume"):
+    with stopping_at_once("stopped outside the training steps; if the run folder exists, continue with --resume"):
         follow_launcher(processes, device)
         yield
 
 
 def follow_launcher(processes: int = 1, device: str = Compute.device) -> None:
-    """Start a job's processes, or join those that a launcher started. To be called before anything else.
+    """Start a job's processes, or join those that a launcher started. Call this before anything else.
 
     Raises SystemExit in the process that started the others, once they have ended; UserError if `processes`
     contradicts the launcher or this machine.
@@ -61,7 +61,7 @@ def follow_launcher(processes: int = 1, device: str = Compute.device) -> None:
 
 
 def check_processes(processes: int, launched: int) -> None:
-    """Raise UserError for a number below 1, or one that is not the launcher's."""
+    """Raise UserError for a number below 1, or one that differs from the launcher's."""
     if processes < 1:
         raise UserError(f"processes is {processes}; give 1 or more")
     if launched and processes not in (1, launched):
@@ -76,7 +76,7 @@ def check_gpus(processes: int, device: str) -> None:
 
 
 def count_gpus() -> int:
-    """GPUs that torch can use here."""
+    """Return the number of GPUs that torch can use here."""
     import torch
 
     return torch.cuda.device_count()
@@ -86,7 +86,7 @@ def count_gpus() -> int:
 
 
 def end_with_launcher() -> None:
-    """Ask this process to stop (SIGTERM: training saves) when its launcher goes; kill it if it then does not."""
+    """Ask this process to stop (SIGTERM: training saves) when its launcher goes; kill it if it does not stop."""
     launcher = os.getppid()
     send_when_parent_ends(signal.SIGTERM)
     threading.Thread(target=outlive, args=(launcher,), daemon=True).start()
@@ -146,7 +146,7 @@ def run_processes(count: int, command: Sequence[str]) -> int:
 
 
 class PassOn:
-    """A signal handler that asks the processes to stop; a second Ctrl-C ends them."""
+    """A signal handler that asks the processes to stop; a second Ctrl-C kills them."""
 
     def __init__(self) -> None:
         self.asked = False

@@ -1,7 +1,7 @@
 """Tables on disk: Parquet with its provenance in the schema, CSV or JSON lines by extension; complete or absent.
 
 TABLE.parquet                                provenance is JSON under the key `hybridvideo` of the schema's metadata
-TABLE.csv, .jsonl   TABLE.provenance.json    with the table's size and checksum, so that each is known to be the other's
+TABLE.csv, .jsonl   TABLE.provenance.json    with the table's size and checksum, so that a mismatch is noticed
                                              (TABLE.csv.provenance.json if that belongs to TABLE.jsonl)
 """
 
@@ -27,7 +27,7 @@ Rows = list[dict[str, Any]]
 
 ROWS_PER_BATCH = 4096  # of a Parquet row group, and in memory while a table is read
 NEVER_NULL = ("path", "status", "reason")  # columns of text in which an empty CSV cell is an empty text
-LONGEST_REASON = 120  # characters of what a parser says
+LONGEST_REASON = 120  # characters of a parser's message
 LONGEST_CELL = 1 << 30  # of a CSV: a long feature is one cell
 
 
@@ -40,12 +40,12 @@ def printable(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_table(path: Path, rows: Rows, schema: pa.Schema, provenance: dict[str, Any]) -> None:
-    """One table from rows in memory."""
+    """Write a table from rows in memory."""
     write_batches(path, [rows], schema, provenance)
 
 
 def write_batches(path: Path, batches: Iterable[Rows], schema: pa.Schema, provenance: dict[str, Any]) -> None:
-    """A table from batches of rows, the format by the path's extension.
+    """Write a table from batches of rows, in the format of the path's extension.
 
     Raises EnvironmentFault if the disk is full; an earlier table is then left as it was.
     """
@@ -61,14 +61,14 @@ def write_batches(path: Path, batches: Iterable[Rows], schema: pa.Schema, proven
 
 
 def check_format(path: Path) -> str:
-    """The extension; UserError for one that no writer has."""
+    """Return the extension. UserError for one without a writer."""
     if path.suffix not in FORMATS:
         raise UserError(f"{path} has the extension {path.suffix!r}; give {', '.join(FORMATS)}, or a folder")
     return path.suffix
 
 
 def write_parquet(path: Path, batches: Iterable[Rows], schema: pa.Schema, provenance: dict[str, Any]) -> None:
-    """Columns as in the schema; provenance in the schema's metadata."""
+    """Write Parquet: columns as in the schema, provenance in its metadata."""
     noted = schema.with_metadata({"hybridvideo": json.dumps(provenance, ensure_ascii=False)})
     with pq.ParquetWriter(path, noted, compression="zstd", write_page_checksum=True) as writer:
         for rows in batches:
@@ -76,25 +76,29 @@ def write_parquet(path: Path, batches: Iterable[Rows], schema: pa.Schema, proven
 
 
 def write_csv(path: Path, batches: Iterable[Rows], schema: pa.Schema) -> None:
-    """One header line; lists are JSON in their cell."""
+    """Write CSV: one header line; lists are JSON in their cell."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, schema.names)
         writer.writeheader()
         for row in (row for rows in batches for row in rows):
             cells = {name: row[name] for name in schema.names}
-            writer.writerow({name: json.dumps(cell, ensure_ascii=False) if isinstance(cell, list) else cell
-                             for name, cell in cells.items()})  # fmt: skip
+            writer.writerow(
+                {
+                    name: json.dumps(cell, ensure_ascii=False) if isinstance(cell, list) else cell
+                    for name, cell in cells.items()
+                }
+            )
 
 
 def write_jsonl(path: Path, batches: Iterable[Rows], schema: pa.Schema) -> None:
-    """One object a line."""
+    """Write JSON lines: one object per line."""
     with path.open("w", encoding="utf-8") as file:
         for row in (row for rows in batches for row in rows):
             file.write(json_line(row, schema))
 
 
 def json_line(row: dict[str, Any], schema: pa.Schema) -> str:
-    """A row's columns as a line of JSON."""
+    """Return a row's columns as a line of JSON."""
     return json.dumps({name: row[name] for name in schema.names}, ensure_ascii=False) + "\n"
 
 
@@ -109,7 +113,7 @@ def second_notes(path: Path) -> Path:
 
 
 def notes_to_write(path: Path) -> Path:
-    """The first of the two, unless it belongs to another table that is there, or the second is in use."""
+    """Return the first of the two, unless it belongs to another existing table or the second is in use."""
     first, second = notes_beside(path), second_notes(path)
     try:
         name = json.loads(first.read_bytes())["table"]["name"]
@@ -120,7 +124,7 @@ def notes_to_write(path: Path) -> Path:
 
 
 def seal_of(path: Path) -> dict[str, int]:
-    """Size and CRC-32 of a file."""
+    """Return size and CRC-32 of a file."""
     size = crc32 = 0
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -136,7 +140,7 @@ FORMATS = (".parquet", *TEXT_WRITERS)
 
 
 def read_notes(path: Path) -> dict[str, Any] | None:
-    """The provenance of a table of ours; None if it has none, or is incomplete."""
+    """Return the provenance of a table written here; None if it has none, or is incomplete."""
     parquet = check_format(path) == ".parquet"
     if not path.is_file():
         return None  # a pipe that nobody writes to would be waited for
@@ -152,7 +156,7 @@ def read_notes(path: Path) -> dict[str, Any] | None:
 
 
 def notes_within(path: Path) -> Any:
-    """The notes in a Parquet table's metadata. Raises Arrow's or the system's error if any page is damaged."""
+    """Return the notes in a Parquet table's metadata. Raises Arrow's or the system's error if any page is damaged."""
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
         for _ in file.iter_batches(ROWS_PER_BATCH):
             pass
@@ -160,7 +164,7 @@ def notes_within(path: Path) -> Any:
 
 
 def sealed_notes(file: Path, seal: dict[str, int]) -> dict[str, Any] | None:
-    """The notes in a file; None if they belong to a table with another seal."""
+    """Return the notes in a file; None if they belong to a table with another seal."""
     try:
         notes = read_json(file, "", any_name=True)
         there = notes.pop("table")
@@ -170,7 +174,7 @@ def sealed_notes(file: Path, seal: dict[str, int]) -> dict[str, Any] | None:
 
 
 def has_columns(path: Path, schema: pa.Schema) -> bool:
-    """Whether a table has the schema's columns, of its types; one in text has what it was sealed with."""
+    """Return whether a table has the schema's columns and types; text tables have those they were sealed with."""
     if path.suffix != ".parquet":
         return True
     there = pq.read_schema(path)
@@ -178,7 +182,7 @@ def has_columns(path: Path, schema: pa.Schema) -> bool:
 
 
 def read_rows(path: Path, schema: pa.Schema) -> Iterator[dict[str, Any]]:
-    """The rows of a table of ours, one after another, with the schema's columns and perhaps others.
+    """Yield the rows of a table written here, with the schema's columns and perhaps others.
 
     Raises UserError if the table holds something that no writer here puts into one.
     """
@@ -187,15 +191,24 @@ def read_rows(path: Path, schema: pa.Schema) -> Iterator[dict[str, Any]]:
         while rows := list(itertools.islice(waiting, ROWS_PER_BATCH)):
             check_rows(rows, schema)
             yield from rows
-    except (OSError, pa.ArrowException, csv.Error, ValueError, LookupError, TypeError, AttributeError,
-            OverflowError, RecursionError) as error:  # fmt: skip
+    except (
+        OSError,
+        pa.ArrowException,
+        csv.Error,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise UserError(
             f"{path} is not as it was written ({one_line(error)[:LONGEST_REASON]}); give another --out, or --overwrite"
         ) from None
 
 
 def check_rows(rows: Rows, schema: pa.Schema) -> None:
-    """ValueError, or pyarrow's own, for rows that do not fit the columns."""
+    """Raise ValueError, or pyarrow's own error, for rows that do not fit the columns."""
     for name in (name for name in NEVER_NULL if name in schema.names):
         if not all(isinstance(row[name], str) for row in rows):
             raise ValueError(f"a row has no {name}")
@@ -203,7 +216,7 @@ def check_rows(rows: Rows, schema: pa.Schema) -> None:
 
 
 def read_cells(path: Path, schema: pa.Schema) -> Iterator[dict[str, Any]]:
-    """Whatever the rows of a table hold."""
+    """Yield whatever the rows of a table hold."""
     if path.suffix == ".parquet":
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(ROWS_PER_BATCH, columns=schema.names):
@@ -219,7 +232,7 @@ def read_cells(path: Path, schema: pa.Schema) -> Iterator[dict[str, Any]]:
 
 
 def from_cell(cell: str, column: pa.Field) -> Any:
-    """What a CSV cell was written from."""
+    """Return the value that a CSV cell was written from."""
     kind = column.type
     if cell == "" and column.name not in NEVER_NULL:
         return None

@@ -1,10 +1,10 @@
 """The rows of a bulk job that is not finished: one file per piece of the list; a damaged one is computed again.
 
-OUT.parts/job.json                      what the job is, for a person and for the line that refuses another job
+OUT.parts/job.json                      what the job is, for people and for the message that refuses another job
 OUT.parts/part-JOB-LIST-000012.jsonl    rows of piece 12: a line of what it covers, then a line for each row
 
-JOB and LIST are digests of the job and of its list, so that a part says whose it is without job.json. A part whose
-checksum does not fit (a power cut, a bad disk) counts as absent.
+JOB and LIST are digests of the job and of its list, so that a part can be attributed without job.json. A part whose
+checksum does not match (a power cut, a bad disk) counts as absent.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ class Parts:
 
     @property
     def pieces(self) -> range:
-        """Numbers of all pieces."""
+        """Return the numbers of all pieces."""
         return range(-(-self.inputs // self.size))
 
     def members(self, piece: int) -> range:
-        """Positions in the list of the inputs of a piece."""
+        """Return the positions in the list of a piece's inputs."""
         return range(piece * self.size, min((piece + 1) * self.size, self.inputs))
 
     def path(self, piece: int) -> Path:
-        """The file of a piece."""
+        """Return the file of a piece."""
         return self.folder / f"part-{self.job}-{self.listing}-{piece:06d}.jsonl"
 
     def write(self, piece: int, rows: Rows, stamps: Mapping[int, Stamp]) -> None:
@@ -61,29 +61,29 @@ class Parts:
             aside.write_bytes(json.dumps(head).encode() + b"\n" + body)
 
     def covered(self, piece: int) -> dict[int, Stamp]:
-        """The inputs of a piece that have rows, with the stamps of their files."""
+        """Return the inputs of a piece that have rows, with the stamps of their files."""
         return opened(self.path(piece))[0]
 
     def missing(self, piece: int) -> list[int]:
-        """The inputs of a piece that have no row."""
+        """Return the inputs of a piece that have no row."""
         covered = self.covered(piece)
         return [index for index in self.members(piece) if index not in covered]
 
     def read(self, piece: int) -> Rows:
-        """The rows of a piece, each with the `index` of its input; none if they were not kept or are damaged."""
+        """Return the rows of a piece, each with the `index` of its input; none if they were not kept or are damaged."""
         return rows_in(opened(self.path(piece))[1])
 
     def of_other_lists(self) -> list[Path]:
-        """Parts of the same job that were made for another list."""
+        """Return parts of the same job that were made for another list."""
         own = f"part-{self.job}-{self.listing}-"
         return [path for path in sorted(self.folder.glob(f"part-{self.job}-*.jsonl")) if not path.name.startswith(own)]
 
     def of_other_jobs(self) -> bool:
-        """Whether there are parts that another job has made."""
+        """Return whether there are parts of another job."""
         return any(not name.startswith(f"part-{self.job}-") for name in self._names())
 
     def of_this_job(self) -> bool:
-        """Whether this job has been at work here."""
+        """Return whether this job has worked here."""
         return any(name.startswith(f"part-{self.job}-") for name in self._names())
 
     def _names(self) -> Iterator[str]:
@@ -94,7 +94,7 @@ class Parts:
         self._begun = self._folder_now()
 
     def are_gone(self) -> bool:
-        """Whether the folder has been removed since: the table is written."""
+        """Return whether the folder has been removed since: the table is written."""
         return self._folder_now() is None or self._folder_now() != self._begun
 
     def _folder_now(self) -> tuple[int, int] | None:
@@ -115,7 +115,7 @@ class Parts:
 
 
 def opened(path: Path) -> tuple[dict[int, Stamp], bytes]:
-    """What a part covers, and its rows as bytes; nothing if it is absent or incomplete."""
+    """Return what a part covers, and its rows as bytes; nothing if it is absent or incomplete."""
     with contextlib.suppress(ValueError, LookupError, TypeError):
         head, end, body = read_bytes(path, "", LARGEST).partition(b"\n")
         facts = load_json(head, str(path), "")
@@ -125,9 +125,9 @@ def opened(path: Path) -> tuple[dict[int, Stamp], bytes]:
 
 
 def rows_in(body: bytes) -> Rows:
-    """The rows of a part; a name may contain other line ends. Raise UserError for anything else."""
+    """Return the rows of a part; a name may contain other line ends. Raise UserError for anything else."""
     try:
         rows = [json.loads(line) for line in body.split(b"\n") if line]  # a feature may hold NaN
     except (ValueError, RecursionError) as error:
-        raise UserError(f"a part of what is done holds no rows ({type(error).__name__}); {ADVICE}") from None
+        raise UserError(f"a file of finished rows is unreadable ({type(error).__name__}); {ADVICE}") from None
     return [row for row in rows if isinstance(row, dict) and "index" in row]

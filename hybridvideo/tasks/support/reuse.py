@@ -1,8 +1,8 @@
-"""What was done before: rows of an interrupted job, also for another list, or of a finished table, that still hold.
+"""Reusing earlier work: rows of an interrupted job, also for another list, or of a finished table, that still hold.
 
-A row holds while its file has the size and time of change it was read with, and a quarantine would have it say the
-same. Those of a finished table that may come
-otherwise the next time (TRY_AGAIN) are done again; an interrupted job keeps them, so that it comes to its end.
+A row holds while its file has the size and modification time it was read with, and the quarantine has not changed its
+mind about it. Rows of a finished table that may turn out differently next time (TRY_AGAIN) are redone; an interrupted
+job keeps them, so that it comes to an end.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hybridvideo.files import write_json
 from hybridvideo.tasks.support.job_identity import Identity, differences, identity_of
 from hybridvideo.tasks.support.output_table import Rows, has_columns, printable, read_notes, read_rows
 from hybridvideo.tasks.support.part_files import Parts, Stamp, opened, rows_in
-from hybridvideo.tasks.support.work import Work
+from hybridvideo.tasks.support.work import BulkWork
 from hybridvideo.text import encodable
 
 JOB, LISTING = "job.json", "digest of the list"
@@ -28,25 +28,25 @@ TRY_AGAIN = ("timeout", "crashed")
 
 
 def stamp_now(manifest: Manifest, index: int) -> Stamp:
-    """Size and time of change of an input's file as it is now."""
+    """Return size and modification time of an input's file as it is now."""
     facts = stamp(manifest.file(index))
     return facts.get("bytes"), facts.get("mtime_ns")
 
 
 def stamp_of(row: dict[str, Any]) -> Stamp:
-    """Those of the file that a row was made from."""
+    """Return those of the file that a row was made from."""
     return row["bytes"], row["mtime_ns"]
 
 
 def listed_path(manifest: Manifest, index: int) -> str:
-    """The path as it is written in a row."""
+    """Return the path as it is written in a row."""
     return encodable(manifest.rows[index].path)
 
 
-# --- whose it is ------------------------------------------------------------------------------------------------------
+# --- ownership --------------------------------------------------------------------------------------------------------
 
 
-def check_owner(table: Path, parts: Parts, identity: Identity, work: Work) -> None:
+def check_owner(table: Path, parts: Parts, identity: Identity, work: BulkWork) -> None:
     """Raise UserError if rows or a table of another job would be lost."""
     if parts.of_this_job():
         return  # it was let in before
@@ -54,7 +54,7 @@ def check_owner(table: Path, parts: Parts, identity: Identity, work: Work) -> No
         there = read_job(parts)
         why = f" ({differences(there, identity | {LISTING: there.get(LISTING)})})" if there else ""
         raise UserError(
-            f"{parts.folder} holds what another job has done{why}; give that job's command to go on with it, "
+            f"{parts.folder} holds the work of another job{why}; give that job's command to continue it, "
             "another --out, or --overwrite to remove it"
         )
     if table.exists() and (there := table_identity(table, work)) != identity:
@@ -63,19 +63,19 @@ def check_owner(table: Path, parts: Parts, identity: Identity, work: Work) -> No
 
 
 def is_same(parts: Parts, identity: Identity, others: str) -> bool:
-    """Whether the others at work do this job; False if they have just finished. Raise UserError if they do another."""
+    """Return whether the running processes do this job; False if they just finished. UserError if they do another."""
     there = read_job(parts)
     if there is None:
         return False
     listing = there.pop(LISTING, None)
     if there != identity or listing != parts.listing:
         why = differences(there, identity) or "another list of inputs"
-        raise UserError(f"{others} makes another table ({why}); wait until it ends, or give another --out")
+        raise UserError(f"{others} makes another table ({why}); wait until it finishes, or give another --out")
     return True
 
 
-def table_identity(table: Path, work: Work) -> Identity | None:
-    """The identity of a finished table's job; None if it is unknown."""
+def table_identity(table: Path, work: BulkWork) -> Identity | None:
+    """Return the identity of a finished table's job; None if it is unknown."""
     notes = read_notes(table)
     if notes is None or not has_columns(table, work.schema):
         return None
@@ -83,7 +83,7 @@ def table_identity(table: Path, work: Work) -> Identity | None:
 
 
 def read_job(parts: Parts) -> Identity | None:
-    """The content of job.json; None if it is absent or damaged."""
+    """Return the content of job.json; None if it is absent or damaged."""
     try:
         return read_json_object(parts.folder / JOB, "")
     except UserError:
@@ -91,20 +91,20 @@ def read_job(parts: Parts) -> Identity | None:
 
 
 def write_job(parts: Parts, identity: Identity) -> None:
-    """Say what the job is."""
+    """Write job.json."""
     write_json(parts.folder / JOB, {**identity, LISTING: parts.listing})
 
 
 # --- a finished table -------------------------------------------------------------------------------------------------
 
 
-def rows_of_inputs(table: Path, work: Work) -> Iterator[Rows]:
-    """The rows of one input after another, from a finished table."""
+def rows_of_inputs(table: Path, work: BulkWork) -> Iterator[Rows]:
+    """Yield the rows of each input from a finished table."""
     return work.grouped(read_rows(table, work.schema))
 
 
-def is_up_to_date(table: Path, manifest: Manifest, work: Work) -> bool:
-    """Whether a table has rows of all that is listed, in its order, and none has changed."""
+def is_up_to_date(table: Path, manifest: Manifest, work: BulkWork) -> bool:
+    """Return whether a table has the rows of all inputs, in order, and no input has changed."""
     groups = rows_of_inputs(table, work)
     for index in range(len(manifest)):
         group = next(groups, None)
@@ -115,13 +115,13 @@ def is_up_to_date(table: Path, manifest: Manifest, work: Work) -> bool:
             return False
         if row["status"] in TRY_AGAIN or stamp_of(row) != stamp_now(manifest, index):
             return False
-        if not still_said(row, index, work):
+        if not agrees_with_quarantine(row, index, work):
             return False
     return next(groups, None) is None
 
 
-def still_said(row: dict[str, Any], index: int, work: Work) -> bool:
-    """Whether a row says what the quarantine says of its input today; of one that it lets be read, that it was read."""
+def agrees_with_quarantine(row: dict[str, Any], index: int, work: BulkWork) -> bool:
+    """Return whether a row agrees with the quarantine: its status if the input is held, else that it was read."""
     if work.held is None:
         return True
     held = work.held.get(index)
@@ -138,21 +138,21 @@ class Before:
         self.groups: dict[str, list[Rows]] = {}
 
     def add(self, groups: Iterable[Rows]) -> None:
-        """Rows of one input after another."""
+        """Group rows by input."""
         for rows in groups:
             self.groups.setdefault(rows[0]["path"], []).append(rows)
 
     def rows(self, path: str, now: Stamp) -> Rows | None:
-        """Rows of a file that has not changed; a file that is listed twice has those of either."""
+        """Return the rows of a file that has not changed; a file that is listed twice shares them."""
         return next((rows for rows in self.groups[path] if stamp_of(rows[0]) == now), None)
 
     def gone(self, paths: set[str]) -> int:
-        """Inputs that are not listed any more."""
+        """Return the inputs that are no longer listed."""
         return sum(path not in paths for path in self.groups)
 
 
-def settle(table: Path | None, parts: Parts, manifest: Manifest, work: Work) -> None:
-    """Bring the parts up to date: what still holds is in them, of inputs that have changed there is nothing.
+def settle(table: Path | None, parts: Parts, manifest: Manifest, work: BulkWork) -> None:
+    """Bring the parts up to date: keep rows that still hold, drop those of inputs that have changed.
 
     table: a finished one of the same job, if its rows may be used. One process does this, before any takes a piece.
     """
@@ -167,13 +167,13 @@ def settle(table: Path | None, parts: Parts, manifest: Manifest, work: Work) -> 
     tell(sum(kept for kept, _ in counts), sum(changed for _, changed in counts), before, manifest)
 
 
-def settle_piece(piece: int, before: Before, parts: Parts, manifest: Manifest, work: Work) -> tuple[int, int]:
-    """Of a piece: inputs whose rows are kept, and inputs that had rows and have changed."""
+def settle_piece(piece: int, before: Before, parts: Parts, manifest: Manifest, work: BulkWork) -> tuple[int, int]:
+    """Return how many inputs of a piece keep their rows, and how many had rows and have changed."""
     covered = parts.covered(piece)
     stamps = {index: stamp for index, stamp in covered.items() if stamp == stamp_now(manifest, index)}
     found: Rows = []
     changed = len(covered) - len(stamps)
-    for index in said_otherwise(piece, parts, work) & stamps.keys():
+    for index in changed_by_quarantine(piece, parts, work) & stamps.keys():
         del stamps[index]
     for index in parts.members(piece) if before.groups else ():
         if index in covered or (path := listed_path(manifest, index)) not in before.groups:
@@ -182,7 +182,7 @@ def settle_piece(piece: int, before: Before, parts: Parts, manifest: Manifest, w
         rows = before.rows(path, now)
         if rows is None:
             changed += 1
-        elif still_said(rows[0], index, work):
+        elif agrees_with_quarantine(rows[0], index, work):
             stamps[index] = now
             found += [{**row, "index": index} for row in rows]
     if found or len(stamps) < len(covered):
@@ -191,19 +191,19 @@ def settle_piece(piece: int, before: Before, parts: Parts, manifest: Manifest, w
     return len(stamps), changed
 
 
-def said_otherwise(piece: int, parts: Parts, work: Work) -> set[int]:
-    """Inputs of a piece of which the quarantine says something else today."""
+def changed_by_quarantine(piece: int, parts: Parts, work: BulkWork) -> set[int]:
+    """Return the inputs of a piece about which the quarantine has changed."""
     if work.held is None:
         return set()
-    return {row["index"] for row in parts.read(piece) if not still_said(row, row["index"], work)}
+    return {row["index"] for row in parts.read(piece) if not agrees_with_quarantine(row, row["index"], work)}
 
 
 def tell(kept: int, changed: int, before: Before, manifest: Manifest) -> None:
-    """Say what is used of what was done before."""
+    """Print how much earlier work is reused."""
     gone = before.gone({listed_path(manifest, index) for index in range(len(manifest))}) if before.groups else 0
     if kept:
-        print(f"going on after {kept} of {len(manifest)} inputs", file=sys.stderr)
+        print(f"continuing after {kept} of {len(manifest)} inputs", file=sys.stderr)
     if changed:
-        print(f"{changed} inputs have changed since and are done again", file=sys.stderr)
+        print(f"{changed} inputs have changed and will be redone", file=sys.stderr)
     if gone:
         print(f"{gone} inputs are not listed any more; their rows are left out", file=sys.stderr)

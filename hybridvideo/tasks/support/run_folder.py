@@ -1,4 +1,4 @@
-"""Where results go: run folders with a name of their own, and the small files each holds."""
+"""Where results go: named run folders, and the small files in each."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
 
 
 def new_run_folder(out: str | None, name: str) -> Path:
-    """`out`, which must not hold a run, or runs/NAME, created here, numbered if that is taken."""
+    """Create and return `out`, which must not hold a run, or runs/NAME, with a number appended if it exists."""
     if out is not None:
         if (Path(out) / CONFIG).exists():
-            raise UserError(f"{out} already holds a run; add --resume to go on with it, or give another --out")
+            raise UserError(f"{out} already holds a run; add --resume to continue it, or give another --out")
         return Path(out)
     for number in itertools.count(1):
         folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
@@ -32,7 +32,7 @@ def new_run_folder(out: str | None, name: str) -> Path:
 
 
 def run_to_resume(out: str | None, name: str) -> Path:
-    """`out`, or the newest of runs/NAME, runs/NAME-2, ...; one stopped before its first checkpoint counts too."""
+    """Return `out`, or the newest of runs/NAME, runs/NAME-2, ...; one without a checkpoint yet counts too."""
     candidates = [Path(out)] if out else [path for path in Path("runs").glob(f"{name}*") if is_numbered(path, name)]
     saved = [path for path in candidates if (path / CONFIG).is_file()]
     if not saved:
@@ -42,13 +42,13 @@ def run_to_resume(out: str | None, name: str) -> Path:
 
 
 def is_numbered(path: Path, name: str) -> bool:
-    """Whether a folder is NAME or NAME-number."""
+    """Return whether a folder is NAME or NAME-number."""
     rest = path.name.removeprefix(name)
     return rest == "" or rest.removeprefix("-").isdigit()
 
 
 def read_run_config(folder: Path) -> TrainRun | None:
-    """The settings a run was made with; None for a bare checkpoint."""
+    """Return the settings a run was made with; None for a bare checkpoint."""
     path = folder / CONFIG
     if not path.exists():
         return None
@@ -56,11 +56,11 @@ def read_run_config(folder: Path) -> TrainRun | None:
 
 
 def config_text(folder: str | Path) -> str | None:
-    """The settings of a run as they stand in its folder, for a page."""
+    """Return the text of a run's config file, for a page."""
     path = Path(folder) / CONFIG
     return read_text(path, "fix it, or remove it", LARGEST_YAML) if path.exists() else None
 
 
 def write_run_config(folder: Path, run: TrainRun) -> None:
-    """The resolved settings."""
+    """Write the resolved settings."""
     write_text(folder / CONFIG, yaml.safe_dump(plain(run), sort_keys=False, allow_unicode=True))

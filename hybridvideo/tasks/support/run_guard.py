@@ -3,7 +3,7 @@
 .lock            held by the first process, released by its death
 config.yaml      the settings, as they were and will be run
 started.json     the settings once more, for a config.yaml that was edited, and the folder it was started in
-lists/*.parquet  the rows of the lists in their order, with the labels: what `--resume` must find again
+lists/*.parquet  the rows of the lists in their order, with the labels: what `--resume` must find unchanged
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ FREE_TO_CHANGE = {
 def run_folder(
     run: TrainRun, lists: dict[str, Manifest], out: str | None, name: str, resume: bool
 ) -> Iterator[tuple[Path, bool]]:
-    """The run's folder, held until the block ends, and whether there is a checkpoint in it to go on from.
+    """Yield the run's folder, locked until the block ends, and whether it holds a checkpoint to resume from.
 
-    The first process chooses, holds and writes it; an error there is an error everywhere. Raises UserError where
-    another process is at work in it, or if it is to be resumed and was made from other settings or lists.
+    The first process chooses, holds and writes it; an error there is an error everywhere. Raises UserError if
+    another process uses it, or if it is to be resumed and was made from other settings or lists.
     """
     with ExitStack() as held:
         choice: list[Any] = [None]
@@ -77,7 +77,7 @@ def run_folder(
 
 
 def open_run(folder: Path, run: TrainRun, lists: dict[str, Manifest], resume: bool) -> bool:
-    """Check what is resumed, write what describes the run; return whether there is a checkpoint to go on from."""
+    """Check what is resumed, write what describes the run; return whether there is a checkpoint to resume from."""
     state = settle_run(folder / "checkpoints") if resume else None
     if resume:
         check_same_run(folder, run)
@@ -94,14 +94,14 @@ def open_run(folder: Path, run: TrainRun, lists: dict[str, Manifest], resume: bo
 
 
 def with_spacing(run: TrainRun) -> TrainRun:
-    """The settings with a spacing of frames: every frame, unless another is set."""
+    """Return the settings with a frame spacing: every frame, unless another is set."""
     if run.clip.interval is None and run.clip.stride is None:
         return replace(run, clip=replace(run.clip, stride=1))
     return run
 
 
 def check_same_run(folder: Path, run: TrainRun) -> None:
-    """UserError for the first setting that differs from the run's own and matters."""
+    """Raise UserError for the first setting that matters and differs from the run's own."""
     started = read_started(folder)
     before, now = plain(with_spacing(started.run)), plain(run)
     for section, value in now.items():
@@ -116,7 +116,7 @@ def check_same_run(folder: Path, run: TrainRun) -> None:
 
 
 def check_epochs(folder: Path, run: TrainRun, state: State | None) -> None:
-    """Raise UserError if the run has gone further than it is now asked to."""
+    """Raise UserError if the run is already beyond the requested epochs."""
     done = state.epoch + (state.batch > 0) if state is not None else 0
     if run.epochs < done:
         raise UserError(
@@ -129,20 +129,20 @@ def check_epochs(folder: Path, run: TrainRun, state: State | None) -> None:
 
 
 def write_lists(folder: Path, lists: dict[str, Manifest]) -> None:
-    """What the run is trained and validated on, as it was read."""
+    """Write the lists the run is trained and validated on, as they were read."""
     for name, manifest in lists.items():
         with replacing_file(folder / LISTS / f"{name}.parquet") as aside:
             pq.write_table(table_of(manifest), aside, compression="zstd")
 
 
 def table_of(manifest: Manifest) -> pa.Table:
-    """The rows of a list, in order, with its labels and its folder."""
+    """Return the rows of a list, in order, with its labels and its folder."""
     notes = {"labels": json.dumps(manifest.labels), "root": str(manifest.root)}
     return pa.Table.from_pylist([printable(vars(row)) for row in manifest.rows]).replace_schema_metadata(notes)
 
 
 def check_same_lists(folder: Path, run: TrainRun, lists: dict[str, Manifest]) -> None:
-    """Raise UserError if a list's content or order is not the one that the run was made from."""
+    """Raise UserError if a list's content or order has changed since the run started."""
     for name, manifest in lists.items():
         path = folder / LISTS / f"{name}.parquet"
         if not path.exists():
@@ -157,18 +157,18 @@ def check_same_lists(folder: Path, run: TrainRun, lists: dict[str, Manifest]) ->
 
 
 def read_table(path: Path) -> tuple[tuple[str, ...], pa.Table]:
-    """Labels and rows that `write_lists` wrote. Raise UserError if the file is damaged."""
+    """Return the labels and rows that `write_lists` wrote. Raise UserError if the file is damaged."""
     try:
         table = pq.read_table(path)
         return tuple(json.loads(table.schema.metadata[b"labels"])), table
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path} cannot be read ({one_line(error)}); remove it to go on with the list unchecked"
+            f"{path} cannot be read ({one_line(error)}); remove it to resume without checking the list"
         ) from error
 
 
 def changed_labels(before: tuple[str, ...], now: tuple[str, ...]) -> str | None:
-    """What is different about the classes, if anything."""
+    """Describe how the classes differ; "" if they do not."""
     for number, (old, new) in enumerate(zip(before, now, strict=False)):
         if old != new:
             return f"class {number} was {old!r} and is {new!r}"
@@ -178,7 +178,7 @@ def changed_labels(before: tuple[str, ...], now: tuple[str, ...]) -> str | None:
 
 
 def changed_rows(before: pa.Table, now: pa.Table, labels: tuple[str, ...]) -> str | None:
-    """What is different about the rows, if anything."""
+    """Describe how the rows differ; "" if they do not."""
     if before.equals(now):
         return None
     old, new = before.to_pylist(), now.to_pylist()
@@ -194,7 +194,7 @@ def changed_rows(before: pa.Table, now: pa.Table, labels: tuple[str, ...]) -> st
 
 
 def described(row: dict[str, Any], labels: tuple[str, ...]) -> str:
-    """A row for a person: its path and what else the list says of it."""
-    said = {**row, "label": labels[row["label"]] if row["label"] is not None else None}
-    path = said.pop("path")
-    return f"{path} ({', '.join(f'{key} {value}' for key, value in said.items() if value)})"
+    """Describe a row: its path and the list's other columns."""
+    columns = {**row, "label": labels[row["label"]] if row["label"] is not None else None}
+    path = columns.pop("path")
+    return f"{path} ({', '.join(f'{key} {value}' for key, value in columns.items() if value)})"

@@ -1,4 +1,4 @@
-"""What a run was started with, apart from the config that people may edit: its settings, and the working folder.
+"""What a run was started with, kept apart from the config that people may edit: settings and working folder.
 
 `--resume RUN` works from any folder: a relative path that does not exist here is looked up where the run was started.
 """
@@ -32,7 +32,7 @@ class Started:
 
 
 def write_started(folder: Path, run: TrainRun) -> None:
-    """Into the run's folder."""
+    """Write the record into the run's folder."""
     write_json(folder / STARTED, {"folder": os.getcwd(), "run": plain(run)})
 
 
@@ -45,7 +45,7 @@ def read_started(folder: Path) -> Started:
 
 
 def with_found_paths(run: TrainRun, folder: Path) -> TrainRun:
-    """The settings, with relative paths that do not exist here resolved where the run was started."""
+    """Return the settings; relative paths that do not exist here are resolved from where the run was started."""
     started = read_started(folder)
     sections = {}
     for name, keys in PATHS.items():
@@ -56,14 +56,14 @@ def with_found_paths(run: TrainRun, folder: Path) -> TrainRun:
 
 
 def moved_path(path: str | None, folder: str) -> str | None:
-    """The path from `folder`, if it is there and not here."""
+    """Return the path below `folder`, if it exists there and not here."""
     if not path or os.path.exists(path) or not os.path.exists(there := os.path.join(folder, path)):
         return None
     return there
 
 
 def same_setting(place: tuple[str, ...], old: Any, new: Any, folder: str) -> bool:
-    """Whether a setting is as it was; a path may be another way to the same place. `folder`: that of the old one."""
+    """Return whether a setting is unchanged; a path may be written differently. `folder`: that of the old one."""
     if old == new or place[-1] not in PATHS.get(place[0], ()) or not (old and new):
         return bool(old == new)
     return os.path.abspath(os.path.join(folder, old)) == os.path.abspath(new)

@@ -1,6 +1,6 @@
 """What the bulk jobs share: rows are kept as inputs are done, so a stopped job can continue and several can share it.
 
-OUT.parts/     rows of what is done (part_files.py)   .OUT.locks/    who is at work, and on what (work_sharing.py)
+OUT.parts/     rows of what is done (part_files.py)   .OUT.locks/    who works on what (work_sharing.py)
 OUT            the table, written when every input has its rows; then the parts go
 
 A call that finds parts or the table of its own job continues from them (reuse.py); those of another job stay as they
@@ -40,11 +40,11 @@ from hybridvideo.tasks.support.output_table import (
 )
 from hybridvideo.tasks.support.part_files import Parts, Stamp
 from hybridvideo.tasks.support.weights_argument import card_of, results_folder, weights_digest, weights_name
-from hybridvideo.tasks.support.work import Work
+from hybridvideo.tasks.support.work import BulkWork
 from hybridvideo.tasks.support.work_sharing import Claims, Crew, stamped
 from hybridvideo.text import shown
 
-__all__ = ["STDOUT", "Finished", "Work", "run_job", "stream_job"]
+__all__ = ["STDOUT", "BulkWork", "Finished", "run_job", "stream_job"]
 
 STDOUT = "-"  # as --out
 SECONDS_BETWEEN_LOOKS = 0.5  # at the pieces of others, when nothing else is left
@@ -52,7 +52,7 @@ SECONDS_BETWEEN_LOOKS = 0.5  # at the pieces of others, when nothing else is lef
 
 @dataclass(frozen=True)
 class Finished:
-    """What a bulk job left: the table, one row in memory per input or clip, and how fast it was.
+    """The result of a bulk job: the table, its rows in memory, one per input or clip, and how fast it was.
 
     inputs: those done by this call; 0 if nothing was left to do.
     """
@@ -66,7 +66,7 @@ class Finished:
 
     @property
     def videos_per_second(self) -> float:
-        """Of those read in this call; 0 if all were done before."""
+        """Rate of those read in this call; 0 if all were done before."""
         return self.inputs / self.seconds if self.seconds else 0.0
 
     def pace(self, unit: str) -> str:
@@ -78,7 +78,7 @@ class Finished:
 
 
 def output_table(out: str | None, run: str, name: str) -> Path:
-    """The table's path: `out`, or NAME.parquet in a folder (`out` without extension, or NAME next to the weights)."""
+    """Return the table's path: `out`, or NAME.parquet in a folder (`out` without extension, or next to the weights)."""
     path = Path(out) if out else results_folder(run) / name
     if path.suffix and not path.is_dir():
         check_format(path)
@@ -87,7 +87,7 @@ def output_table(out: str | None, run: str, name: str) -> Path:
 
 
 def read_inputs(source: str) -> Manifest:
-    """The videos of a bulk job. Raise UserError if there is none."""
+    """Return the videos of a bulk job. Raise UserError if there is none."""
     manifest = read_manifest(source, labelled=False)
     if not len(manifest):
         raise UserError(f"{source} holds no video; give a folder of videos, a list of paths, or a video")
@@ -95,7 +95,7 @@ def read_inputs(source: str) -> Manifest:
 
 
 def model_notes(run: str, model: VideoModel, compute: Compute) -> dict[str, Any]:
-    """Which model the rows of a table come from, and how exactly it was computed."""
+    """Return the model the rows of a table come from, and its precision."""
     return {
         "precision": compute.precision,
         "preprocessing": plain(model.preprocessing),
@@ -106,7 +106,7 @@ def model_notes(run: str, model: VideoModel, compute: Compute) -> dict[str, Any]
 
 
 def source_notes(source: str, manifest: Manifest, reading: Reading) -> dict[str, Any]:
-    """Which list the rows of a table come from, and where they were computed.
+    """Return the list the rows of a table come from, and where they were computed.
 
     Jobs with and without a quarantine are different jobs; a quarantine that has grown does not make another job.
     """
@@ -120,17 +120,17 @@ def source_notes(source: str, manifest: Manifest, reading: Reading) -> dict[str,
 
 
 def held_by(reading: Reading, manifest: Manifest) -> dict[int, tuple[str, str]] | None:
-    """The inputs that a quarantine keeps closed, by index; None without a quarantine."""
+    """Return the inputs that a quarantine excludes, by index; None without a quarantine."""
     return None if reading.quarantine is None else quarantined(reading.quarantine, manifest)
 
 
 # --- the job ----------------------------------------------------------------------------------------------------------
 
 
-def run_job(table: Path, manifest: Manifest, work: Work, job: Job) -> Finished:
-    """Rows of all inputs into `table`; what was done before and still holds is not done again.
+def run_job(table: Path, manifest: Manifest, work: BulkWork, job: Job) -> Finished:
+    """Write the rows of all inputs to `table`; earlier work that still holds is not redone.
 
-    Raises Preempted if the user stops it: the same call continues. Raises UserError if another process is at work on
+    Raises Preempted if the user stops it: the same call continues. Raises UserError if another process is using
     the table, unless `job.join`, or if the table is another job's, unless `job.overwrite`.
     """
     check_format(table)
@@ -155,25 +155,27 @@ def run_job(table: Path, manifest: Manifest, work: Work, job: Job) -> Finished:
     if rows is None:
         rows = rows_of_table(table, manifest, identity, work)
     failed = len({row["index"] for row in rows if row["status"] not in USABLE})
-    check_share(failed, len(manifest), job.max_bad, f"{table} says why for each")
+    check_share(failed, len(manifest), job.max_bad, f"{table} gives the reason for each")
     return Finished(table, rows, done, failed, seconds, work.notes)
 
 
-def parts_of(table: Path, manifest: Manifest, identity: Identity, work: Work) -> Parts:
-    """The files that keep the rows of this job and list."""
+def parts_of(table: Path, manifest: Manifest, identity: Identity, work: BulkWork) -> Parts:
+    """Return the files that keep the rows of this job and list."""
     listed = ((row.path, *work.listed(index).values()) for index, row in enumerate(manifest.rows))
     folder = table.with_name(table.name + ".parts")
     return Parts(folder, digest(identity), digest_of_list(listed), len(manifest))
 
 
 def begin(
-    table: Path, parts: Parts, manifest: Manifest, identity: Identity, work: Work, job: Job, crew: Crew
-) -> bool:  # fmt: skip
-    """Join those at work, or bring the parts up to date; False if nothing is left to do."""
+    table: Path, parts: Parts, manifest: Manifest, identity: Identity, work: BulkWork, job: Job, crew: Crew
+) -> bool:
+    """Join running processes, or bring the parts up to date; return False if nothing is left to do."""
     while others := ", ".join(crew.others()):
         if not job.join:
-            raise UserError(f"{others} is at work on {table}; wait until it ends, give --join to share its work, "
-                            "or give another --out")  # fmt: skip
+            raise UserError(
+                f"{others} is using {table}; wait until it finishes, give --join to share its work, "
+                "or give another --out"
+            )
         parts.begin()
         if reuse.is_same(parts, identity, others):
             return True
@@ -191,8 +193,8 @@ def begin(
     return True
 
 
-def do_all(parts: Parts, crew: Crew, manifest: Manifest, work: Work) -> int:
-    """Work until every piece of the list is complete, by whomever; how many inputs were done here."""
+def do_all(parts: Parts, crew: Crew, manifest: Manifest, work: BulkWork) -> int:
+    """Work until every piece of the list is complete; return how many inputs were done here."""
     with StopRequest() as stop, progress(work.label, len(manifest)) as advance:
         claims = Claims(parts, crew, lambda index: reuse.stamp_now(manifest, index), advance)
         try:
@@ -207,40 +209,38 @@ def do_all(parts: Parts, crew: Crew, manifest: Manifest, work: Work) -> int:
     return claims.done
 
 
-def do_pieces(claims: Claims, work: Work, stop: StopRequest) -> bool:
-    """All pieces that are free, one after another; False if none is. Raise Preempted if it is stopped."""
+def do_pieces(claims: Claims, work: BulkWork, stop: StopRequest) -> bool:
+    """Do all free pieces, one after another; return False if none is free. Raise Preempted if stopped."""
     order = claims.take()
     if (first := next(order, None)) is None:
         return False
     for rows in work.by_input(itertools.chain([first], order)):
         claims.keep(rows)
-        stop_where_asked(claims, stop)
+        stop_if_asked(claims, stop)
     claims.check_all_came()
     return True
 
 
 def wait_for_others(claims: Claims, crew: Crew, stop: StopRequest) -> None:
-    """Until a piece is free, because its process has died, or none is left."""
+    """Wait until a piece is free, because its process has died, or none is left."""
     if claims.open:
         others = ", ".join(crew.others()) or "another process"
         print(shown(f"waiting for the last rows of {others}"), file=sys.stderr)
     while claims.open and not claims.any_free():
-        stop_where_asked(claims, stop)
+        stop_if_asked(claims, stop)
         time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
-def stop_where_asked(claims: Claims, stop: StopRequest) -> None:
+def stop_if_asked(claims: Claims, stop: StopRequest) -> None:
     """Raise Preempted if the user asked for it."""
     if stop.requested:
-        raise Preempted(
-            f"stopped; finished work is kept in {claims.parts.folder}; run the same command again to continue"
-        )
+        raise Preempted(f"stopped; what is done is kept in {claims.parts.folder}; run the same command to continue")
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
 
 
-def write_once(table: Path, parts: Parts, crew: Crew, work: Work) -> Rows | None:
+def write_once(table: Path, parts: Parts, crew: Crew, work: BulkWork) -> Rows | None:
     """Write the table from the parts, and remove them; None if another process has done so."""
     with crew.table():
         if parts.are_gone():
@@ -252,27 +252,25 @@ def write_once(table: Path, parts: Parts, crew: Crew, work: Work) -> Rows | None
     return rows
 
 
-def all_rows(parts: Parts, work: Work) -> Rows:
-    """All rows in the order of the list. Raise EnvironmentFault if an input has none."""
+def all_rows(parts: Parts, work: BulkWork) -> Rows:
+    """Return all rows in the order of the list. Raise EnvironmentFault if an input has none."""
     rows: Rows = []
     for piece in parts.pieces:
         kept = sorted(parts.read(piece), key=lambda row: row["index"])
         if lost := set(parts.members(piece)) - {row["index"] for row in kept}:
             raise EnvironmentFault(
-                f"rows of {len(lost)} inputs are gone from {parts.folder}; run the same command again to continue"
+                f"rows of {len(lost)} inputs are gone from {parts.folder}; run the same command to redo them"
             )
         rows += [row | printable(work.listed(row["index"])) for row in kept]
     return rows
 
 
-def rows_of_table(table: Path, manifest: Manifest, identity: Identity, work: Work) -> Rows:
-    """The rows of a finished table, each with the `index` of its input. Raise EnvironmentFault if it lacks some."""
+def rows_of_table(table: Path, manifest: Manifest, identity: Identity, work: BulkWork) -> Rows:
+    """Return the rows of a finished table, with the `index` of each input. EnvironmentFault if some are missing."""
     groups = list(reuse.rows_of_inputs(table, work)) if reuse.table_identity(table, work) == identity else []
     listed = [reuse.listed_path(manifest, index) for index in range(len(manifest))]
     if [rows[0]["path"] for rows in groups] != listed:
-        raise EnvironmentFault(
-            f"{table} has not the rows of this job, whose parts are gone; run the same command again to continue"
-        )
+        raise EnvironmentFault(f"{table} lacks rows of this job, and its parts are gone; run the command again")
     return [{**row, "index": index} for index, rows in enumerate(groups) for row in rows]
 
 
@@ -284,7 +282,7 @@ def check_share(failed: int, inputs: int, max_bad: float, where: str) -> None:
 
 
 def failures(rows: Rows) -> Iterator[str]:
-    """A line for each input that could not be read."""
+    """Return a line for each input that could not be read."""
     for row in rows:
         if row["status"] != "ok":
             yield f"{row['path']}: {row['status']}: {row['reason']}"
@@ -293,8 +291,8 @@ def failures(rows: Rows) -> Iterator[str]:
 # --- standard output --------------------------------------------------------------------------------------------------
 
 
-def stream_job(manifest: Manifest, work: Work, job: Job) -> int:
-    """Rows of all inputs as JSON lines on standard output, as they come; the exit code."""
+def stream_job(manifest: Manifest, work: BulkWork, job: Job) -> int:
+    """Print the rows of all inputs as JSON lines, as they come; return the exit code."""
     stamps: dict[int, Stamp] = {}
 
     def order() -> Iterator[int]:
@@ -313,5 +311,5 @@ def stream_job(manifest: Manifest, work: Work, job: Job) -> int:
             sys.stdout.buffer.flush()
             failed += rows[0]["status"] not in USABLE
             advance(1)
-    check_share(failed, len(manifest), job.max_bad, "the lines say why for each")
+    check_share(failed, len(manifest), job.max_bad, "the lines give the reasons")
     return 0

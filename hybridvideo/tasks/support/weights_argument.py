@@ -1,4 +1,4 @@
-"""The weights a command is given as RUN: the model they make, and the folder of its results unless --out names one.
+"""The weights that a command is given as RUN: the model, and the folder of its results unless --out names one.
 
 runs/x, runs/x/checkpoints/best      results go into that folder
 anything else                        runs/foreign/NAME: model.pth -> model, hf:OWNER/REPO -> hf-OWNER-REPO
@@ -23,7 +23,7 @@ FOREIGN = Path("runs") / "foreign"
 
 
 def open_model(run: str, which: str | None = None) -> VideoModel:
-    """The model of a run, a checkpoint or foreign weights; assumptions about foreign ones are printed."""
+    """Open the model of a run, a checkpoint or foreign weights; print assumptions about foreign ones."""
     model = load_model(run, which)
     origin = card_of(model).origin
     if not is_ours(run) and origin and os.environ.get("LOCAL_RANK", "0") == "0":
@@ -33,13 +33,13 @@ def open_model(run: str, which: str | None = None) -> VideoModel:
 
 
 def card_of(model: VideoModel) -> ModelCard:
-    """What belongs to the weights of a loaded model."""
+    """Return the card of a loaded model."""
     assert model.card is not None, "not from load_model"
     return model.card
 
 
 def results_folder(run: str) -> Path:
-    """Where results of these weights go."""
+    """Return the folder for results of these weights."""
     if is_ours(run):
         return Path(run)
     path = Path(run)
@@ -48,12 +48,12 @@ def results_folder(run: str) -> Path:
 
 
 def weights_name(run: str, which: str | None = None) -> str:
-    """The checkpoint folder of a run, or the source as it was given."""
+    """Return the checkpoint folder of a run, or the source as it was given."""
     return str(find_checkpoint(run, which)) if is_ours(run) else run
 
 
 def weights_digest(run: str, model: VideoModel, which: str | None = None) -> str:
-    """SHA-256 of the file the model's weights were read from."""
+    """Return the SHA-256 of the file the model's weights were read from."""
     if is_ours(run):
         return sha256_of((find_checkpoint(run, which) / WEIGHTS,))
     origin = card_of(model).origin

@@ -1,4 +1,4 @@
-"""What a bulk job makes of its inputs."""
+"""The work of a bulk job: from inputs to rows."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ class RowsInOrder(Protocol):
 
 
 def one_row(first: Row) -> int:
-    """How many rows an input has if every input has one."""
+    """Return 1: every input has one row."""
     return 1
 
 
 def nothing_listed(index: int) -> Row:
-    """Columns that come from the list if none do."""
+    """Return no columns: none come from the list."""
     return {}
 
 
 @dataclass(frozen=True)
-class Work:
-    """What a bulk job makes of its inputs.
+class BulkWork:
+    """The work of a bulk job: from inputs to rows.
 
     label: for the progress bar. notes: where the rows come from, for the table. schema: its columns, among them
     `path`, `status`, `bytes` and `mtime_ns`. compute: rows of inputs, each with its input's `index`. rows_of: how many
@@ -49,11 +49,11 @@ class Work:
     held: Mapping[int, tuple[str, str]] | None = None
 
     def by_input(self, order: Iterable[int]) -> Iterator[list[Row]]:
-        """Compute the rows of one input after another, each group as soon as it is complete."""
+        """Yield the rows of each input as soon as they are complete."""
         return self.grouped(self.compute(order=order))
 
     def grouped(self, rows: Iterable[Row]) -> Iterator[list[Row]]:
-        """Rows of one input after another."""
+        """Group rows by input."""
         waiting = iter(rows)
         for first in waiting:
             yield [first, *itertools.islice(waiting, self.rows_of(first) - 1)]

@@ -1,7 +1,7 @@
-"""Who works on what when several processes, perhaps on several machines, make one table.
+"""Who works on what when several processes, perhaps on several machines, share one table.
 
 .OUT.locks/door              held by a newcomer while it looks at what is there
-.OUT.locks/member-NAME       held by each process at work
+.OUT.locks/member-NAME       held by each running process
 .OUT.locks/piece-000012      held by the process that has taken piece 12 of the list
 .OUT.locks/table             held by the one that writes the table
 
@@ -31,42 +31,42 @@ SECONDS_BETWEEN_WRITES = 60.0  # of a piece in work: with ROWS of a piece, what 
 
 
 class Crew:
-    """The processes that make one table. work: what this one says of itself, such as `predict`."""
+    """The processes that share one table. work: what this one calls itself, such as `predict`."""
 
     def __init__(self, table: Path, work: str) -> None:
         self.folder, self.work = table.with_name(f".{table.name}.locks"), work
         self.name = f"member-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
     def door(self, wait: bool) -> contextlib.AbstractContextManager[None]:
-        """Held by one process at a time while it finds out what to do. Without `wait`, UserError if one does."""
+        """Lock held by one process at a time while it finds out what to do. Without `wait`, UserError if taken."""
         return locked(self.folder / "door", self.work, wait=wait)
 
     def table(self) -> contextlib.AbstractContextManager[None]:
-        """Held by one at a time to write the table."""
+        """Lock held by the process that writes the table."""
         return locked(self.folder / "table", self.work, wait=True)
 
     def membership(self) -> contextlib.AbstractContextManager[None]:
-        """Held while this process is at work."""
+        """Lock held while this process works."""
         return locked(self.folder / self.name, self.work)
 
     def others(self) -> list[str]:
-        """The other processes at work, as `predict, process 4711 on host`."""
+        """Return the other running processes, as `predict, process 4711 on host`."""
         members = (path for path in sorted(self.folder.glob("member-*")) if path.name != self.name)
         return [holder(path) for path in members if self._is_held(path)]
 
     def _is_held(self, path: Path) -> bool:
-        """Whether a living process holds a lock; one of the dead is removed."""
+        """Return whether a living process holds a lock; remove a dead one's."""
         if (descriptor := acquire(path, self.work)) is None:
             return True
         release(path, descriptor)
         return False
 
     def piece(self, number: int) -> Path:
-        """The lock of a piece."""
+        """Return the lock of a piece."""
         return self.folder / f"piece-{number:06d}"
 
     def tidy(self) -> None:
-        """Remove what the dead have left, and the folder of locks unless another is there."""
+        """Remove what dead processes left, and the folder of locks unless others use it."""
         with contextlib.suppress(OSError):
             for path in self.folder.iterdir():
                 self._is_held(path)
@@ -74,8 +74,8 @@ class Crew:
 
 
 @dataclass
-class Held:
-    """A piece that this process has taken: what it waits for, and what has come."""
+class ClaimedPiece:
+    """A piece that this process has taken: inputs still to come, and rows received."""
 
     lock: int
     waiting: set[int]
@@ -85,7 +85,7 @@ class Held:
 
 
 class Claims:
-    """The pieces of a list from the point of view of one process. stamp: of an input's file, now.
+    """The pieces of a list as one process sees them. stamp: of an input's file, now.
 
     done: inputs that this process has done.
     """
@@ -93,11 +93,11 @@ class Claims:
     def __init__(self, parts: Parts, crew: Crew, stamp: Callable[[int], Stamp], advance: Advance) -> None:
         self.parts, self.crew, self.stamp, self.advance = parts, crew, stamp, advance
         self.open = dict.fromkeys(parts.pieces)  # not known to be complete
-        self.held: dict[int, Held] = {}
+        self.held: dict[int, ClaimedPiece] = {}
         self.done = 0
 
     def take(self) -> Iterator[int]:
-        """The inputs to do, a piece taken when it is reached; ends when no piece is free."""
+        """Yield the inputs to do, taking each piece when it is reached; end when no piece is free."""
         for piece in list(self.open):
             if piece in self.open and piece not in self.held and self._claim(piece):
                 held = self.held[piece]
@@ -106,7 +106,7 @@ class Claims:
                     yield index
 
     def any_free(self) -> bool:
-        """Whether a piece that is not complete can be taken; notices those that have become complete."""
+        """Return whether an incomplete piece can be taken; notice those that have become complete."""
         for piece in list(self.open):
             if piece in self.open and self._claim(piece):
                 self._release(piece)
@@ -114,7 +114,7 @@ class Claims:
         return False
 
     def keep(self, rows: Rows) -> None:
-        """The rows of one input; a piece is written when it is complete, and now and then."""
+        """Keep the rows of one input; a piece is written when it is complete, and now and then."""
         index = rows[0]["index"]
         piece = index // self.parts.size
         held = self.held[piece]
@@ -129,13 +129,13 @@ class Claims:
             self._release(piece)
 
     def write_all(self) -> None:
-        """Keep what has come of the pieces that are not complete."""
+        """Write what has been received of incomplete pieces."""
         for piece, held in self.held.items():
             if held.rows:
                 self._write(piece)
 
     def release_all(self) -> None:
-        """Give the pieces back that are not complete."""
+        """Release the pieces that are not complete."""
         for piece in list(self.held):
             self._release(piece)
 
@@ -143,10 +143,10 @@ class Claims:
         """Raise EnvironmentFault if the work ended without a row for an input that was taken."""
         if self.held:
             left = sum(len(held.waiting) for held in self.held.values())
-            raise EnvironmentFault(f"no row came for {left} inputs; run the same command again to continue with them")
+            raise EnvironmentFault(f"no row came for {left} inputs; run the same command to redo them")
 
     def _claim(self, piece: int) -> bool:
-        """Whether the piece is now this process's, with something to do."""
+        """Try to take a piece; return whether it is now held, with something to do."""
         if not self.parts.missing(piece):
             self._complete(piece)
             return False
@@ -158,7 +158,7 @@ class Claims:
             self.open.clear()
             return False
         waiting = set(self.parts.members(piece)) - set(stamps)
-        self.held[piece] = Held(lock, waiting, self.parts.read(piece), dict(stamps))
+        self.held[piece] = ClaimedPiece(lock, waiting, self.parts.read(piece), dict(stamps))
         if waiting:
             self.advance(len(stamps))
             return True
@@ -167,7 +167,7 @@ class Claims:
         return False
 
     def _complete(self, piece: int) -> None:
-        """Found complete: others have done it, or a call before."""
+        """Note a piece as complete: done by others, or by an earlier call."""
         del self.open[piece]
         self.advance(len(self.parts.members(piece)))
 
@@ -181,6 +181,6 @@ class Claims:
 
 
 def stamped(row: dict[str, Any], stamp: Stamp) -> dict[str, Any]:
-    """The row with the size and modification time of its file, unless it has its own."""
-    said = {"bytes": stamp[0], "mtime_ns": stamp[1]}
-    return row | {name: value for name, value in said.items() if row.get(name) is None}
+    """The row with the size and modification time of its file, unless it has them already."""
+    facts = {"bytes": stamp[0], "mtime_ns": stamp[1]}
+    return row | {name: value for name, value in facts.items() if row.get(name) is None}

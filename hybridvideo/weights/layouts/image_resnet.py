@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hybridvideo.weights.layouts.layout import Layout, Renames, State, numbers_of
+from hybridvideo.weights.layouts.layout import Architecture, Layout, Renames, State, numbers_of
 
 STEM = ("conv1.weight", "bn1.running_mean")
 STAGES = (1, 2, 3, 4)
@@ -44,16 +44,16 @@ def basic_renames() -> Renames:
     return (*rows, ("fc.{p}", "net.fc.{p}"))
 
 
-def bottleneck_architecture(state: State) -> tuple[str, dict[str, Any]]:
+def bottleneck_architecture(state: State) -> Architecture:
     """Infer slow_r50, or the same with the layers of ResNet-101 or -152."""
     blocks = sum(len(numbers_of(f"layer{stage}.{{i}}.conv1.weight", state)) for stage in STAGES)
-    return "slow_r50", {} if blocks == 16 else {"depth": 3 * blocks + 2}
+    return Architecture("slow_r50", {} if blocks == 16 else {"depth": 3 * blocks + 2})
 
 
-def basic_architecture(state: State) -> tuple[str, dict[str, Any]]:
+def basic_architecture(state: State) -> Architecture:
     """Infer r3d_18, or the same with the blocks of ResNet-34."""
     depths = tuple(len(numbers_of(f"layer{stage}.{{i}}.conv1.weight", state)) for stage in STAGES)
-    return "r3d_18", {} if depths == (2, 2, 2, 2) else {"depths": depths}
+    return Architecture("r3d_18", {} if depths == (2, 2, 2, 2) else {"depths": depths})
 
 
 def has_bottlenecks(state: Any) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from hybridvideo.weights.layouts.layout import Layout, Renames, State, numbers_of
+from hybridvideo.weights.layouts.layout import Architecture, Layout, Renames, State, numbers_of
 from hybridvideo.weights.layouts.video_swin import INDEX, STAGES, TABLE, block_rows, merge_rows, merges, name_of
 
 END: Renames = (("norm.{p}", "norm.{p}"), ("head.{p}", "classifier.{p}"))
@@ -54,29 +54,32 @@ def is_image(state: Mapping[str, Tensor]) -> bool:
     return all(state[key].ndim == 4 for key in ("patch_embed.proj.weight", "features.0.0.weight") if key in state)
 
 
-def architecture_of(state: State, proj: str, blocks: list[str]) -> tuple[str, dict[str, Any]]:
+def architecture_of(state: State, proj: str, blocks: list[str]) -> Architecture:
     """Infer the video network of the same widths, depths and windows in space."""
     tables = [template.replace("{i}", "0") for template in blocks]
     dim, (_, _, *patch) = state[proj].shape[0], state[proj].shape
     depths = tuple(len(numbers_of(template, state)) for template in blocks)
     heads = tuple(state[table].shape[1] for table in tables)
     side = (math.isqrt(state[tables[0]].shape[0]) + 1) // 2
-    return name_of(dim, depths), {
-        "dim": dim,
-        "depths": depths,
-        "heads": heads,
-        "patch": (2, *patch),
-        "window": (8, side, side),
-    }
+    return Architecture(
+        name_of(dim, depths),
+        {
+            "dim": dim,
+            "depths": depths,
+            "heads": heads,
+            "patch": (2, *patch),
+            "window": (8, side, side),
+        },
+    )
 
 
-def layers_architecture(state: State) -> tuple[str, dict[str, Any]]:
+def layers_architecture(state: State) -> Architecture:
     """Infer the network from the authors' names, which are also timm's."""
     tables = [f"layers.{stage}.blocks.{{i}}.attn.{TABLE}" for stage in range(STAGES)]
     return architecture_of(state, "patch_embed.proj.weight", tables)
 
 
-def torchvision_architecture(state: State) -> tuple[str, dict[str, Any]]:
+def torchvision_architecture(state: State) -> Architecture:
     """Infer the network from torchvision's names."""
     tables = [f"features.{2 * stage + 1}.{{i}}.attn.{TABLE}" for stage in range(STAGES)]
     return architecture_of(state, "features.0.0.weight", tables)

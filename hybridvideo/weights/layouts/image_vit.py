@@ -11,14 +11,14 @@ spread over the frames of a patch by `load_weights`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from hybridvideo.models.published.videomae import VIDEOMAES
 from hybridvideo.models.variants import Variant
-from hybridvideo.weights.layouts.layout import Layout, Renames, State, numbers_of
+from hybridvideo.weights.layouts.layout import Architecture, Layout, Renames, State, numbers_of
 from hybridvideo.weights.layouts.timesformer import Names, architecture, fixer, side_of, unfixer
 
 
@@ -185,10 +185,10 @@ def into_videomae(naming: Naming) -> Layout:
     )
 
 
-def videomae_of(names: Names) -> Callable[[State], tuple[str, dict[str, Any]]]:
+def videomae_of(names: Names) -> Callable[[State], Architecture]:
     """Return a function that infers the VideoMAE of the same width, depth and image size."""
 
-    def read(state: State) -> tuple[str, dict[str, Any]]:
+    def read(state: State) -> Architecture:
         dim, _, _, patch = state[names.patch].shape
         blocks = numbers_of(names.fc1, state)
         side = patch * side_of(state[names.positions][0])
@@ -197,8 +197,8 @@ def videomae_of(names: Names) -> Callable[[State], tuple[str, dict[str, Any]]]:
         changes = size | {"height": side, "width": side, "patch": (2, patch, patch), "mlp_ratio": ratio}
         for name, variant in VIDEOMAES.items():
             if isinstance(variant, Variant) and (variant.config.dim, variant.config.depth) == (dim, len(blocks)):
-                return name, changes | {"heads": variant.config.heads}
-        return "videomae_base", changes
+                return Architecture(name, changes | {"heads": variant.config.heads})
+        return Architecture("videomae_base", changes)
 
     return read
 

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -22,6 +22,14 @@ from hybridvideo.models.variants import Published
 
 State = dict[str, Tensor]
 Renames = tuple[tuple[str, str], ...]
+
+
+class Architecture(NamedTuple):
+    """A model as `create_model` takes it."""
+
+    name: str
+    changes: dict[str, Any]
+    """Settings that differ from the named variant's."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,7 @@ class Layout:
     signature: tuple[str, ...]
     """Templates of keys that must all be present."""
     renames: Renames
-    architecture: Callable[[State], tuple[str, dict[str, Any]]]
+    architecture: Callable[[State], Architecture]
     """Infer (model name, changes) for `create_model` from the tensors as they are in the file."""
     computed: tuple[str, ...] = ()
     """Templates of buffers that models compute for themselves here; they are left out."""

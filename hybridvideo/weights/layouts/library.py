@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from math import isqrt
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +13,7 @@ from torch import Tensor
 from hybridvideo.models import MODELS
 from hybridvideo.models.baselines.mvit import MVIT_PATCH
 from hybridvideo.models.variants import Variant
-from hybridvideo.weights.layouts.layout import Renames, State
+from hybridvideo.weights.layouts.layout import Architecture, Renames, State
 
 NET = "net."
 OPEN = ("rel_pos_", "space_CHW", "time_CT")  # tables whose sizes follow from those of the input
@@ -104,13 +103,13 @@ def mvit_adapt(state: State, own: Mapping[str, Tensor]) -> State:
     return adapted
 
 
-def mvit_architecture(state: Mapping[str, Tensor], names: Sequence[str]) -> tuple[str, dict[str, Any]]:
+def mvit_architecture(state: Mapping[str, Tensor], names: Sequence[str]) -> Architecture:
     """Infer the variant from tensors under our names, and the frames and size of their tables that differ from it."""
     best = variant_of(state, names)
     sizes = table_sizes(state)
     same = [name for name in names if shapes_of(name) == shapes_of(best)]
     best = next((name for name in same if standard(name).get("frames") == sizes.get("frames")), best)
-    return best, {side: size for side, size in sizes.items() if standard(best).get(side) != size}
+    return Architecture(best, {side: size for side, size in sizes.items() if standard(best).get(side) != size})
 
 
 def standard(name: str) -> dict[str, int]:

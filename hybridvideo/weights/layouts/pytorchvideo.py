@@ -6,9 +6,7 @@ named.
 
 from __future__ import annotations
 
-from typing import Any
-
-from hybridvideo.weights.layouts.layout import Layout, State
+from hybridvideo.weights.layouts.layout import Architecture, Layout, State
 from hybridvideo.weights.layouts.library import (
     below_net,
     mvit_adapt,
@@ -27,17 +25,17 @@ ONE_PATHWAY = ("slow_r50", "c2d_r50", "i3d_r50", "csn_r101", "r2plus1d_r50", "x3
 FAMILIES = ("PytorchvideoResNet", "FramePoolResNet", "X3D")
 
 
-def net_architecture(state: State) -> tuple[str, dict[str, Any]]:
+def net_architecture(state: State) -> Architecture:
     """Infer which network of one pathway it is."""
-    return variant_of(below_net(state), ONE_PATHWAY), {}
+    return Architecture(variant_of(below_net(state), ONE_PATHWAY), {})
 
 
-def slowfast_architecture(state: State) -> tuple[str, dict[str, Any]]:
+def slowfast_architecture(state: State) -> Architecture:
     """Infer slowfast_r50 or slowfast_r101."""
-    return variant_of(below_net(state), ("slowfast_r50", "slowfast_r101")), {}
+    return Architecture(variant_of(below_net(state), ("slowfast_r50", "slowfast_r101")), {})
 
 
-def architecture_of_mvit(state: State) -> tuple[str, dict[str, Any]]:
+def architecture_of_mvit(state: State) -> Architecture:
     """Infer mvit_base_16x4 or mvit_base_32x3, with the size of its tables."""
     return mvit_architecture(MVIT.to_ours(state), ("mvit_base_16x4", "mvit_base_32x3"))
 

@@ -1,6 +1,6 @@
 """TimeSformer by its authors (.pyth) and by Hugging Face: the same tensors under two sets of names.
 
-One position table of theirs holds the class token's position first, then the places in rows; here the two are apart.
+Their single position table holds the class token's position first, then the places in rows; here the two are separate.
 Weights of attention within frames alone have exactly the authors' keys of an image ViT: `image_vit` reads them.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from torch import Tensor
 from hybridvideo.errors import UserError
 from hybridvideo.models.published.timesformer import TIMESFORMERS, TimeSformerConfig
 from hybridvideo.models.variants import Variant
-from hybridvideo.weights.layouts.layout import Layout, Renames, State, numbers_of
+from hybridvideo.weights.layouts.layout import Architecture, Layout, Renames, State, numbers_of
 
 
 class Names(NamedTuple):
@@ -92,10 +92,10 @@ def side_of(positions_NC: Tensor) -> int:
     return side
 
 
-def architecture(names: Names) -> Callable[[State], tuple[str, dict[str, Any]]]:
+def architecture(names: Names) -> Callable[[State], Architecture]:
     """Infer the variant, or what differs from `timesformer_base`. Heads are assumed to have 64 channels."""
 
-    def read(state: State) -> tuple[str, dict[str, Any]]:
+    def read(state: State) -> Architecture:
         dim, _, _, patch = state[names.patch].shape
         side = patch * side_of(state[names.positions][0])
         blocks = numbers_of(names.fc1, state)
@@ -117,7 +117,7 @@ def architecture(names: Names) -> Callable[[State], tuple[str, dict[str, Any]]]:
     return read
 
 
-def named(config: TimeSformerConfig) -> tuple[str, dict[str, Any]]:
+def named(config: TimeSformerConfig) -> Architecture:
     """Return the variant of this size, and what must change in it."""
     variants: dict[str, TimeSformerConfig] = {
         name: variant.config for name, variant in TIMESFORMERS.items() if isinstance(variant, Variant)
@@ -125,7 +125,7 @@ def named(config: TimeSformerConfig) -> tuple[str, dict[str, Any]]:
     same = [name for name, known in variants.items() if replace(known, attention=config.attention) == config]
     name = same[0] if same else "timesformer_base"
     old = asdict(variants[name])
-    return name, {key: value for key, value in asdict(config).items() if value != old[key]}
+    return Architecture(name, {key: value for key, value in asdict(config).items() if value != old[key]})
 
 
 AUTHORS_RENAMES: Renames = (

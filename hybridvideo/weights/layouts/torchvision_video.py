@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from hybridvideo.weights.layouts.layout import Layout, State
+from hybridvideo.weights.layouts.layout import Architecture, Layout, State
 from hybridvideo.weights.layouts.library import (
     below_net,
     mvit_adapt,
@@ -20,12 +18,12 @@ POSITIONS = "pos_encoding."
 SPACE, TIME = f"{POSITIONS}spatial_pos", f"{POSITIONS}temporal_pos"
 
 
-def resnet_architecture(state: State) -> tuple[str, dict[str, Any]]:
+def resnet_architecture(state: State) -> Architecture:
     """Infer r3d_18, mc3_18 or r2plus1d_18."""
-    return variant_of(below_net(state), ("r3d_18", "mc3_18", "r2plus1d_18")), {}
+    return Architecture(variant_of(below_net(state), ("r3d_18", "mc3_18", "r2plus1d_18")), {})
 
 
-def architecture_of_mvit(state: State) -> tuple[str, dict[str, Any]]:
+def architecture_of_mvit(state: State) -> Architecture:
     """Infer mvit_v1_b or mvit_v2_s, with the size of its tables."""
     return mvit_architecture(MVIT.to_ours(state), ("mvit_v1_b", "mvit_v2_s"))
 
@@ -45,7 +43,7 @@ S3D = Layout(
     family="S3D",
     signature=("features.0.0.0.weight", "features.{i}.branch0.0.weight"),
     renames=(),
-    architecture=lambda _state: ("s3d", {}),
+    architecture=lambda _state: Architecture("s3d", {}),
     fix=below_net,
     unfix=out_of_net,
 )

@@ -24,7 +24,7 @@ from torch import Tensor
 from hybridvideo.models.published.uniformer import published
 from hybridvideo.models.variants import Published
 from hybridvideo.weights.label_order import UNIFORMER_KINETICS400, inverse
-from hybridvideo.weights.layouts.layout import Layout, Renames, State, matched, numbers_of
+from hybridvideo.weights.layouts.layout import Architecture, Layout, Renames, State, matched, numbers_of
 
 NAMES = {(3, 4, 8, 3): "uniformer_small", (5, 8, 20, 7): "uniformer_base"}  # blocks of the stages -> model
 HEAD = ("head.weight", "head.bias")
@@ -66,14 +66,14 @@ MMACTION_RENAMES: Renames = tuple(
 POINTWISE = tuple(f"blocks{s}.{{i}}.{part}.weight" for s in (1, 2) for part in ("conv1", "conv2", "mlp.fc1", "mlp.fc2"))
 
 
-def architecture(state: State) -> tuple[str, dict[str, Any]]:
+def architecture(state: State) -> Architecture:
     """Infer the variant from the number of blocks of each stage; other sizes become changes of depths and widths."""
     depths = tuple(len(numbers_of(f"blocks{s}.{{i}}.norm1.weight", state)) for s in range(1, 5))
     dims = tuple(len(state[f"patch_embed{s}.norm.weight"]) for s in range(1, 5))
     changes: dict[str, Any] = {} if dims == (64, 128, 320, 512) else {"dims": list(dims)}
     if depths in NAMES:
-        return NAMES[depths], changes
-    return "uniformer_small", {"depths": list(depths), **changes}
+        return Architecture(NAMES[depths], changes)
+    return Architecture("uniformer_small", {"depths": list(depths), **changes})
 
 
 def matrices(state: State) -> State:
@@ -87,7 +87,7 @@ def convolutions(state: State) -> State:
 
 
 def is_pointwise(key: str) -> bool:
-    """Return whether a tensor of theirs is the weight of a pointwise convolution."""
+    """Return whether one of their tensors is the weight of a pointwise convolution."""
     return any(matched(template, key.removeprefix(BACKBONE)) is not None for template in POINTWISE)
 
 

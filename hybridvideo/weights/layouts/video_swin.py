@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ from hybridvideo.config.evaluation import EvalConfig
 from hybridvideo.models.parts.windows import Size, relative_index
 from hybridvideo.models.published.video_swin import VIDEO_SWINS
 from hybridvideo.models.variants import Published
-from hybridvideo.weights.layouts.layout import Layout, Renames, State, matched, numbers_of
+from hybridvideo.weights.layouts.layout import Architecture, Layout, Renames, State, matched, numbers_of
 
 STAGES = 4
 TABLE, INDEX = "relative_position_bias_table", "relative_position_index"
@@ -116,14 +115,14 @@ def window_of_index(rows: list[int]) -> Size:
     return count // (h * w), h, w
 
 
-def architecture_of(state: State, proj: str, blocks: list[str]) -> tuple[str, dict[str, Any]]:
+def architecture_of(state: State, proj: str, blocks: list[str]) -> Architecture:
     """Infer the network from the patch embedding and the first block of each stage; `blocks`: templates of tables."""
     tables = [template.replace("{i}", "0") for template in blocks]
     dim, patch = state[proj].shape[0], tuple(state[proj].shape[2:])
     depths = tuple(len(numbers_of(template, state)) for template in blocks)
     heads = tuple(state[table].shape[1] for table in tables)
     changes = {"dim": dim, "depths": depths, "heads": heads, "patch": patch, "window": window_of(state, tables[0])}
-    return name_of(dim, depths), changes
+    return Architecture(name_of(dim, depths), changes)
 
 
 def name_of(dim: int, depths: tuple[int, ...]) -> str:
@@ -135,13 +134,13 @@ def name_of(dim: int, depths: tuple[int, ...]) -> str:
     return "video_swin_tiny"
 
 
-def mmaction_architecture(state: State) -> tuple[str, dict[str, Any]]:
+def mmaction_architecture(state: State) -> Architecture:
     """Infer the network of an mmaction checkpoint."""
     tables = [f"backbone.layers.{stage}.blocks.{{i}}.attn.{TABLE}" for stage in range(STAGES)]
     return architecture_of(state, "backbone.patch_embed.proj.weight", tables)
 
 
-def torchvision_architecture(state: State) -> tuple[str, dict[str, Any]]:
+def torchvision_architecture(state: State) -> Architecture:
     """Infer the network of a torchvision state dict."""
     tables = [f"features.{2 * stage}.{{i}}.attn.{TABLE}" for stage in range(STAGES)]
     return architecture_of(state, "patch_embed.proj.weight", tables)

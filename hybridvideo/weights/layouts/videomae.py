@@ -1,7 +1,7 @@
 """VideoMAE, fine-tuned and pretrained: by its authors, by Hugging Face, and this project's own pretraining.
 
-Keys of theirs have no bias, queries and values have one each; here the three are one layer, whose bias for keys is
-zero and never matters (`videomae.TokenBlock`): the way back leaves it out. Hugging Face splits the three;
+Their keys have no bias, queries and values have one each; here the three are one layer with a bias of zero for keys,
+which never matters (`videomae.TokenBlock`): the way back leaves it out. Hugging Face splits the three;
 in its files the biases are called `q_bias` and `v_bias`, in the memory of transformers 5 `query.bias`, `value.bias`.
 
 A classifier takes the encoder of pretrained weights without its last norm, as the authors' fine-tuning does: the norm
@@ -21,7 +21,7 @@ from hybridvideo.errors import UserError
 from hybridvideo.models.published.videomae import VIDEOMAES, VideoMAEConfig, sinusoids
 from hybridvideo.models.published.videomae_pretraining import PRETRAINING, VideoMAEPretrainingConfig
 from hybridvideo.models.variants import Variant
-from hybridvideo.weights.layouts.layout import Layout, Renames, State, numbers_of
+from hybridvideo.weights.layouts.layout import Architecture, Layout, Renames, State, numbers_of
 
 PARTS = ("attention_norm", "attention.proj", "mlp_norm", "mlp.fc1", "mlp.fc2")  # of a block, as called here
 
@@ -157,20 +157,20 @@ def with_fresh_norm(state: State, own: Mapping[str, Tensor]) -> State:
     return {**state, "norm.weight": torch.ones_like(norm), "norm.bias": torch.zeros_like(norm)}
 
 
-def architecture(style: Style, start: str = "") -> Callable[[State], tuple[str, dict[str, Any]]]:
-    """Infer the variant from the encoder's width and depth, and what differs. Tensors do not tell frames and size."""
+def architecture(style: Style, start: str = "") -> Callable[[State], Architecture]:
+    """Infer the variant from the encoder's width and depth, and what differs. Frames and size cannot be inferred."""
 
-    def read(state: State) -> tuple[str, dict[str, Any]]:
+    def read(state: State) -> Architecture:
         variants = {name: variant.config for name, variant in VIDEOMAES.items() if isinstance(variant, Variant)}
         return named(encoder_sizes(style, start, state), variants)
 
     return read
 
 
-def pretraining_architecture(style: Style) -> Callable[[State], tuple[str, dict[str, Any]]]:
+def pretraining_architecture(style: Style) -> Callable[[State], Architecture]:
     """Infer the same for `create_pretraining`, decoder included."""
 
-    def read(state: State) -> tuple[str, dict[str, Any]]:
+    def read(state: State) -> Architecture:
         variants = {name: variant.config for name, variant in PRETRAINING.items()}
         sizes = encoder_sizes(style, style.pretrained, state)
         sizes["decoder_dim"] = dim = state["mask_token"].shape[-1]
@@ -198,12 +198,12 @@ def encoder_sizes(style: Style, start: str, state: State) -> dict[str, Any]:
 
 def named(
     sizes: dict[str, Any], variants: Mapping[str, VideoMAEConfig] | Mapping[str, VideoMAEPretrainingConfig]
-) -> tuple[str, dict[str, Any]]:
+) -> Architecture:
     """Return the variant of this width and depth, or the base, and what must change in it."""
     same = [name for name, config in variants.items() if (config.dim, config.depth) == (sizes["dim"], sizes["depth"])]
     name = same[0] if same else "videomae_base"
     old = asdict(variants[name])
-    return name, {key: value for key, value in sizes.items() if value != old[key]}
+    return Architecture(name, {key: value for key, value in sizes.items() if value != old[key]})
 
 
 def fine_tuned(style: Style) -> Layout:

@@ -157,7 +157,7 @@ def test_what_cannot_be_read_leaves_no_file(tmp_path: Path) -> None:
     assert gone.status == "missing" and gone.bytes_after == 0
 
 
-def test_a_disk_that_refuses_is_no_fault_of_the_video(tmp_path: Path) -> None:
+def test_a_disk_that_refuses_is_not_a_fault_of_the_video(tmp_path: Path) -> None:
     source = write_video(tmp_path / "a.mp4", 3)
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(EnvironmentFault, match="cannot be written"):
@@ -179,11 +179,11 @@ def test_loading_is_timed_for_the_same_clips_of_both(tmp_path: Path) -> None:
 # ---- names
 
 
-def test_copies_stand_where_the_originals_do() -> None:
+def test_copies_are_where_the_originals_are() -> None:
     assert target_names(["run/a.mkv", "b.mp4", "run/a.mkv"]) == ["run/a.mp4", "b.mp4", "run/a.mp4"]
 
 
-def test_names_that_would_meet_are_told_apart_whatever_the_order() -> None:
+def test_names_that_would_meet_are_distinguished_whatever_the_order() -> None:
     names = ["a.mp4", "a.mkv", "A.avi", "b.mp4"]
     assert target_names(names) == ["a.mp4.mp4", "a.mkv.mp4", "A.avi.mp4", "b.mp4"]
     assert target_names(names[::-1]) == ["b.mp4", "A.avi.mp4", "a.mkv.mp4", "a.mp4.mp4"]

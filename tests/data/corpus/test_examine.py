@@ -169,7 +169,7 @@ def test_a_file_is_known_by_whatever_way_its_folder_is_reached(corpus: Manifest,
     assert {os.path.relpath(path, corpus.root) for path in held(table, absolute)} >= inside
 
 
-def test_a_file_that_was_mended_is_tried_again(tmp_path: Path) -> None:
+def test_a_file_that_was_repaired_is_tried_again(tmp_path: Path) -> None:
     folder = tmp_path / "videos"
     folder.mkdir()
     good = write_video(tmp_path / "good.mp4", 10).read_bytes()
@@ -204,7 +204,7 @@ def refuse(*arguments: object, **options: object) -> None:
     raise AssertionError("a file in quarantine was opened")
 
 
-def test_a_table_that_is_no_scan_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_a_table_that_is_not_a_scan_is_refused_in_one_line(tmp_path: Path) -> None:
     other = tmp_path / "other.parquet"
     pq.write_table(pa.table({"path": ["a"]}), other)
     text = tmp_path / "text.parquet"

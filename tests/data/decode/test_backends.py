@@ -80,7 +80,7 @@ def test_every_frame_comes_back_exact_in_any_order(tmp_path: Path, other: str, n
         assert numbers(reader.frames_at_times(ours.times[[3, 21]].tolist()).frames_TCHW) == [3, 21]
 
 
-def test_frames_before_the_edit_list_are_no_frames(tmp_path: Path, other: str) -> None:
+def test_frames_before_the_edit_list_are_not_frames(tmp_path: Path, other: str) -> None:
     path = write_video(tmp_path / "edit.mp4", ticks=[tick - 5 * 512 for tick in EVEN])
     with VideoReader(path, backend=other) as reader:
         assert (reader.info.frames, reader.times[0]) == (25, 0.0)
@@ -193,7 +193,7 @@ def test_check_is_the_same_for_every_backend(tmp_path: Path, other: str) -> None
         assert (reader.status, reader.reason) == (ours.status, ours.reason)
 
 
-def test_a_closed_reader_says_so(tmp_path: Path, other: str) -> None:
+def test_a_closed_reader_is_reported_as_such(tmp_path: Path, other: str) -> None:
     reader = VideoReader(write_video(tmp_path / "video.mp4", 3), backend=other)
     reader.close()
     reader.close()
@@ -212,7 +212,7 @@ def test_decord_works_with_a_bridge_another_library_has_set(tmp_path: Path) -> N
         bridge.set_bridge("native")
 
 
-def test_torchcodec_without_ffmpeg_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchcodec_without_ffmpeg_advises_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = pytest.importorskip("hybridvideo.data.decode.torchcodec")
 
     def fail(*_: Any, **__: Any) -> None:
@@ -285,7 +285,7 @@ def test_auto_is_pyav_and_never_the_library_for_trusted_files_only(tmp_path: Pat
         assert reader.backend == "pyav"
 
 
-def test_auto_changes_over_where_pyav_cannot_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_switches_if_pyav_cannot_and_reports_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     need("torchcodec")
     path = write_video(tmp_path / "video.mp4", 5)
 
@@ -301,7 +301,7 @@ def test_auto_changes_over_where_pyav_cannot_and_says_so(tmp_path: Path, monkeyp
         reader.frames_at([0])
 
 
-def test_where_no_backend_can_the_first_error_stands(tmp_path: Path) -> None:
+def test_where_no_backend_can_the_first_error_is_raised(tmp_path: Path) -> None:
     path = write_video(tmp_path / "video.mp4", 3)
 
     def load(name: str) -> Any:

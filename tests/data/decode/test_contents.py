@@ -26,7 +26,7 @@ def refusal(path: Path) -> VideoError:
         (b"\x89PNG\r\n\x1a\n" + bytes(50), "a PNG picture"),
         (b"PK\x03\x04" + bytes(range(256)), "a ZIP archive"),
         (b"1\n00:00:00,000 --> 00:00:01,000\nwords\n", "it is text"),
-        (bytes(5000), "nothing but zeros"),
+        (bytes(5000), "only zeros"),
     ],
 )
 def test_what_is_called_a_video_and_is_none_is_named(tmp_path: Path, content: bytes, words: str) -> None:
@@ -56,7 +56,7 @@ def test_an_encrypted_video_is_unsupported_and_not_a_grey_one(tmp_path: Path) ->
     assert error.status == "unsupported" and "encrypted" in error.reason
 
 
-def test_a_file_that_ends_before_its_first_frame_says_so(tmp_path: Path) -> None:
+def test_a_file_that_ends_before_its_first_frame_is_reported_as_such(tmp_path: Path) -> None:
     path = write_video(tmp_path / "head.ts")
     path.write_bytes(path.read_bytes()[:400])
     assert "before its first frame" in refusal(path).reason

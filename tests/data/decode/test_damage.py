@@ -125,7 +125,7 @@ def test_a_file_without_its_index_is_unreadable(tmp_path: Path) -> None:
     assert refusal(cut(write_video(tmp_path / "tail.mp4"), 0.8)).status == "unreadable"
 
 
-def test_what_is_no_file_is_named(tmp_path: Path) -> None:
+def test_what_is_not_a_file_is_named(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.mp4")
     (tmp_path / "gone.mp4").symlink_to(tmp_path / "nothing.mp4")
     expected = {
@@ -149,7 +149,7 @@ def test_a_socket_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert "a socket" in refusal("s.mp4").reason
 
 
-def test_what_is_no_video_is_named(tmp_path: Path) -> None:
+def test_what_is_not_a_video_is_named(tmp_path: Path) -> None:
     contents = {
         "empty.mp4": (b"", "unreadable", "file is empty"),
         "text.mp4": (b"some words, no pictures\n" * 40, "unreadable", "not a video container FFmpeg knows"),
@@ -166,7 +166,7 @@ def test_what_is_no_video_is_named(tmp_path: Path) -> None:
         assert words in error.reason
 
 
-def test_sound_and_cover_pictures_are_no_video(tmp_path: Path) -> None:
+def test_sound_and_cover_pictures_are_not_video(tmp_path: Path) -> None:
     assert refusal(write_audio(tmp_path / "sound.mp4")).status == "no_video"
     assert refusal(write_audio(tmp_path / "sound.mkv")).status == "no_video"
     cover = tmp_path / "cover.mp4"

@@ -38,7 +38,7 @@ def test_a_request_across_a_key_frame_seeks_to_it(video: Path) -> None:
         assert reader.frames_decoded <= 1 + 5
 
 
-def test_reading_on_goes_on(video: Path) -> None:
+def test_reading_on_continues(video: Path) -> None:
     """The first request ends by draining the decoder; from the second on nothing is decoded twice."""
     with VideoReader(video) as reader:
         for start in range(0, 60, 6):

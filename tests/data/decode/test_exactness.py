@@ -74,7 +74,7 @@ def test_reading_on_continues_where_the_last_call_stopped(tmp_path: Path) -> Non
             assert numbers(reader.frames_at(wanted).frames_TCHW) == wanted
 
 
-def test_frames_before_the_edit_list_are_no_frames(tmp_path: Path) -> None:
+def test_frames_before_the_edit_list_are_not_frames(tmp_path: Path) -> None:
     path = write_video(tmp_path / "edit.mp4", ticks=[tick - 5 * 512 for tick in EVEN])
     with VideoReader(path) as reader:
         assert (reader.info.frames, reader.info.header_frames, reader.status) == (25, 30, "ok")
@@ -82,7 +82,7 @@ def test_frames_before_the_edit_list_are_no_frames(tmp_path: Path) -> None:
         assert reader.times[0] == 0.0
 
 
-def test_a_vp8_packet_that_is_never_shown_is_no_frame(tmp_path: Path) -> None:
+def test_a_vp8_packet_that_is_never_shown_is_not_a_frame(tmp_path: Path) -> None:
     source, target = write_video(tmp_path / "a.webm", codec="libvpx"), tmp_path / "b.webm"
     with av.open(str(source)) as read, av.open(str(target), "w") as write:
         stream = write.add_stream_from_template(read.streams.video[0])
@@ -131,7 +131,7 @@ def sizes_change(folder: Path) -> Path:
     return folder / "changes.mkv"
 
 
-def test_a_clock_that_starts_anew_on_the_way_takes_no_frame_for_another(tmp_path: Path) -> None:
+def test_a_clock_that_starts_again_midway_takes_no_frame_for_another(tmp_path: Path) -> None:
     path = write_video(tmp_path / "twice.mkv", 30)
     path.write_bytes(path.read_bytes() * 2)
     with VideoReader(path) as reader:

@@ -121,7 +121,7 @@ def test_a_shape_that_no_framing_fits_is_the_files_fault(video: Path) -> None:
         reader.frames_at([0], lambda size: Framing(size=(16, 32768)))
 
 
-def test_a_closed_reader_says_so(video: Path) -> None:
+def test_a_closed_reader_is_reported_as_such(video: Path) -> None:
     reader = VideoReader(video)
     reader.close()
     reader.close()

@@ -82,7 +82,7 @@ def test_test_lists_without_labels_are_input_for_predict_only(tmp_path: Path) ->
         read_manifest(listed)
 
 
-def test_a_list_without_its_videos_says_what_to_give(tmp_path: Path) -> None:
+def test_a_list_without_its_videos_advises_what_to_give(tmp_path: Path) -> None:
     listed = put(tmp_path / "val.csv", CSV)
     with pytest.raises(UserError, match=r"data\.root"):
         read_manifest(listed)
@@ -94,12 +94,12 @@ def test_a_list_without_its_videos_says_what_to_give(tmp_path: Path) -> None:
     ("row", "message"),
     [("a,short,1,2,val", "line 2: 'short' is not a YouTube id"), ("a,--aaaaaaaaa,x,2,val", "line 2: its times")],
 )
-def test_wrong_rows_are_refused_where_they_stand(tmp_path: Path, row: str, message: str) -> None:
+def test_wrong_rows_are_refused_with_their_place(tmp_path: Path, row: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         read_manifest(put(tmp_path / "val.csv", f"{HEADER}\n{row}\n"), root=tmp_path)
 
 
-def test_names_that_are_no_clips_are_left_alone() -> None:
+def test_names_that_are_not_clips_are_left_alone() -> None:
     assert name_of_clip("short.mp4") is None and name_of_clip("a video of mine.mp4") is None
     named = name_of_clip("x/-_aaaaaaaaa_000000_000010.mp4")
     assert named is not None and (named.youtube_id, named.start, named.end) == ("-_aaaaaaaaa", 0, 10)
@@ -119,7 +119,7 @@ def test_uniformers_numbers_agree_with_the_official_labels(shared: Path) -> None
 
 
 @pytest.mark.shared
-def test_the_official_validation_list_is_read_whole(shared: Path, tmp_path: Path) -> None:
+def test_the_official_validation_list_is_read_completely(shared: Path, tmp_path: Path) -> None:
     put(tmp_path / "0wR5jVB-WPk_000417_000427.mp4")
     listed = shared / "data" / "annotations" / "k400_val_official.csv"
     manifest = read_manifest(listed, root=tmp_path, labels="kinetics400")

@@ -28,7 +28,9 @@ from tests.data.manifest.test_manifest import put, refusal
         ("train/0001,3\ntrain/0002,0\n", [("train/0001", 3), ("train/0002", 0)]),
     ],
 )
-def test_spaces_and_commas_are_told_apart_by_the_lines(tmp_path: Path, text: str, rows: list[tuple[str, int]]) -> None:
+def test_spaces_and_commas_are_distinguished_by_the_lines(
+    tmp_path: Path, text: str, rows: list[tuple[str, int]]
+) -> None:
     for name in ("list.txt", "list.csv"):
         manifest = read_manifest(put(tmp_path / name, text))
         assert [(row.path, row.label) for row in manifest.rows] == rows

@@ -147,7 +147,7 @@ def test_integer_labels_without_names_count_up_to_the_highest(tmp_path: Path) ->
     assert manifest.labels == tuple(map(str, range(11))) and [row.label for row in manifest.rows] == [10, 2]
 
 
-def test_unknown_or_impossible_labels_are_refused_where_they_stand(tmp_path: Path) -> None:
+def test_unknown_or_impossible_labels_are_refused_with_their_place(tmp_path: Path) -> None:
     listed = put(tmp_path / "list.csv", "path,label\na.mp4,jump\nb.mp4,jmup\n")
     message = refusal(listed, labels=["jump", "run"])
     assert "line 3" in message and "'jmup'" in message and "did you mean 'jump'" in message
@@ -187,7 +187,7 @@ def test_wrong_tables_are_refused_with_the_columns_found(tmp_path: Path) -> None
     assert "UTF-8" in refusal(tmp_path / "e.bin")
 
 
-def test_rows_without_label_are_refused_where_they_stand(tmp_path: Path) -> None:
+def test_rows_without_label_are_refused_with_their_place(tmp_path: Path) -> None:
     assert "line 2" in refusal(put(tmp_path / "a.txt", "a.mp4 0\nb.mp4\n"))
     assert "line 2" in refusal(put(tmp_path / "b.txt", "a.mp4 0\nmy b.mp4\n"))
     assert "line 3" in refusal(put(tmp_path / "c.csv", "path,label\na.mp4,0\nb.mp4\n"))
@@ -251,7 +251,7 @@ def test_the_400_names_ship_with_the_package() -> None:
 # ---- using a manifest
 
 
-def test_groups_gather_rows_and_a_row_without_group_stands_alone() -> None:
+def test_groups_gather_rows_and_a_row_without_group_is_its_own() -> None:
     rows = (Row("a", 0, "g"), Row("b", 1), Row("c", 0, "g"))
     assert Manifest(rows, ("0", "1"), Path()).groups() == {"g": [0, 2], "b": [1]}
 

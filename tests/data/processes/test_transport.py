@@ -46,7 +46,7 @@ def test_a_tensor_arrives_with_its_values_type_and_layout(name: str) -> None:
     assert torch.equal(sent, arrived) and sent.dtype == arrived.dtype and sent.stride() == arrived.stride()
 
 
-def test_other_values_arrive_beside_tensors() -> None:
+def test_other_values_arrive_next_to_tensors() -> None:
     arrived = travelled({"words": ["größe", ("b", 1.5)], "none": None, "tensors": [torch.ones(3), torch.zeros(70_000)]})
     assert arrived["words"] == ["größe", ("b", 1.5)] and arrived["none"] is None
     assert arrived["tensors"][0].sum() == 3 and len(arrived["tensors"][1]) == 70_000

@@ -291,7 +291,7 @@ def test_a_hang_that_begins_while_the_caller_is_away_is_dealt_with_when_it_comes
         assert values(results)[0] == [4, -1]
 
 
-def test_a_worker_killed_from_outside_costs_nothing_but_time() -> None:
+def test_a_worker_killed_from_outside_costs_only_time() -> None:
     with Workers(Squares(), 2) as pool:
         results = pool.run(epoch(0, batches=40))
         head = [next(results) for _ in range(3)]
@@ -315,7 +315,7 @@ DEATHS = {"hang": "5 times", "crash": "SIGSEGV", "exit": "exit code 3", "memory"
 
 
 @pytest.mark.parametrize(("where", "how"), [*(("batch", how) for how in DEATHS), ("send", "hang"), ("send", "kill")])
-def test_what_happens_outside_of_items_is_no_items_fault_and_ends_in_one_line(where: str, how: str) -> None:
+def test_what_happens_outside_of_items_is_not_an_items_fault_and_ends_in_one_line(where: str, how: str) -> None:
     work = Elsewhere(bad=3, how=how, where=where)
     with Workers(work, 2, deadline=DEADLINE) as pool:
         with pytest.raises(EnvironmentFault, match=f"{PLACES[where]}.*{DEATHS.get(how, 'SIGKILL')}") as caught:

@@ -1,4 +1,4 @@
-"""`last` and `best` are one thing: whenever a run is killed, it goes on from both or from neither."""
+"""`last` and `best` are one thing: whenever a run is killed, it continues from both or from neither."""
 
 from __future__ import annotations
 
@@ -83,7 +83,9 @@ def test_a_save_that_is_not_the_best_leaves_best_alone(tmp_path: Path) -> None:
     assert (step_of(tmp_path / "checkpoints", "last"), step_of(tmp_path / "checkpoints", "best")) == (10, 5)
 
 
-def test_a_full_disk_at_any_file_is_said_and_leaves_what_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_at_any_file_is_reported_and_leaves_what_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     checkpoints = tmp_path / "checkpoints"
     save_run(checkpoints, saved(5, 5), CARD, best=True)
     for name in ("write_checkpoint", "write_tensors", "write_pickle"):
@@ -100,7 +102,7 @@ def full_disk(*arguments: object) -> None:
     raise OSError(28, "No space left on device")
 
 
-def test_every_file_of_a_checkpoint_can_be_read_by_whoever_reads_the_others(tmp_path: Path) -> None:
+def test_every_file_of_a_checkpoint_can_be_read_by_anyone_who_reads_the_others(tmp_path: Path) -> None:
     save_run(tmp_path, saved(5, 5), CARD, best=True)
     assert len({stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*") if path.is_file()}) == 1
 

@@ -68,7 +68,7 @@ def test_ctrl_c_in_the_frozen_part_leaves_a_run_that_can_be_resumed(
 
     with monkeypatch.context() as patch:
         patch.setattr(frozen_part, "store", interrupted)
-        with pytest.raises(Preempted, match="--resume continues"):
+        with pytest.raises(Preempted, match="continue with --resume"):
             run(tmp_path / "a" / "run", plan)
     assert len(outputs(tmp_path / "a" / ".frozen")) == 10  # two batches of five
     assert same(weights(run(tmp_path / "a" / "run", plan, resume=True)), weights(run(tmp_path / "b" / "whole", plan)))

@@ -39,7 +39,7 @@ def test_every_line_is_json_with_its_time(tmp_path: Path) -> None:
     assert written.tzinfo is not None and abs((datetime.now(UTC) - written).total_seconds()) < 60
 
 
-def test_lines_that_a_crash_has_spoilt_are_dropped_on_resuming(tmp_path: Path) -> None:
+def test_lines_that_a_crash_has_damaged_are_dropped_on_resuming(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     good = [b'{"kind": "start", "step": 0}', b'{"kind": "epoch", "epoch": 0, "step": 2}']
     bad = [
@@ -100,7 +100,7 @@ def test_a_bar_on_a_terminal_does_not_swallow_lines(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize(("frames", "interval", "said"), [(64, 0.1, True), (4, 0.1, False), (4, 1.0, True)])
-def test_clips_longer_than_their_videos_are_said_once(
+def test_clips_longer_than_their_videos_are_reported_once(
     motion: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], frames: int, interval: float, said: bool
 ) -> None:
     plan = settings(motion, clip={"frames": frames, "interval": interval}, data={"val": ""})
@@ -124,22 +124,22 @@ def durations(motion: Path) -> list[float]:
     return found
 
 
-@pytest.mark.parametrize("spoilt", [3, 8])
-def test_validation_counts_a_video_whose_logits_are_no_numbers_as_wrong(
-    motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoilt: int
+@pytest.mark.parametrize("broken", [3, 8])
+def test_validation_counts_a_video_with_nan_logits_as_wrong(
+    motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: int
 ) -> None:
     real = Classification.scored
 
     def scored(*arguments: Any) -> list[Row]:
         right = [(i, label, [float(k == label) for k in range(8)]) for i, label, _ in real(*arguments)]
-        return [(i, label, [math.nan] * 8 if i < spoilt else logits) for i, label, logits in right]
+        return [(i, label, [math.nan] * 8 if i < broken else logits) for i, label, logits in right]
 
     monkeypatch.setattr(Classification, "scored", scored)
     folder = run(tmp_path / "run", settings(motion, train={"epochs": 1}))
     (row,) = lines(folder, "epoch")
-    assert row["val_top1"] == row["val_mean_class_accuracy"] == 1 - spoilt / 8 and row["val_loss"] is None
-    assert row["val_videos"] == 8 and row["val_not_finite"] == spoilt
-    assert json.loads((folder / "checkpoints" / "last" / "state.json").read_text())["best"] == 1 - spoilt / 8
+    assert row["val_top1"] == row["val_mean_class_accuracy"] == 1 - broken / 8 and row["val_loss"] is None
+    assert row["val_videos"] == 8 and row["val_not_finite"] == broken
+    assert json.loads((folder / "checkpoints" / "last" / "state.json").read_text())["best"] == 1 - broken / 8
 
 
 def test_lines_that_no_run_wrote_are_dropped_and_end_no_run(tmp_path: Path) -> None:

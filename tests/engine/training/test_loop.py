@@ -67,7 +67,7 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(
     whole = run(tmp_path / "whole", plan)
     with monkeypatch.context() as patch:
         stop_after(patch, min(steps, 3) if changes else steps)
-        with pytest.raises(Preempted, match="--resume continues"):
+        with pytest.raises(Preempted, match="continue with --resume"):
             run(tmp_path / "stopped", plan)
     resumed = run(tmp_path / "stopped", plan, resume=True)
     assert same(weights(whole), weights(resumed))
@@ -170,7 +170,7 @@ def test_bf16_trains_and_fp16_asks_for_a_gpu(motion: Path, tmp_path: Path) -> No
         run(tmp_path / "half", settings(motion, train={"precision": "fp16"}))
 
 
-def test_a_run_of_the_version_before_phases_goes_on(motion: Path, tmp_path: Path) -> None:
+def test_a_run_of_the_version_before_phases_continues(motion: Path, tmp_path: Path) -> None:
     """Its state has fewer fields, its optimizer other settings, and its counters are on the CPU."""
     plan = settings(motion, data={"val": ""}, train={"epochs": 2})
     folder = run(tmp_path / "run", settings(motion, data={"val": ""}, train={"epochs": 1}))

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 
 from hybridvideo.config.training import OptimConfig
 from hybridvideo.engine.training.checkpoint import Saved
 from hybridvideo.engine.training.log import Log
 from hybridvideo.engine.training.loop import Fitted, fit
-from hybridvideo.engine.training.objective import Objective
+from hybridvideo.engine.training.objective import Best, Objective
 from hybridvideo.engine.training.run import State
 from hybridvideo.errors import TooMuchBadData, UserError
 from hybridvideo.models import create_pretraining
@@ -166,3 +166,31 @@ def test_a_log_of_ones_own_hears_all_lines() -> None:
     feeds = MemoryFeeds(Accelerator(cpu=True))
     fit(TwoHeads(), plan(phase(1)), TwoLosses(), feeds, log=log)
     assert log.kinds == ["step", "step", "step", "epoch", "end"]
+
+
+def test_fits_of_other_precisions_follow_each_other_in_one_process() -> None:
+    for precision in ("fp32", "bf16", "fp32"):
+        model = TwoHeads()
+        done = fit(model, plan(phase(1), precision=precision), TwoLosses(), MemoryFeeds(Accelerator(cpu=True)))
+        assert done.state.step == 3 and {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_a_best_that_validation_does_not_return_is_an_error_and_not_a_run_without_a_best() -> None:
+    objective = TwoLosses()
+    objective.best = Best("val_rihgt")
+    with pytest.raises(UserError, match="best is 'val_rihgt', which its validation does not return; it returns val_r"):
+        fit(TwoHeads(), plan(phase(1)), objective, MemoryFeeds(Accelerator(cpu=True)))
+
+
+def test_any_module_can_be_fitted() -> None:
+    class Plain(nn.Module):
+        """Has neither layer groups nor exempt parameters."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = TwoHeads()
+
+        def forward(self, x_BCTHW: Tensor) -> Any:
+            return self.inner(x_BCTHW)
+
+    assert fit(Plain(), plan(phase(1)), TwoLosses(), MemoryFeeds(Accelerator(cpu=True))).state.step == 3

@@ -107,6 +107,11 @@ def test_a_phase_changes_only_what_it_names() -> None:
         ([{"groups": {"head": -1.0}}], "groups.head of a phase is -1.0"),
         ([{"drop": 2.0}], "drop of a phase is 2.0; give factors from 0 to 1"),
         ([{"clip": {"frames": 0}}], "clip.frames of a phase is 0"),
+        ([{"clip": {"interval": 0.0}}], "clip.interval of a phase is 0.0"),
+        ([{"clip": {"stride": 0}}], "clip.stride of a phase is 0"),
+        ([{"clip": {"interval": 0.1, "stride": 1}}], "of a phase are both set"),
+        ([{"frame": {"height": 0}}], "frame.height of a phase is 0; give 8 or more"),
+        ([{"lr": -1.0}], "lr of a phase is -1.0"),
     ],
 )
 def test_phases_that_cannot_be_are_one_line(phases: list[Any], message: str) -> None:
@@ -307,4 +312,22 @@ def test_a_size_that_the_model_does_not_take_is_refused_before_the_run(motion: P
     whole = replace(plan, model=model, frame=FrameConfig(32, 32))
     with pytest.raises(UserError, match=r"phases\[0\]: clips of 4 frames of 40x40 do not fit videomae_small"):
         run(tmp_path / "run", whole)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"augment": {"repeats": 2}}, r"train.batch_size 5 is not a multiple of augment.repeats 2"),
+        (
+            {"augment": {"repeats": 2}, "train": {"batch_size": 4}, "phases": [{"epochs": 1}, {"batch_size": 3}]},
+            r"phases\[1\].batch_size 3 is not a multiple of augment.repeats 2",
+        ),
+    ],
+)
+def test_batches_that_cannot_be_made_are_refused_before_the_run(
+    changes: dict[str, Any], message: str, motion: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=message):
+        run(tmp_path / "run", settings(motion, **changes))
     assert not (tmp_path / "run").exists()

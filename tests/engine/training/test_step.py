@@ -70,26 +70,26 @@ def spoil(monkeypatch: pytest.MonkeyPatch, *batches: tuple[int, int], value: flo
     """One clip of these (epoch, batch) gives the model `value` in place of its pixels."""
     real = Classification.mixed
 
-    def spoilt(objective: Classification, batch: Any, place: Place) -> tuple[Tensor, Tensor]:
+    def broken(objective: Classification, batch: Any, place: Place) -> tuple[Tensor, Tensor]:
         inputs, targets = real(objective, batch, place)
         if (place.epoch, place.batch) in batches:
             inputs[1] = value
         return inputs, targets
 
-    monkeypatch.setattr(Classification, "mixed", spoilt)
+    monkeypatch.setattr(Classification, "mixed", broken)
 
 
 @pytest.mark.parametrize(
-    ("spoilt", "accumulate", "value"), [(0, 1, math.nan), (4, 1, math.inf), (0, 3, math.inf), (2, 3, math.nan)]
+    ("broken", "accumulate", "value"), [(0, 1, math.nan), (4, 1, math.inf), (0, 3, math.inf), (2, 3, math.nan)]
 )
 def test_a_step_left_out_leaves_everything_as_it_was(
-    motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: list[Any], spoilt: int, accumulate: int,
+    motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: list[Any], broken: int, accumulate: int,
     value: float,
 ) -> None:  # fmt: skip
-    spoil(monkeypatch, (0, spoilt), value=value)
+    spoil(monkeypatch, (0, broken), value=value)
     changes = {"model": BATCHNORM, "optim": {"ema": 0.9}, "train": {"epochs": 1, "accumulate": accumulate}}
     folder = run(tmp_path / "run", settings(motion, data={"val": ""}, **changes))
-    out = spoilt // accumulate
+    out = broken // accumulate
     for number, (before, after, step) in enumerate(steps):
         assert taken(step) == (number != out)
         assert bool(list(differences(before, after))) == (number != out)

@@ -1,4 +1,4 @@
-"""Videos that cannot be read: a run is judged while it runs, and goes on once they are mended."""
+"""Videos that cannot be read: a run is judged while it runs, and continues once they are repaired."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_run_stops_as_soon_as_more_are_unreadable_than_allowed(data: Path, tmp
     assert state["epoch"] == 0 and state["batch"] < 6 and not lines(tmp_path / "run", "epoch")
 
 
-def test_a_stopped_run_goes_on_once_its_videos_are_mended(data: Path, motion: Path, tmp_path: Path) -> None:
+def test_a_stopped_run_continues_once_its_videos_are_repaired(data: Path, motion: Path, tmp_path: Path) -> None:
     victims = break_videos(data / "train", 12)
     plan = settings(data, train={"batch_size": 4})
     with pytest.raises(TooMuchBadData, match="continue with --resume"):
@@ -60,7 +60,7 @@ def test_a_stopped_run_goes_on_once_its_videos_are_mended(data: Path, motion: Pa
     assert second["bad_clips"] == 0 and second["clips_seen"] >= before + 24
 
 
-def test_a_list_of_which_nothing_can_be_read_is_no_training_whatever_is_allowed(data: Path, tmp_path: Path) -> None:
+def test_a_list_of_which_nothing_can_be_read_is_not_trained_on_whatever_is_allowed(data: Path, tmp_path: Path) -> None:
     break_videos(data / "train", 24)
     with pytest.raises(TooMuchBadData, match="24 of 24 training videos cannot be read, so there is nothing to learn"):
         run(tmp_path / "run", settings(data, data={"max_bad": 1.0}, train={"epochs": 50}))

@@ -281,7 +281,7 @@ def test_parameters_and_multiply_adds_are_the_published_ones(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TORCHVISION_VIDEO)
-def test_what_is_said_of_torchvisions_weights_is_what_torchvision_says(name: str) -> None:
+def test_our_figures_of_torchvisions_weights_are_torchvisions(name: str) -> None:
     weights = get_model_weights(name).KINETICS400_V1
     how, said = weights.transforms(), MODELS[name]
     assert isinstance(said, Variant) and said.published is not None

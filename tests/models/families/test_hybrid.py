@@ -145,13 +145,15 @@ def test_a_stride_is_measured_where_unpadded_convolutions_do_not_hide_it() -> No
         ("timm/efficientformerv2_s0", 32, 112, "for frames of 112x112: .*; for 224x224 it can"),
     ],
 )
-def test_what_cannot_be_a_stem_says_why_and_for_what_size_it_can(name: str, stride: int, size: int, said: str) -> None:
+def test_what_cannot_be_a_stem_gives_the_reason_and_for_what_size_it_can(
+    name: str, stride: int, size: int, said: str
+) -> None:
     with pytest.raises(UserError, match=said) as caught:
         open_stem(StemConfig(name, stride=stride), size, size)
     assert "\n" not in str(caught.value)
 
 
-def test_a_stem_for_one_size_of_frame_says_so_of_another() -> None:
+def test_a_stem_for_one_size_of_frame_reports_that_of_another() -> None:
     stem = {"name": "timm/vit_tiny_patch16_224", "stride": 16}
     model = hybrid(stem=stem, height=64, width=96)
     assert model(torch.randn(1, 3, 2, 64, 96)).shape == (1, 3)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from hybridvideo.models.parts import mlp
+from hybridvideo.models.parts.linear import Linear
 from hybridvideo.models.parts.mlp import Mlp, without_keeping
 
 
@@ -70,6 +74,51 @@ def test_an_adapter_around_the_second_layer_gets_its_gradients() -> None:
     wanted = torch.autograd.grad(layer.fc2(F.gelu(layer.fc1(x))).sin().sum(), parameters)
     for one, other in zip(got, wanted, strict=True):
         assert torch.allclose(one, other, atol=1e-5)
+
+
+class NewStorages(TorchDispatchMode):
+    """Counts the tensors of a number of elements that operations allocate."""
+
+    def __init__(self, numel: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.numel, self.count = numel, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {x.untyped_storage().data_ptr() for x in (*args, *(kwargs or {}).values()) if isinstance(x, Tensor)}
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, Tensor) and out.numel() == self.numel:
+            self.count += out.untyped_storage().data_ptr() not in given
+        return out
+
+
+def test_backward_allocates_the_recomputed_gelu_and_one_gradient() -> None:
+    layer, x = Mlp(6, 24), torch.randn(50, 6, requires_grad=True)
+    out = layer(x).sum()
+    with NewStorages(50 * 24) as new:
+        out.backward()
+    assert new.count == 2
+
+
+class Unchanged(nn.Module):
+    """Returns its input: the gradient of the output is that of the input, the same tensor."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+@pytest.mark.parametrize("second", [Unchanged(), Linear(24, 24)])
+def test_a_gradient_that_others_hold_is_not_overwritten(second: nn.Module) -> None:
+    hidden = torch.randn(50, 24, requires_grad=True)
+    grad = torch.randn(50, 24)
+    kept = grad.clone()
+    (got,) = torch.autograd.grad(hidden + without_keeping(second, hidden), hidden, grad)
+    (wanted,) = torch.autograd.grad(hidden + second(F.gelu(hidden)), hidden, kept)
+    assert torch.equal(grad, kept) and torch.allclose(got, wanted, atol=1e-6)
+
+
+def test_second_derivatives_of_the_plain_layer_are_right() -> None:
+    layer, x = Mlp(3, 4).double(), torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(layer, [x]) and torch.autograd.gradgradcheck(layer, [x])
 
 
 def test_it_works_under_activation_checkpointing() -> None:

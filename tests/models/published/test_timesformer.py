@@ -73,7 +73,7 @@ def test_logits_and_grids_are_the_peers(attention: str, frames: int, size: int) 
 
 
 @pytest.mark.parametrize("attention", ["divided", "joint"])
-def test_a_clip_that_is_no_square_gives_the_peers_logits_with_the_peers_position_table(attention: str) -> None:
+def test_a_clip_that_is_not_a_square_gives_the_peers_logits_with_the_peers_position_table(attention: str) -> None:
     theirs = peer(attention, 6, 112)
     ours = of_peer(theirs)
     with torch.no_grad():
@@ -183,7 +183,7 @@ def test_clips_of_other_lengths_and_sizes_are_taken_as_they_come(attention: str)
         model(torch.randn(1, 3, 4, 33, 32))
 
 
-def test_what_cannot_be_built_is_said() -> None:
+def test_what_cannot_be_built_is_reported() -> None:
     for changes, message in (({"heads": 5}, "do not divide into 5 heads"), ({"height": 30}, "height is 30")):
         with pytest.raises(UserError, match=message):
             create_model("timesformer_base", 5, **{**SMALL, **changes})

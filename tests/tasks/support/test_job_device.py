@@ -33,7 +33,7 @@ def test_a_name_that_is_none_is_refused() -> None:
 
 def test_an_index_that_does_not_exist_is_refused(two_gpus: list[torch.device]) -> None:
     assert pick_device("cuda:1") == torch.device("cuda", 1)
-    with pytest.raises(UserError, match="there is no device cuda:2; this machine has cuda:0 to cuda:1"):
+    with pytest.raises(UserError, match="no device cuda:2; this machine has cuda:0 to cuda:1"):
         pick_device("cuda:2")
 
 

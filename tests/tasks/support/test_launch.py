@@ -61,7 +61,7 @@ def test_two_processes_train_and_evaluate_as_one(motion: Path, tmp_path: Path) -
             env=ENVIRONMENT, capture_output=True, text=True,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        assert f"{processes} {'process' if processes == 1 else 'processes'} on cpu" in done.stderr
+        assert f"{processes} process{'es' * (processes > 1)} on cpu" in done.stderr
     for which in ("last", "best"):
         one, two = (weights(tmp_path / run, which) for run in ("p1", "p2"))
         for name in one:
@@ -91,7 +91,7 @@ def test_ctrl_c_leaves_a_run_that_can_be_resumed(motion: Path, tmp_path: Path) -
     os.killpg(child.pid, signal.SIGINT)  # as a terminal does: the workers get it too
     _, errors = child.communicate(timeout=60)
     assert child.returncode == 75, errors
-    assert "Traceback" not in errors and "--resume continues" in errors
+    assert "Traceback" not in errors and "continue with --resume" in errors
     before = json.loads((out / "checkpoints" / "last" / "state.json").read_text())
     more = ["--train.epochs", before["epoch"] + 2]
     done = subprocess.run(

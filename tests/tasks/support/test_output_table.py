@@ -36,7 +36,7 @@ def test_every_cell_comes_back(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["t.parquet", "t.csv", "t.jsonl"])
 @pytest.mark.parametrize("cut", [0, 1, 40, -1])
-def test_a_table_that_is_not_whole_is_nobodys(name: str, cut: int, tmp_path: Path) -> None:
+def test_a_table_that_is_incomplete_is_nobodys(name: str, cut: int, tmp_path: Path) -> None:
     write_table(tmp_path / name, ROWS, SCHEMA, {"job": "test"})
     (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:cut])
     assert read_notes(tmp_path / name) is None

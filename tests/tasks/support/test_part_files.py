@@ -39,7 +39,7 @@ def texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("how", SPOILT)
-def test_a_spoilt_part_is_made_again(how: str, texts: Path, tmp_path: Path) -> None:
+def test_a_damaged_part_is_made_again(how: str, texts: Path, tmp_path: Path) -> None:
     part = sorted((tmp_path / "out.parquet.parts").glob("part-*"))[5]
     part.write_bytes(SPOILT[how](part.read_bytes()))
     finished = run(texts, tmp_path / "out.parquet", tmp_path / "log")
@@ -56,21 +56,21 @@ def test_a_part_cut_anywhere_is_made_again(cut: int, texts: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\x00", b"[]", b'{"job": "cheap"'])
-def test_a_spoilt_job_json_loses_nothing(content: bytes, texts: Path, tmp_path: Path) -> None:
+def test_a_damaged_job_json_loses_nothing(content: bytes, texts: Path, tmp_path: Path) -> None:
     (tmp_path / "out.parquet.parts" / "job.json").write_bytes(content)
-    with pytest.raises(UserError, match="holds what another job has done; give that job's command"):
+    with pytest.raises(UserError, match="holds the work of another job; give that job's command"):
         run(texts, tmp_path / "out.parquet", tmp_path / "log", precision="bf16")
     assert run(texts, tmp_path / "out.parquet", tmp_path / "log").inputs == INPUTS - DONE
 
 
-def test_files_that_are_no_parts_are_left_out_of_it(texts: Path, tmp_path: Path) -> None:
+def test_files_that_are_not_parts_are_left_out_of_it(texts: Path, tmp_path: Path) -> None:
     folder = tmp_path / "out.parquet.parts"
     (folder / ".part-half.new").write_text("half")
     (folder / "notes.txt").write_text("mine")
     assert run(texts, tmp_path / "out.parquet", tmp_path / "log").inputs == INPUTS - DONE
 
 
-def test_pieces_cover_every_list_whole(tmp_path: Path) -> None:
+def test_pieces_cover_every_list_completely(tmp_path: Path) -> None:
     for inputs in (0, 1, 7, 31, 32, 33, 1000, 4096, 100_003):
         parts = Parts(tmp_path, "job", "list", inputs)
         members = [index for piece in parts.pieces for index in parts.members(piece)]

@@ -114,13 +114,13 @@ def test_a_run_folder_is_one_processs_at_a_time(motion: Path, tmp_path: Path) ->
     for resume, there in ((True, folder), (False, tmp_path / "new")):
         with (
             locked(there / ".lock", "train"),
-            pytest.raises(UserError, match=r"train, process \d+ on .* is at work on"),
+            pytest.raises(UserError, match=r"train, process \d+ on .* is using"),
         ):
             run(there, settings(motion, train={"epochs": 2}), resume=resume)
     assert yaml.safe_load((folder / "config.yaml").read_text())["train"]["epochs"] == 1
 
 
-def test_resuming_needs_nothing_but_the_run_folder(
+def test_resuming_needs_only_the_run_folder(
     motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = run(tmp_path / "run", settings(motion, seed=3, train={"epochs": 1}))
@@ -141,7 +141,7 @@ def test_resuming_needs_nothing_but_the_run_folder(
         assert message in errors and "Traceback" not in errors
 
 
-def test_the_spacing_of_frames_that_was_used_is_said_and_kept(
+def test_the_spacing_of_frames_that_was_used_is_reported_and_kept(
     motion: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan = settings(motion, clip={"interval": None}, train={"epochs": 1})
@@ -219,12 +219,12 @@ def test_a_state_that_cannot_be_is_one_line(motion: Path, tmp_path: Path, change
         run(folder, settings(motion, data={"val": ""}, train={"epochs": 3}), resume=True)
 
 
-def test_a_full_disk_under_a_run_says_how_it_goes_on(tmp_path: Path) -> None:
+def test_a_full_disk_under_a_run_says_how_it_continues(tmp_path: Path) -> None:
     full = OSError(28, "No space left on device", "x")
     with pytest.raises(EnvironmentFault, match=r"then give the same command again$"), naming_full_disk(tmp_path):
         raise full
     write_run_config(tmp_path, TrainRun())
-    with pytest.raises(EnvironmentFault, match=rf"then go on with --resume {tmp_path}$"), naming_full_disk(tmp_path):
+    with pytest.raises(EnvironmentFault, match=rf"then continue with --resume {tmp_path}$"), naming_full_disk(tmp_path):
         raise full
 
 
@@ -235,7 +235,7 @@ def test_the_loss_of_another_process_is_one_line() -> None:
         raise RuntimeError("shape")
 
 
-def test_a_list_of_one_class_is_said_before_what_the_other_list_lacks(motion: Path, tmp_path: Path) -> None:
+def test_a_list_of_one_class_is_reported_before_what_the_other_list_lacks(motion: Path, tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "left").symlink_to(motion / "train" / "left")
     with pytest.raises(UserError, match=r"has one class \(left\)"):

@@ -15,7 +15,7 @@ from hybridvideo.engine.preemption import StopRequest
 from hybridvideo.errors import EnvironmentFault, Preempted, TooMuchBadData, UserError
 from hybridvideo.tasks.support import table_job as bulk
 from hybridvideo.tasks.support.output_table import read_rows
-from hybridvideo.tasks.support.work import Work
+from hybridvideo.tasks.support.work import BulkWork
 from hybridvideo.tasks.support.work_sharing import Claims
 from tests.tasks.cheap import SCHEMA, lines, run, write_texts
 
@@ -49,7 +49,7 @@ def stop_after(count: int, patch: pytest.MonkeyPatch) -> None:
 
 
 def interrupt(count: int, monkeypatch: pytest.MonkeyPatch, *arguments: Any, **settings: Any) -> None:
-    with monkeypatch.context() as patch, pytest.raises(Preempted, match="run the same command again to continue"):
+    with monkeypatch.context() as patch, pytest.raises(Preempted, match="run the same command"):
         stop_after(count, patch)
         run(*arguments, **settings)
 
@@ -72,7 +72,7 @@ def test_a_finished_table_is_kept_up_to_date(name: str, texts: Path, log: Path, 
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_nothing_to_do_is_said_and_leaves_the_table(
+def test_nothing_to_do_is_reported_and_leaves_the_table(
     name: str, texts: Path, log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = tmp_path / name
@@ -84,7 +84,7 @@ def test_nothing_to_do_is_said_and_leaves_the_table(
     assert [row["words"] for row in again.rows] == [row["words"] for row in first.rows]
 
 
-def test_an_interrupted_job_goes_on_with_another_list(
+def test_an_interrupted_job_continues_with_another_list(
     texts: Path, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = tmp_path / "out.parquet"
@@ -185,7 +185,7 @@ def test_what_changes_no_row_makes_no_other_job(texts: Path, log: Path, tmp_path
     assert len(lines(log)) == 150
 
 
-def test_overwrite_makes_all_rows_anew_and_goes_on_when_interrupted(
+def test_overwrite_makes_all_rows_again_and_continues_when_interrupted(
     texts: Path, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = tmp_path / "out.parquet"
@@ -219,13 +219,13 @@ def test_no_table_is_written_that_lacks_a_row(
 def test_work_that_leaves_inputs_out_is_noticed(
     texts: Path, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Work.by_input
-    monkeypatch.setattr(Work, "by_input", lambda *given: (rows for rows in real(*given) if rows[0]["index"] != 70))
+    real = BulkWork.by_input
+    monkeypatch.setattr(BulkWork, "by_input", lambda *given: (rows for rows in real(*given) if rows[0]["index"] != 70))
     with pytest.raises(EnvironmentFault, match="no row came for 1 inputs"):
         run(texts, tmp_path / "out.parquet", log)
 
 
-def test_too_many_bad_inputs_are_judged_of_the_whole_table(tmp_path: Path, log: Path) -> None:
+def test_too_many_bad_inputs_are_judged_of_the_complete_table(tmp_path: Path, log: Path) -> None:
     (tmp_path / "list.txt").write_text("\n".join(f"{name}.mp4" for name in "abcd"))
     (tmp_path / "a.mp4").write_text("a")
     arguments = tmp_path / "list.txt", tmp_path / "out.csv", log
@@ -235,7 +235,7 @@ def test_too_many_bad_inputs_are_judged_of_the_whole_table(tmp_path: Path, log: 
     assert len(rows_of(tmp_path / "out.csv")) == 4
 
 
-def test_provenance_beside_a_table_says_whose_it_is(texts: Path, log: Path, tmp_path: Path) -> None:
+def test_provenance_next_to_a_table_says_whose_it_is(texts: Path, log: Path, tmp_path: Path) -> None:
     run(texts, tmp_path / "out.jsonl", log)
     notes = json.loads((tmp_path / "out.provenance.json").read_text())
     assert notes["job"] == "cheap" and notes["table"]["bytes"] == (tmp_path / "out.jsonl").stat().st_size
@@ -256,16 +256,13 @@ def test_an_older_table_does_not_stand_for_parts_that_were_removed(
 ) -> None:
     parts = grown(texts, log, tmp_path / "out.parquet")
     real = bulk.write_once
-    with (
-        monkeypatch.context() as patch,
-        pytest.raises(EnvironmentFault, match="run the same command again to continue"),
-    ):
+    with monkeypatch.context() as patch, pytest.raises(EnvironmentFault, match="run the same command"):
         patch.setattr(bulk, "write_once", lambda *given: (shutil.rmtree(parts), real(*given))[1])
         run(texts, tmp_path / "out.parquet", log)
     assert len(run(texts, tmp_path / "out.parquet", log).rows) == 5
 
 
-def test_parts_that_are_removed_while_inputs_are_read_are_no_crash(
+def test_parts_that_are_removed_while_inputs_are_read_do_not_crash_it(
     texts: Path, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = grown(texts, log, tmp_path / "out.parquet")
@@ -277,10 +274,7 @@ def test_parts_that_are_removed_while_inputs_are_read_are_no_crash(
         shutil.rmtree(parts)
         yield from [first, *order]  # as workers do, which read ahead
 
-    with (
-        monkeypatch.context() as patch,
-        pytest.raises(EnvironmentFault, match="run the same command again to continue"),
-    ):
+    with monkeypatch.context() as patch, pytest.raises(EnvironmentFault, match="run the same command"):
         patch.setattr(Claims, "take", take)
         run(texts, tmp_path / "out.parquet", log)
     assert len(run(texts, tmp_path / "out.parquet", log).rows) == 5

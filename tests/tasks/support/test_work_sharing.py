@@ -89,7 +89,7 @@ def test_a_second_job_is_refused_while_the_first_is_at_work(room: Room, offset: 
     codes = {room.end(process) for process in (first, second)}
     refused = [text for code, text in codes if code == 2]
     assert {code for code, _ in codes} <= {0, 2} and len(lines(room.log)) == INPUTS
-    assert all("is at work on" in text and "cheap, process" in text for text in refused)
+    assert all("is using" in text and "cheap, process" in text for text in refused)
     assert refused or offset in (0, INPUTS - 2)  # else it came before the first, or behind it
     room.check()
 
@@ -163,7 +163,7 @@ def test_a_killed_writer_of_the_table_leaves_it_to_the_next(room: Room, tmp_path
     room.check()
 
 
-def test_members_are_told_by_name_and_the_dead_are_not(tmp_path: Path) -> None:
+def test_members_are_recognised_by_name_and_the_dead_are_not(tmp_path: Path) -> None:
     one, two = Crew(tmp_path / "t.csv", "predict"), Crew(tmp_path / "t.csv", "predict")
     with one.membership():
         assert two.others() == [f"predict, process {os.getpid()} on {os.uname().nodename}"] and one.others() == []

@@ -1,4 +1,4 @@
-"""Multi-view evaluation: all views of every video of a list, one score; unreadable ones are counted, not replaced."""
+"""Multi-view scoring: all views of every video of a list, one score; unreadable ones are counted, not replaced."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Evaluation:
     rows: list[dict[str, Any]]
 
 
-def evaluate(
+def score_list(
     model: VideoModel,
     manifest: Manifest,
     views: EvalConfig,
@@ -74,10 +74,15 @@ def evaluate(
 
 
 def score_share(
-    model: VideoModel, manifest: Manifest, views: EvalConfig, prep: Preprocessing, accelerator: Accelerator,
-    reading: Reading, precision: Precision,
-) -> list[dict[str, Any]]:  # fmt: skip
-    """Rows of the videos of this process."""
+    model: VideoModel,
+    manifest: Manifest,
+    views: EvalConfig,
+    prep: Preprocessing,
+    accelerator: Accelerator,
+    reading: Reading,
+    precision: Precision,
+) -> list[dict[str, Any]]:
+    """Return the rows of this process's videos."""
     model = model.to(accelerator.device).eval()
     rank, world = accelerator.process_index, accelerator.num_processes
     loader = open_views(manifest, prep, views, reading, rank=rank, world=world)
@@ -85,43 +90,68 @@ def score_share(
     count = len(range(rank, len(manifest), world))
     with loader, progress("evaluating", count, accelerator.is_main_process) as advance:
         for result in run_views(
-            loader, model, normalisation=prep.normalisation, device=accelerator.device,
-            batch_size=views.batch_size, precision=precision,
-        ):  # fmt: skip
+            loader,
+            model,
+            normalisation=prep.normalisation,
+            device=accelerator.device,
+            batch_size=views.batch_size,
+            precision=precision,
+        ):
             rows.append(row_of(result, manifest, model, views))
             advance(1)
     return rows
 
 
 def open_views(
-    manifest: Manifest, prep: Preprocessing, views: EvalConfig, reading: Reading, *, rank: int = 0, world: int = 1,
+    manifest: Manifest,
+    prep: Preprocessing,
+    views: EvalConfig,
+    reading: Reading,
+    *,
+    rank: int = 0,
+    world: int = 1,
     order: Iterable[int] | None = None,
-) -> Loader[ViewBatch]:  # fmt: skip
-    """All views of the videos of one process, or of those in `order`, in batches; to be closed."""
+) -> Loader[ViewBatch]:
+    """Return batches of all views of one process's videos, or of those in `order`. Close it after use."""
     held = quarantined(reading.quarantine, manifest)
     dataset = ViewDataset(
-        manifest, prep.clip, ViewTransform(prep.frame, views.crops), partial(uniform_starts, clips=views.clips),
-        index=index_beside(reading.quarantine), quarantine=held,
-    )  # fmt: skip
+        manifest,
+        prep.clip,
+        ViewTransform(prep.frame, views.crops),
+        partial(uniform_starts, clips=views.clips),
+        index=index_beside(reading.quarantine),
+        quarantine=held,
+    )
     return view_loader(
-        dataset, batch_videos=videos_per_batch(views), workers=reading.workers, deadline=reading.deadline,
-        rank=rank, world=world, order=order,
-    )  # fmt: skip
+        dataset,
+        batch_videos=videos_per_batch(views),
+        workers=reading.workers,
+        deadline=reading.deadline,
+        rank=rank,
+        world=world,
+        order=order,
+    )
 
 
 def videos_per_batch(views: EvalConfig) -> int:
-    """As many videos as fill a forward pass with their views."""
+    """Return how many videos fill a forward pass with their views."""
     return max(1, views.batch_size // (views.clips * views.crops))
 
 
 def row_of(result: VideoResult, manifest: Manifest, model: VideoModel, views: EvalConfig) -> dict[str, Any]:
-    """A row of scores.parquet; a video that could not be read has null scores."""
+    """Return a row of scores.parquet; a video that could not be read has null scores."""
     labels = model.labels or tuple(str(i) for i in range(model.num_classes))
     row: dict[str, Any] = {
-        "index": result.index, "path": manifest.rows[result.index].path, "status": result.status,
-        "reason": result.reason, "label": result.label, "label_name": labels[result.label],
-        "predicted": None, "predicted_name": None, "scores": None,
-    }  # fmt: skip
+        "index": result.index,
+        "path": manifest.rows[result.index].path,
+        "status": result.status,
+        "reason": result.reason,
+        "label": result.label,
+        "label_name": labels[result.label],
+        "predicted": None,
+        "predicted_name": None,
+        "scores": None,
+    }
     if len(result.outputs_VK):
         scores_K = averaged(result.outputs_VK, views.average)
         row["scores"] = scores_K.tolist()
@@ -132,18 +162,26 @@ def row_of(result: VideoResult, manifest: Manifest, model: VideoModel, views: Ev
 
 
 def protocol(views: EvalConfig, prep: Preprocessing, precision: Precision) -> dict[str, Any]:
-    """How a list is scored, as far as the figures depend on it."""
+    """Return the settings of scoring on which the figures depend."""
     return {
-        "clips": views.clips, "crops": views.crops, "average": views.average,
-        **plain(prep.clip), "frame": plain(prep.frame), "precision": precision,
-    }  # fmt: skip
+        "clips": views.clips,
+        "crops": views.crops,
+        "average": views.average,
+        **plain(prep.clip),
+        "frame": plain(prep.frame),
+        "precision": precision,
+    }
 
 
 def summary(
-    model: VideoModel, views: EvalConfig, prep: Preprocessing, precision: Precision, rows: list[dict[str, Any]],
+    model: VideoModel,
+    views: EvalConfig,
+    prep: Preprocessing,
+    precision: Precision,
+    rows: list[dict[str, Any]],
     seconds: float,
-) -> dict[str, Any]:  # fmt: skip
-    """The figures of results.json."""
+) -> dict[str, Any]:
+    """Return the figures of results.json."""
     labels = model.labels or tuple(str(i) for i in range(model.num_classes))
     read = [row for row in rows if row["scores"] is not None]
     failed = [row for row in rows if row["scores"] is None]
@@ -159,4 +197,4 @@ def summary(
         "labels": list(labels),
         "seconds": seconds,
         "videos_per_second": len(rows) / max(seconds, 1e-9),
-    }  # fmt: skip
+    }

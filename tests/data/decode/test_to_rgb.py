@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from hybridvideo.data.decode import Framing, VideoReader
-from hybridvideo.data.decode.convert import stored_box, turned
 from hybridvideo.data.decode.frames import framed
+from hybridvideo.data.decode.to_rgb import stored_box, turned
 from hybridvideo.errors import UserError
 from tests.videos import numbers, write_video
 
