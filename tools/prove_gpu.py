@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import atexit
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -48,7 +49,7 @@ def main() -> int:
     if not checks:
         print(f"no check matches --only {' '.join(arguments.only)}; --list shows them", file=sys.stderr)
         return 2
-    record = Record(folder, " ".join(["python", "tools/prove_gpu.py", *sys.argv[1:]]), checks)
+    record = Record(folder, shlex.join(["python", "tools/prove_gpu.py", *sys.argv[1:]]), checks)
     run(record, arguments.device, 60 * arguments.minutes)
     print(f"\n{folder / 'proof.json'}\n{folder / 'proof.html'}")
     failed = record.failed()

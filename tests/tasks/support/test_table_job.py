@@ -256,7 +256,7 @@ def test_an_older_table_does_not_stand_for_parts_that_were_removed(
 ) -> None:
     parts = grown(texts, log, tmp_path / "out.parquet")
     real = bulk.write_once
-    with monkeypatch.context() as patch, pytest.raises(EnvironmentFault, match="run the same command"):
+    with monkeypatch.context() as patch, pytest.raises(EnvironmentFault, match="command again"):
         patch.setattr(bulk, "write_once", lambda *given: (shutil.rmtree(parts), real(*given))[1])
         run(texts, tmp_path / "out.parquet", log)
     assert len(run(texts, tmp_path / "out.parquet", log).rows) == 5
@@ -274,7 +274,7 @@ def test_parts_that_are_removed_while_inputs_are_read_do_not_crash_it(
         shutil.rmtree(parts)
         yield from [first, *order]  # as workers do, which read ahead
 
-    with monkeypatch.context() as patch, pytest.raises(EnvironmentFault, match="run the same command"):
+    with monkeypatch.context() as patch, pytest.raises(EnvironmentFault, match="command again"):
         patch.setattr(Claims, "take", take)
         run(texts, tmp_path / "out.parquet", log)
     assert len(run(texts, tmp_path / "out.parquet", log).rows) == 5
