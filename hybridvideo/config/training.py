@@ -39,6 +39,17 @@ class OptimConfig:
     ema: float = 0.0
     """Decay of the moving average of the weights, which is then what is evaluated and saved; 0 turns it off."""
 
+    def __post_init__(self) -> None:
+        for name in ("lr", "stem_lr_scale", "weight_decay", "warmup_epochs", "final_lr"):
+            if getattr(self, name) < 0:
+                raise UserError(f"optim.{name} is {getattr(self, name)}; give 0 or more")
+        decays = {"betas[0]": self.betas[0], "betas[1]": self.betas[1], "ema": self.ema}
+        for name, share in (decays | {"label_smoothing": self.label_smoothing}).items():
+            if not 0 <= share < 1:
+                raise UserError(f"optim.{name} is {share}; give a number from 0 to below 1")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise UserError(f"optim.clip_norm is {self.clip_norm}; give a number above 0, or null to turn clipping off")
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -126,6 +137,8 @@ class PhaseConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name} of a phase is {value}; give 1 or more")
+        if self.lr is not None and self.lr < 0:
+            raise UserError(f"lr of a phase is {self.lr}; give 0 or more")
         for group, share in (self.groups or {}).items():
             if share < 0:
                 raise UserError(f"groups.{group} of a phase is {share}; give a share of the learning rate, 0 or more")

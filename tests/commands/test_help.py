@@ -69,3 +69,11 @@ def test_defaults_are_those_of_the_command() -> None:
     assert "(default: 600.0)" in help_text("", COMMANDS["scan"], "decoding")
     assert "(default: 120.0)" in help_text("", COMMANDS["predict"], "reading")
     assert "(default: 32)" in help_text("", COMMANDS["bench"], "clip")
+
+
+def test_a_section_can_follow_an_equals_sign(capsys: pytest.CaptureFixture[str]) -> None:
+    assert shown("train", "--help=clip", capsys=capsys) == shown("train", "--help", "clip", capsys=capsys)
+
+
+def test_help_after_two_dashes_is_an_argument() -> None:
+    assert cli.parse("predict", ["run", "--", "--help"])["source"] == "--help"
