@@ -77,10 +77,11 @@ def parse(name: str, arguments: list[str]) -> dict[str, Any]:
     Raises SystemExit after `--help` or `--help SECTION`, with the text printed.
     """
     program, command = f"{PROGRAM} {name}", COMMANDS[name]
-    asked = next((place for place, word in enumerate(arguments) if word in HELP), None)
+    ours = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    asked = next((place for place, word in enumerate(ours) if word.partition("=")[0] in HELP), None)
     if asked is None:
         return parse_options(program, command, arguments)
-    section = next((word for word in arguments[asked + 1 :] if not word.startswith("-")), None)
+    section = ours[asked].partition("=")[2] or next((word for word in ours[asked + 1 :] if word[:1] != "-"), None)
     print(help_text(program, command, section))
     raise SystemExit(0)
 

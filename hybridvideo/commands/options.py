@@ -132,6 +132,8 @@ def check_options(options: Written, types: Types, ours: tuple[str, ...], program
             raise UserError(f"unknown option {option}{near}; `{program} --help` lists them")
         if text is None:
             raise UserError(f"option {option} needs a value; give {option} VALUE")
+        if option == PRINT and text != "true":
+            raise UserError(f"option {option} takes no value, but {short_repr(text)} is given; leave the value out")
 
 
 # --- what was written -------------------------------------------------------------------------------------------------

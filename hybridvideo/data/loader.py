@@ -59,7 +59,9 @@ class EpochOrder(Sampler[list[tuple[int, int]]]):
     ) -> None:
         if num_samples < 1:
             raise UserError("there is nothing to load; give a list with at least one video")
-        if batch_size < 1 or batch_size % world:
+        if batch_size < 1:
+            raise UserError(f"batch_size is {batch_size}; give 1 or more")
+        if batch_size % world:
             raise UserError(
                 f"train.batch_size {batch_size} cannot be split among {world} processes; give a multiple of {world}"
             )

@@ -32,7 +32,7 @@ from hybridvideo.config.training import OptimConfig, TrainConfig, TrainRun
 from hybridvideo.data.manifest import read_manifest
 from hybridvideo.data.synthetic import render_dataset
 from hybridvideo.engine.progress import progress
-from hybridvideo.errors import Preempted
+from hybridvideo.errors import Preempted, UserError
 from hybridvideo.files import write_json
 from hybridvideo.report.environment import environment_facts
 from hybridvideo.report.history import read_metrics
@@ -63,6 +63,8 @@ CONTROL = {"time": False}
 
 def run_demo(out: str, seed: int, seeds: int) -> int:
     """Run the command; return its exit code."""
+    if seeds < 1:
+        raise UserError(f"seeds is {seeds}; give 1 or more")
     folder, timings = Path(out), Timings()
     with timings.measure("rendering"):
         render(folder / "videos", seed)

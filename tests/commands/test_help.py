@@ -84,3 +84,11 @@ def test_a_setting_that_is_a_list_of_mappings_shows_their_keys(capsys: pytest.Ca
     text = capsys.readouterr().out
     assert text.startswith("phases: a list, in YAML.")
     assert all(f"\n  {key} " in text for key in ("epochs", "clip.frames", "frame.height", "groups", "lr", "drop"))
+
+
+def test_a_section_can_follow_an_equals_sign(capsys: pytest.CaptureFixture[str]) -> None:
+    assert shown("train", "--help=clip", capsys=capsys) == shown("train", "--help", "clip", capsys=capsys)
+
+
+def test_help_after_two_dashes_is_an_argument() -> None:
+    assert cli.parse("predict", ["run", "--", "--help"])["source"] == "--help"

@@ -183,3 +183,8 @@ def test_the_table_names_arguments_that_exist(command: Command) -> None:
     options = [name.removeprefix("--") for name in names_of(types_of(command))]
     assert len(options) == len(set(options))  # no flat setting hides another
     assert set(command.common) <= {*options, "config"}
+
+
+def test_print_config_takes_no_value() -> None:
+    with pytest.raises(UserError, match=r"option --print_config takes no value, but 'false' is given"):
+        cli.parse("train", ["--print-config=false"])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -135,7 +135,12 @@ def results(
 ) -> Iterator[VideoResult]:
     """Yield the result of each video, all of whose views go through `compute`."""
     prep = model.preprocessing or Preprocessing(normalisation=model.normalisation)
-    target = torch.device(device)
+    if precision not in get_args(Precision):
+        raise UserError(f"precision is {precision!r}; give one of {', '.join(get_args(Precision))}")
+    try:
+        target = torch.device(device)
+    except RuntimeError:
+        raise UserError(f"device is {device!r}; give cpu, mps, cuda or cuda:NUMBER") from None
     model.to(target).eval()
     with open_views(manifest, prep, views, reading, order=order) as loader:
         yield from run_views(

@@ -26,6 +26,7 @@ from hybridvideo.errors import HybridVideoError, Preempted, UserError
 from hybridvideo.report.environment import cpu_cores
 from hybridvideo.signals import listen, restore, send_when_parent_ends
 
+PROCESSES_PER_CORE = 2  # at most; each holds a model and decoding processes of its own
 GRACE = 60.0  # seconds to finish a step and save, once the launcher is gone
 WORLD, ACCELERATE = "WORLD_SIZE", "ACCELERATE_MIXED_PRECISION"  # set for each process by a launcher; by accelerate's
 
@@ -55,6 +56,7 @@ def follow_launcher(processes: int = 1, device: str = Compute.device) -> None:
         return
     if processes > 1:
         check_gpus(processes, device)
+        check_cores(processes)
         raise SystemExit(run_processes(processes, ["-m", "hybridvideo", *sys.argv[1:]]))
     if ACCELERATE in os.environ and not count_gpus():
         print("one process: accelerate launch starts no more on a CPU; give --processes N for N", file=sys.stderr)
@@ -73,6 +75,13 @@ def check_gpus(processes: int, device: str) -> None:
     gpus = count_gpus()
     if device in ("auto", "cuda") and 0 < gpus < processes:
         raise UserError(f"--processes is {processes}, but the GPUs here are {gpus}; give {gpus}, or --device cpu")
+
+
+def check_cores(processes: int) -> None:
+    """Raise UserError for so many processes that they would only wait for each other, or exhaust the memory."""
+    most = max(PROCESSES_PER_CORE * cpu_cores(), count_gpus())
+    if processes > most:
+        raise UserError(f"--processes is {processes}, but the CPU cores here are {cpu_cores()}; give at most {most}")
 
 
 def count_gpus() -> int:

@@ -109,6 +109,7 @@ def test_ctrl_c_leaves_a_run_that_can_be_resumed(motion: Path, tmp_path: Path) -
         (0, None, 0, "auto", "processes is 0; give 1 or more"),
         (3, "2", 0, "auto", "--processes is 3, but a launcher started 2 already; leave --processes out"),
         (3, None, 2, "auto", "--processes is 3, but the GPUs here are 2; give 2, or --device cpu"),
+        (1000, None, 0, "auto", "--processes is 1000, but the CPU cores here are 4; give at most 8"),
     ],
 )
 def test_a_number_of_processes_that_cannot_be_is_refused(
@@ -146,6 +147,7 @@ def stub_launching(monkeypatch: pytest.MonkeyPatch, world: str | None, gpus: int
         monkeypatch.setenv("WORLD_SIZE", world)
     monkeypatch.setattr(launch, "end_with_launcher", lambda: None)
     monkeypatch.setattr(launch, "count_gpus", lambda: gpus)
+    monkeypatch.setattr(launch, "cpu_cores", lambda: 4)
     monkeypatch.setattr(launch, "run_processes", lambda count, command: started.append(count) or 75)
     return started
 
