@@ -121,6 +121,7 @@ def run_processes(count: int, command: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(round(GRACE)))  # torch 2.11 ignores it: 30 s there
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -131,7 +132,6 @@ def run_processes(count: int, command: Sequence[str]) -> int:
         max_restarts=0,
         monitor_interval=0.1,
         signals_to_handle="SIGQUIT",
-        shutdown_timeout=round(GRACE),
     )
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cpu_cores() // count)))
     before = listen(PassOn())

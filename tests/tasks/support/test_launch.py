@@ -137,6 +137,19 @@ def test_processes_are_started_once(
     assert started == [processes]
 
 
+def test_the_others_have_the_grace_to_save_when_one_process_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch.distributed.launcher.api import LaunchConfig
+
+    configs: list[LaunchConfig] = []
+    monkeypatch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "1")  # so that it is put back after the test
+    monkeypatch.delenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT")
+    started = "torch.distributed.launcher.api.elastic_launch"
+    monkeypatch.setattr(started, lambda config, program: configs.append(config) or (lambda *command: None))
+    assert launch.run_processes(2, ["train"]) == 0
+    [config] = configs
+    assert getattr(config, "shutdown_timeout", launch.GRACE) == launch.GRACE  # torch 2.11 has no such setting
+
+
 def stub_launching(monkeypatch: pytest.MonkeyPatch, world: str | None, gpus: int) -> list[int]:
     """No process is started and none watched; the list gets the numbers asked for."""
     started: list[int] = []
