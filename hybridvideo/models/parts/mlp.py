@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybridvideo.models.parts.linear import Linear
+from hybridvideo.models.parts.linear import Linear, lowered
 from hybridvideo.models.parts.shortcuts import is_bare, may_bypass
 
 # Without gradients, a CPU computes more hidden numbers than these in portions: beyond 32 MiB malloc maps fresh pages
@@ -42,7 +42,7 @@ class Mlp(nn.Module):
         if torch.compiler.is_compiling() or drops:
             out: Tensor = self.drop(self.fc2(self.drop(F.gelu(hidden))))
         elif torch.is_grad_enabled():
-            out = without_keeping(self.fc2, hidden)
+            out = of_gelu(self.fc2, hidden) if may_bypass(self.fc2) else without_keeping(self.fc2, hidden)
         else:
             out = self.fc2(torch.ops.aten.gelu_(hidden) if is_bare(self.fc1) else F.gelu(hidden))
         return out
@@ -53,36 +53,72 @@ def rows_of(x: Tensor) -> int:
     return x.shape[:-1].numel()
 
 
+def of_gelu(layer: nn.Module, hidden: Tensor) -> Tensor:
+    """`layer(gelu(hidden))` by the layer's weights, for a layer that may be bypassed."""
+    assert isinstance(layer, Linear)
+    hidden = lowered(hidden)
+    bias = None if layer.bias is None else layer.bias.to(hidden.dtype)
+    out: Tensor = LinearOfGelu.apply(hidden, layer.weight.to(hidden.dtype), bias)
+    return out
+
+
+class LinearOfGelu(torch.autograd.Function):
+    """linear(gelu(hidden)) that recomputes the GELU in backward instead of keeping it: a quarter of a block's memory.
+
+    The recomputed GELU is freed before the gradient of its input, as large, is made.
+    """
+
+    @staticmethod
+    def forward(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.linear(F.gelu(hidden), weight, bias)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:2])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        hidden, weight = ctx.saved_tensors
+        of_hidden, of_weight, of_bias = ctx.needs_input_grad
+        grad_RC = grad.flatten(0, -2)
+        grad_weight = grad_RC.t() @ F.gelu(hidden).flatten(0, -2) if of_weight else None
+        grad_hidden = gelu_gradient(grad @ weight, hidden) if of_hidden else None
+        return grad_hidden, grad_weight, grad_RC.sum(0) if of_bias else None
+
+
+def gelu_gradient(grad: Tensor, hidden: Tensor) -> Tensor:
+    """The gradient of the GELU's input, in the memory of `grad`, which nobody else holds."""
+    if torch.is_grad_enabled():  # with create_graph
+        return torch.ops.aten.gelu_backward(grad, hidden)
+    return torch.ops.aten.gelu_backward.grad_input(grad, hidden, grad_input=grad)
+
+
 class Gelu(torch.autograd.Function):
     """GELU whose output need not be kept: it can be recomputed from the saved input (see `recompute`)."""
 
     @staticmethod
-    def forward(hidden: Tensor, in_place: bool) -> Tensor:
+    def forward(hidden: Tensor) -> Tensor:
         return F.gelu(hidden)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, bool], output: Tensor) -> None:
-        hidden, ctx.in_place = inputs
-        ctx.save_for_backward(hidden)
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
         ctx.unpacked = None
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         (hidden,) = ctx.saved_tensors if ctx.unpacked is None else (ctx.unpacked,)
         ctx.unpacked = None
-        if ctx.in_place and not torch.is_grad_enabled():  # enabled: with create_graph
-            return torch.ops.aten.gelu_backward.grad_input(grad, hidden, grad_input=grad), None
-        return torch.ops.aten.gelu_backward(grad, hidden), None
+        return torch.ops.aten.gelu_backward(grad, hidden)
 
 
 def without_keeping(layer: nn.Module, hidden: Tensor) -> Tensor:
-    """`layer(gelu(hidden))` that recomputes the GELU in backward instead of keeping it: a quarter of a block's memory.
+    """`layer(gelu(hidden))` for any module, also without keeping the GELU's output.
 
     `layer` is called as the module it is. What autograd saves in that call passes through `pack`, which replaces the
-    GELU's output, or a view of it, by a recipe. A bare linear layer hands back a gradient that nobody else holds, so
-    the GELU's gradient may overwrite it; any other module may hand back one that it shares.
+    GELU's output, or a view of it, by a recipe.
     """
-    activated: Tensor = Gelu.apply(hidden, isinstance(layer, Linear) and may_bypass(layer))
+    activated: Tensor = Gelu.apply(hidden)
     storage, node = activated.untyped_storage().data_ptr(), activated.grad_fn
     dtype = activated.dtype
 

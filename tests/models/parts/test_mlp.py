@@ -44,7 +44,7 @@ def test_gradients_are_those_of_the_definition() -> None:
 
 @pytest.mark.parametrize("adapted", [False, True])
 def test_the_output_of_gelu_is_freed_before_backward(adapted: bool) -> None:
-    layer, seen = Mlp(6, 24), []
+    layer, seen = Mlp(6, 24), []  # the hook below makes it call its second layer as a module, adapted or not
     if adapted:
         layer.fc2 = WithAdapter(layer.fc2)  # type: ignore[assignment]
     layer.fc2.register_forward_pre_hook(lambda _layer, inputs: seen.append(StorageWeakRef(inputs[0].untyped_storage())))
@@ -119,6 +119,22 @@ def test_a_gradient_that_others_hold_is_not_overwritten(second: nn.Module) -> No
 def test_second_derivatives_of_the_plain_layer_are_right() -> None:
     layer, x = Mlp(3, 4).double(), torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(layer, [x]) and torch.autograd.gradgradcheck(layer, [x])
+
+
+def test_a_layer_that_may_be_bypassed_gets_the_gradients_of_one_that_is_called() -> None:
+    layer, x = Mlp(6, 24), torch.randn(50, 6, requires_grad=True)
+    bypassed = torch.autograd.grad(layer(x).sin().sum(), [x, *layer.parameters()])
+    layer.fc2.register_forward_hook(lambda *_: None)
+    called = torch.autograd.grad(layer(x).sin().sum(), [x, *layer.parameters()])
+    for one, other in zip(bypassed, called, strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_a_frozen_second_layer_gets_no_gradient_and_passes_one_on() -> None:
+    layer, x = Mlp(6, 24), torch.randn(50, 6, requires_grad=True)
+    layer.fc2.requires_grad_(False)
+    layer(x).sum().backward()
+    assert layer.fc2.weight.grad is None and x.grad is not None and layer.fc1.weight.grad is not None
 
 
 def test_it_works_under_activation_checkpointing() -> None:
