@@ -79,3 +79,11 @@ def test_examples_are_short_and_have_no_guard() -> None:
     assert len(examples) == 3
     for example in examples:
         assert example.read_text().count("\n") < 40 and "__main__" not in example.read_text()
+
+
+def test_an_objective_of_your_own_trains(
+    motion: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = said("own_objective.py", motion / "train", 2, monkeypatch=monkeypatch, capsys=capsys).splitlines()
+    assert [line.split(":")[0] for line in lines] == ["epoch 0", "epoch 1"]
+    assert all("loss 0." in line and "forwards or backwards 0." in line for line in lines)
