@@ -55,8 +55,8 @@ MEANINGS = {
 ADVICE = {
     "refused": "refused, not opened for safety: {reasons}. For links, scan the folder they lead to, or a list of "
     "absolute paths.",
-    "unreadable": "of which nothing decodes: {reasons}. Fetch them again, and check that they are videos.",
-    "missing": "listed, but not there: fetch them, or name their folder with --root (--data.root in training).",
+    "unreadable": "from which nothing decodes: {reasons}. Download them again, and check that they are videos.",
+    "missing": "listed, but not there: download them, or give their folder with --root (--data.root in training).",
     "no_video": "without a video stream: take them off the list.",
     "partial": "damaged: training uses what decodes. Download them again if you can.",
     "short": "with fewer frames than --short: they are used, and their clips are padded (`clip.pad`).",
