@@ -274,7 +274,7 @@ def test_parts_that_are_removed_while_inputs_are_read_do_not_crash_it(
         shutil.rmtree(parts)
         yield from [first, *order]  # as workers do, which read ahead
 
-    with monkeypatch.context() as patch, pytest.raises(EnvironmentFault, match="command again"):
+    with monkeypatch.context() as patch, pytest.raises(EnvironmentFault, match="the same command to redo them"):
         patch.setattr(Claims, "take", take)
         run(texts, tmp_path / "out.parquet", log)
     assert len(run(texts, tmp_path / "out.parquet", log).rows) == 5
