@@ -203,7 +203,7 @@ def test_nothing_is_written_outside_and_nothing_that_is_read(
     assert {name: s for name, s in tree(tmp_path).items() if not name.startswith("small/")} == before
     assert len(quick) == 2
     for wrong in (corpus, corpus / "copies", corpus / "run"):
-        assert "only read" in fails(capsys, corpus, "--out", wrong)
+        assert "never written to" in fails(capsys, corpus, "--out", wrong)
     assert "to which copies are written" in fails(capsys, listed, "--out", corpus)
     assert "did not write" in fails(capsys, corpus, "--out", tmp_path / "lists")
     assert "is a file" in fails(capsys, corpus, "--out", listed)
