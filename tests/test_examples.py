@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -74,16 +75,17 @@ def test_a_loop_of_ones_own_trains(
     assert hv.load_model(tmp_path / "own_model").labels == classes
 
 
-def test_examples_are_short_and_have_no_guard() -> None:
-    examples = sorted(EXAMPLES.glob("*.py"))
-    assert len(examples) == 3
-    for example in examples:
-        assert example.read_text().count("\n") < 40 and "__main__" not in example.read_text()
-
-
 def test_an_objective_of_your_own_trains(
     motion: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = said("own_objective.py", motion / "train", 2, monkeypatch=monkeypatch, capsys=capsys).splitlines()
-    assert [line.split(":")[0] for line in lines] == ["epoch 0", "epoch 1"]
-    assert all("loss 0." in line and "forwards or backwards 0." in line for line in lines)
+    assert len(lines) == 2
+    for epoch, line in enumerate(lines):
+        assert re.fullmatch(rf"epoch {epoch}: loss \d\.\d{{3}}, forwards or backwards [01]\.\d{{3}}", line), line
+
+
+def test_examples_are_short_and_have_no_guard() -> None:
+    examples = sorted(EXAMPLES.glob("*.py"))
+    assert len(examples) == 4
+    for example in examples:
+        assert example.read_text().count("\n") < 70 and "__main__" not in example.read_text()
