@@ -17,8 +17,16 @@ PR_SET_PDEATHSIG = 1  # prctl(2)
 
 def listen(handler: Any) -> dict[signal.Signals, Any]:
     """Call `handler` for the stopping signals; return those it replaces. Ignored ones (nohup) stay ignored."""
-    heard = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
-    return {number: signal.signal(number, handler) for number in heard}
+    before = handlers()
+    for number in before:
+        signal.signal(number, handler)
+    return before
+
+
+def handlers() -> dict[signal.Signals, Any]:
+    """Return the present handlers of the stopping signals that are not ignored."""
+    present = {number: signal.getsignal(number) for number in STOPPING}
+    return {number: handler for number, handler in present.items() if handler is not signal.SIG_IGN}
 
 
 def restore(before: dict[signal.Signals, Any]) -> None:

@@ -11,7 +11,7 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from hybridvideo.errors import Preempted
-from hybridvideo.signals import listen, restore
+from hybridvideo.signals import handlers, listen, restore
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -58,8 +58,9 @@ def stopping_at_once(message: str) -> Iterator[None]:
         listen(signal.SIG_IGN)  # a launcher and its own launcher both ask; the cleanup must not be interrupted
         raise KeyboardInterrupt
 
-    before = listen(ask)
+    before = handlers()
     try:
+        listen(ask)  # in here, since a signal may come before all of them are listened to
         yield
     except KeyboardInterrupt:
         raise Preempted(message) from None
