@@ -45,20 +45,67 @@ class StemConfig:
 
 
 @dataclass(frozen=True)
+class GateConfig:
+    """How a block joins its two branches: gate * convolution + (1 - gate) * attention."""
+
+    kind: Literal["fixed", "static", "conv", "both"] = "both"
+    """fixed: `value`. static: learned, per channel. conv: from the pooled convolution. both: from the pooled two."""
+    value: float = 0.5
+    """fixed: the gate. Others: the gate at the start of training."""
+    per: Literal["clip", "frame"] = "clip"
+    """conv and both: pooled over the clip, or over each frame."""
+
+
+@dataclass(frozen=True)
 class StageConfig:
-    """`depth` blocks of one kind on the grid."""
+    """`depth` blocks of one kind on the grid.
+
+    A stage may change the grid before its blocks, in this order: `merge` or `dim`, `time_stride`, `pool`, `tokens`.
+    """
 
     block: str = "window3d"
-    """Kind of block: a name of hybridvideo.models.parts.blocks.MIXERS."""
+    """Kind of block: a name of hybridvideo.models.parts.blocks.KINDS."""
     depth: int = 2
     heads: int = 4
+    """Of attention."""
     window: tuple[int, int, int] = (8, 7, 7)
-    """window3d: frames, rows, columns; every second block is shifted by half a window."""
+    """window3d, sparse: frames, rows, columns; window3d shifts every second block by half a window."""
     mlp_ratio: float = 4.0
+    """Hidden channels of the MLP (of mbconv: of the expansion) per channel; 0: no MLP."""
     position: Literal["none", "conv"] = "none"
     """conv: a depthwise 3x3x3 convolution of the features, before each block."""
     merge: bool = False
-    """Merge 2x2 positions into one of twice the channels before the stage."""
+    """Merge 2x2 positions into one before the stage, with twice the channels unless `dim` is given."""
+    dim: int | None = None
+    """Channels of the stage; null: as many as before, or twice as many after `merge`."""
+    stride: int = 1
+    """2: the first block halves rows and columns itself (kinds with convolution or attention that can shrink)."""
+    time_stride: int = 1
+    """Frames averaged into one before the stage."""
+    pool: Literal["none", "space"] = "none"
+    """space: each frame becomes one vector before the stage, by averaging."""
+    tokens: int = 0
+    """Learned tokens that replace the positions of each frame before the stage; 0: none."""
+    kernel: tuple[int, int, int] | None = None
+    """Of the block's convolution: frames, rows, columns, each odd; null: the kind's own."""
+    norm: Literal["layer", "batch"] = "layer"
+    norm_place: Literal["pre", "post"] = "pre"
+    """Norm before each branch, or after each sum as in the Transformer of 2017."""
+    activation: Literal["gelu", "relu", "silu", "hard_swish"] = "gelu"
+    dropout: float = 0.0
+    """In MLPs and after attention."""
+    layer_scale: float | None = None
+    """Start of a learned factor per channel on every branch; null: no factor."""
+    relative: Literal["none", "table", "mlp"] = "none"
+    """Relative position in attention: a table of the offset, or an MLP of it. window3d always has one."""
+    temporal: Literal["none", "attention", "conv"] = "none"
+    """A path in time after each block: attention of each position through the frames, or a depthwise convolution."""
+    attention: str = "spatial"
+    """Kinds that contain attention: which, a name of KINDS such as divided or joint."""
+    convolution: str = "conv"
+    """Kinds that contain a convolution beside attention: which, a name of KINDS such as conv3d."""
+    gate: GateConfig = field(default_factory=GateConfig)
+    """parallel: how its branches are joined."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +143,8 @@ class HybridConfig:
     stem: StemConfig = field(default_factory=StemConfig)
     dim: int | None = None
     """Width of the grid after the stem; null: the stem's own."""
-    position: Literal["none", "absolute"] = "none"
-    """absolute: learned tables of time and of space are added to the grid."""
+    position: Literal["none", "absolute", "sinusoidal"] = "none"
+    """Added to the grid. absolute: learned tables of time and of space. sinusoidal: fixed waves of the place."""
     stages: tuple[StageConfig, ...] = ()
     drop_path: float = 0.0
     """Stochastic depth of the last block, growing linearly from 0."""

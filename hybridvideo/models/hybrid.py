@@ -17,15 +17,17 @@ import torch
 from torch import Tensor, nn
 
 from hybridvideo.config.model import HybridConfig, InputConfig, StageConfig, StemConfig
-from hybridvideo.errors import UserError, nearest
+from hybridvideo.errors import UserError
 from hybridvideo.models.checks import check_lengths, check_settings, check_size
 from hybridvideo.models.parts.attention import GroupedAttention
-from hybridvideo.models.parts.blocks import MIXERS, make_block
+from hybridvideo.models.parts.blocks import KINDS, check_stage, make_block, without_time
 from hybridvideo.models.parts.convolution import PatchMerging
 from hybridvideo.models.parts.heads import PoolHead
 from hybridvideo.models.parts.inputs import ClipInput, widen_first_convolution
 from hybridvideo.models.parts.linear import Linear
+from hybridvideo.models.parts.place import Grid, Place
 from hybridvideo.models.parts.positions import AbsolutePosition
+from hybridvideo.models.parts.resampling import SpacePool, TimePool, Tokeniser
 from hybridvideo.models.parts.stems import open_stem, without_network
 from hybridvideo.models.staged import Stage, StagedModel, parameters, rising_rates
 from hybridvideo.parsing import changed, plain
@@ -79,13 +81,47 @@ def encode(stem: nn.Module, x_BCTHW: Tensor) -> Tensor:
 
 
 class HybridStage(nn.Module):
-    """Optional merging, then `depth` blocks of one kind."""
+    """What changes the grid, then `depth` blocks of one kind.
 
-    def __init__(self, dim: int, config: StageConfig, drop_paths: list[float], time: bool) -> None:
+    `dim` and `grid` are those it starts from; afterwards, those it ends with.
+    """
+
+    def __init__(self, dim: int, grid: Grid, config: StageConfig, drop_paths: list[float], time: bool) -> None:
         super().__init__()
-        self.merge = PatchMerging(dim) if config.merge else nn.Identity()
-        self.dim = 2 * dim if config.merge else dim
-        self.blocks = nn.Sequential(*(make_block(self.dim, config, i, rate, time) for i, rate in enumerate(drop_paths)))
+        width = config.dim or (2 * dim if config.merge else dim)
+        kind = KINDS[config.block]
+        self.merge = PatchMerging(dim, width) if config.merge else nn.Identity()
+        widens = width != dim and not config.merge and not kind.changes_width
+        self.widen = Linear(dim, width) if widens else nn.Identity()
+        self.frames = TimePool(config.time_stride, mixing=time) if config.time_stride > 1 else nn.Identity()
+        self.pool = SpacePool() if config.pool == "space" else nn.Identity()
+        self.tokens = Tokeniser(width, config.tokens) if config.tokens else nn.Identity()
+        grid = grid_before_blocks(grid, config)
+        config = config if time else without_time(config)
+        blocks = []
+        for i, rate in enumerate(drop_paths):
+            into = dim if i == 0 and kind.changes_width and not config.merge else width
+            place = Place(config, i, into, width, grid, rate, time)
+            blocks.append(make_block(place))
+            grid = (grid[0], -(-grid[1] // place.stride), -(-grid[2] // place.stride))
+        self.blocks = nn.Sequential(*blocks)
+        self.dim, self.grid = width, grid
+
+    @property
+    def before(self) -> list[nn.Module]:
+        """Layers before the blocks."""
+        return [self.merge, self.widen, self.frames, self.pool, self.tokens]
+
+
+def grid_before_blocks(grid: Grid, config: StageConfig) -> Grid:
+    """Return the grid of a stage's first block."""
+    T, H, W = grid
+    if config.merge:
+        H, W = -(-H // 2), -(-W // 2)
+    T = -(-T // config.time_stride)
+    if config.pool == "space":
+        H, W = 1, 1
+    return (T, 1, config.tokens) if config.tokens else (T, H, W)
 
 
 class Hybrid(StagedModel):
@@ -106,13 +142,14 @@ class Hybrid(StagedModel):
 
         dim: int = config.dim or self.stem.channels
         self.project = Linear(self.stem.channels, dim) if config.dim else nn.Identity()
-        self.position = self._make_position(dim) if config.position == "absolute" else nn.Identity()
+        grid = self._first_grid_size()
+        self.position = make_position(config, dim, grid)
         self.stages = nn.ModuleList()
         rates = rising_rates(config.drop_path, [stage.depth for stage in config.stages])
         for settings, drop_paths in zip(config.stages, rates, strict=True):
-            stage = HybridStage(dim, settings, drop_paths, config.time)
+            stage = HybridStage(dim, grid, settings, drop_paths, config.time)
             self.stages.append(stage)
-            dim = stage.dim
+            dim, grid = stage.dim, stage.grid
         self.norm = nn.LayerNorm(dim) if config.stages else nn.Identity()
         self.head = PoolHead(dim, num_classes, config.head)
         self.num_features = self.head.num_features
@@ -124,7 +161,7 @@ class Hybrid(StagedModel):
 
     def stage_list(self) -> list[Stage]:
         stages: list[Any] = list(self.stages)
-        return [Stage(f"stage{i + 1}", stage.blocks, [stage.merge]) for i, stage in enumerate(stages)]
+        return [Stage(f"stage{i + 1}", stage.blocks, stage.before) for i, stage in enumerate(stages)]
 
     def head_parts(self) -> list[nn.Module]:
         return [self.norm, self.head]
@@ -171,16 +208,31 @@ class Hybrid(StagedModel):
         config = self.config
         return config.stem.frozen and not config.stages and config.dim is None and config.position == "none"
 
-    def _make_position(self, dim: int) -> AbsolutePosition:
+    def _first_grid_size(self) -> Grid:
+        """The stem's grid for the standard input."""
         config, stride = self.config, self.stem.stride
         frames = config.frames - (self.input.config.mode != "rgb" and config.frames > 1)
-        rows, columns = -(-config.height // stride), -(-config.width // stride)
-        return AbsolutePosition(dim, frames, rows, columns, time=config.time)
+        return (frames, -(-config.height // stride), -(-config.width // stride))
 
     def _init_weights(self) -> None:
         for part in (self.project, self.stages, self.head):
-            part.apply(init_by_kind)
+            initialise(part)
         self.init_classifier(self.head.classifier)
+
+
+def make_position(config: HybridConfig, dim: int, grid: Grid) -> nn.Module:
+    """Build the position that is added to the first grid."""
+    if config.position == "none":
+        return nn.Identity()
+    return AbsolutePosition(dim, *grid, time=config.time)
+
+
+def initialise(part: nn.Module) -> None:
+    """Initialise every layer by its kind, then let modules that start in a way of their own (`start()`) do so."""
+    part.apply(init_by_kind)
+    for module in part.modules():
+        if (start := getattr(module, "start", None)) is not None:
+            start()
 
 
 def init_by_kind(layer: nn.Module) -> None:
@@ -205,12 +257,15 @@ def random_stem(stem: StemConfig) -> tuple[str, ...]:
 
 def check(config: HybridConfig) -> None:
     """Raise UserError for settings that cannot be built."""
+    geometry = True  # whether positions are still those of frames
     for i, stage in enumerate(config.stages):
-        if stage.block not in MIXERS:
-            hint = nearest(stage.block, MIXERS)
-            raise UserError(f"stages[{i}].block is {stage.block!r}{hint}; give one of {', '.join(MIXERS)}")
+        where = f"stages[{i}]"
+        check_stage(stage, where)
+        geometry = geometry and stage.pool == "none" and not stage.tokens
+        if not geometry and (KINDS[stage.block].needs_grid or stage.merge or stage.stride > 1):
+            raise UserError(f"{where}: {stage.block} needs the rows and columns of frames, which are pooled before it")
         if stage.depth < 1 or min(stage.window) < 1:
-            raise UserError(f"stages[{i}]: depth {stage.depth} and window {stage.window} must be 1 or more")
+            raise UserError(f"{where}: depth {stage.depth} and window {stage.window} must be 1 or more")
     if config.frames < 1 or min(config.height, config.width) < 1:
         raise UserError(f"input of {config.frames} frames of {config.height}x{config.width}; give 1 or more")
 

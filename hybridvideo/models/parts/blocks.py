@@ -1,77 +1,202 @@
-"""The block of every hybrid stage, and its kinds: which mixers of positions precede the MLP.
+"""The kinds of blocks of a hybrid's stages, and the block that most of them share.
 
-A new attention or convolution is one class that maps (B, T, H, W, C) to the same shape, and one line in MIXERS.
+A kind is a line in KINDS. It builds either mixers of positions, which `Block` places in residual branches before an
+MLP, or a complete block of its own. All map a grid (B, T, H, W, C) to a grid. A new attention or convolution is one
+class, in a file of this folder, and one line here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 
 from timm.layers import DropPath
 from torch import Tensor, nn
 
 from hybridvideo.config.model import StageConfig
+from hybridvideo.errors import UserError, nearest
 from hybridvideo.models.parts.attention import JointAttention, SpatialAttention, TemporalAttention, WindowAttention3d
 from hybridvideo.models.parts.convolution import DepthwiseConv
 from hybridvideo.models.parts.mlp import Mlp
+from hybridvideo.models.parts.norms import NORMS, LayerScale
+from hybridvideo.models.parts.place import Place
 from hybridvideo.models.parts.positions import ConvPosition
 
 Mixers = list[nn.Module]
 
+# Settings of every stage, and those of `Block`.
+ALWAYS = ("block", "depth", "dim", "merge", "time_stride", "pool", "tokens", "temporal")
+OF_BLOCK = ("mlp_ratio", "position", "norm", "norm_place", "activation", "dropout", "layer_scale")
 
-def window3d(dim: int, stage: StageConfig, index: int) -> Mixers:
+
+@dataclass(frozen=True)
+class Kind:
+    """How a kind of block is built, and what it takes."""
+
+    mixers: Callable[[Place], Mixers] | None = None
+    """What `Block` applies in order, each in a residual branch."""
+    block: Callable[[Place], nn.Module] | None = None
+    """A complete block instead, with the residual connections in it."""
+    reads: tuple[str, ...] = ()
+    """The settings of StageConfig that have a meaning for it, apart from ALWAYS and, with mixers, OF_BLOCK."""
+    needs_grid: bool = False
+    """Whether it needs the rows and columns of frames: neither pooled frames nor learned or class tokens will do."""
+    changes_width: bool = False
+    """Whether its first block takes another number of channels than it returns."""
+    timeless: str | None = None
+    """The kind that is the same without any path between frames; null: itself."""
+
+
+# --- kinds that mix positions -----------------------------------------------------------------------------------------
+
+
+def window3d(place: Place) -> Mixers:
     """3-D windows; every second block is shifted."""
-    return [WindowAttention3d(dim, stage.heads, stage.window, shifted=index % 2 == 1)]
+    return [WindowAttention3d(place.dim, place.stage.heads, place.stage.window, shifted=place.index % 2 == 1)]
 
 
-# kind -> (channels, stage, index of the block in its stage) -> the mixers of a block, applied in order
-MIXERS: dict[str, Callable[[int, StageConfig, int], Mixers]] = {
-    "window3d": window3d,
-    "divided": lambda dim, stage, _: [TemporalAttention(dim, stage.heads), SpatialAttention(dim, stage.heads)],
-    "spatial": lambda dim, stage, _: [SpatialAttention(dim, stage.heads)],
-    "temporal": lambda dim, stage, _: [TemporalAttention(dim, stage.heads)],
-    "joint": lambda dim, stage, _: [JointAttention(dim, stage.heads)],
-    "conv3d": lambda dim, _stage, _index: [DepthwiseConv(dim, (3, 3, 3))],
-    "conv": lambda dim, _stage, _index: [DepthwiseConv(dim, (1, 5, 5))],
+def divided(place: Place) -> Mixers:
+    """Attention through time, then within each frame."""
+    return [TemporalAttention(place.dim, place.stage.heads), SpatialAttention(place.dim, place.stage.heads)]
+
+
+KINDS: dict[str, Kind] = {
+    "conv": Kind(lambda place: [DepthwiseConv(place.dim, place.kernel((1, 5, 5)))], reads=("kernel",), needs_grid=True),
+    "conv3d": Kind(
+        lambda place: [DepthwiseConv(place.dim, place.kernel((3, 3, 3)))], reads=("kernel",), needs_grid=True
+    ),
+    "spatial": Kind(lambda place: [SpatialAttention(place.dim, place.stage.heads)], reads=("heads",)),
+    "temporal": Kind(lambda place: [TemporalAttention(place.dim, place.stage.heads)], reads=("heads",), timeless="mlp"),
+    "divided": Kind(divided, reads=("heads",), timeless="spatial"),
+    "joint": Kind(lambda place: [JointAttention(place.dim, place.stage.heads)], reads=("heads",), timeless="spatial"),
+    "window3d": Kind(window3d, reads=("heads", "window"), needs_grid=True),
+    "mlp": Kind(lambda _place: []),
 }
 
-# The same kind without any path between frames. All that is left of a temporal block is its MLP.
-TIMELESS = {"divided": "spatial", "joint": "spatial", "conv3d": "conv", "temporal": "none"}
+
+# --- the block --------------------------------------------------------------------------------------------------------
 
 
-class Block(nn.Module):
-    """Pre-norm residual block: [convolutional position,] one or more mixers, MLP."""
+class Branch(nn.Module):
+    """A residual branch: x + drop_path(scale * f(norm(x))), or norm(x + ...) after the manner of 2017."""
 
-    def __init__(self, dim: int, mixers: Mixers, position: nn.Module, mlp_ratio: float, drop_path: float) -> None:
+    def __init__(self, place: Place, inner: nn.Module) -> None:
         super().__init__()
-        self.position = position
-        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in mixers)
-        self.mixers = nn.ModuleList(mixers)
-        self.mlp_norm = nn.LayerNorm(dim)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio))
-        self.drop_path = DropPath(drop_path)
+        stage = place.stage
+        self.norm = NORMS[stage.norm](place.dim)
+        self.inner = inner
+        self.scale = nn.Identity() if stage.layer_scale is None else LayerScale(place.dim, stage.layer_scale)
+        self.drop_path = DropPath(place.drop_path)
+        self.norm_first = stage.norm_place == "pre"
 
-    def forward(self, x_BTHWC: Tensor) -> Tensor:
-        x = self.position(x_BTHWC)
-        for norm, mixer in zip(self.norms, self.mixers, strict=True):
-            x = x + self.drop_path(mixer(norm(x)))
-        out: Tensor = x + self.drop_path(self.mlp(self.mlp_norm(x)))
+    def forward(self, x: Tensor) -> Tensor:
+        if self.norm_first:
+            return x + self.drop_path(self.scale(self.inner(self.norm(x))))
+        out: Tensor = self.norm(x + self.drop_path(self.scale(self.inner(x))))
         return out
 
 
-def make_block(dim: int, stage: StageConfig, index: int, drop_path: float, time: bool) -> Block:
-    """Build block `index` of a stage; `time=False` leaves no path between frames."""
-    if not time:
-        stage = without_time(stage)
-    mixers = MIXERS[stage.block](dim, stage, index) if stage.block != "none" else []
-    position: nn.Module = nn.Identity()
-    if stage.position == "conv":
-        position = ConvPosition(dim, (3, 3, 3) if time else (1, 3, 3))
-    return Block(dim, mixers, position, stage.mlp_ratio, drop_path)
+class Block(nn.Module):
+    """[Convolutional position,] a branch for each mixer, a branch with the MLP."""
+
+    def __init__(self, place: Place, mixers: Sequence[nn.Module]) -> None:
+        super().__init__()
+        stage, dim = place.stage, place.dim
+        kernel = (3, 3, 3) if place.time else (1, 3, 3)
+        self.position = ConvPosition(dim, kernel) if stage.position == "conv" else nn.Identity()
+        self.branches = nn.ModuleList(Branch(place, with_dropout(mixer, stage.dropout)) for mixer in mixers)
+        hidden = int(dim * stage.mlp_ratio)
+        self.mlp = Branch(place, Mlp(dim, hidden, stage.dropout, stage.activation)) if hidden else nn.Identity()
+
+    def forward(self, x_BTHWC: Tensor) -> Tensor:
+        x = self.position(x_BTHWC)
+        for branch in self.branches:
+            x = branch(x)
+        out: Tensor = self.mlp(x)
+        return out
+
+
+def with_dropout(mixer: nn.Module, rate: float) -> nn.Module:
+    """The mixer, with dropout on what it returns if there is any."""
+    return nn.Sequential(mixer, nn.Dropout(rate)) if rate else mixer
+
+
+class PathInTime(nn.Module):
+    """x + mixer(norm(x)), a mixer through time: what a block of an image network lacks."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(place.dim)
+        self.mixer = PATHS_IN_TIME[place.stage.temporal](place)
+        self.drop_path = DropPath(place.drop_path)
+
+    def forward(self, x_BTHWC: Tensor) -> Tensor:
+        out: Tensor = x_BTHWC + self.drop_path(self.mixer(self.norm(x_BTHWC)))
+        return out
+
+
+PATHS_IN_TIME: dict[str, Callable[[Place], nn.Module]] = {
+    "attention": lambda place: TemporalAttention(place.dim, place.stage.heads),
+    "conv": lambda place: DepthwiseConv(place.dim, (3, 1, 1)),
+}
+
+
+class WithTime(nn.Module):
+    """A block, then a path in time."""
+
+    def __init__(self, block: nn.Module, temporal: nn.Module) -> None:
+        super().__init__()
+        self.block, self.temporal = block, temporal
+
+    def forward(self, x_BTHWC: Tensor) -> Tensor:
+        out: Tensor = self.temporal(self.block(x_BTHWC))
+        return out
+
+
+def make_block(place: Place) -> nn.Module:
+    """Build the block of a place, whose settings were checked."""
+    kind = KINDS[place.stage.block]
+    if kind.block is not None:
+        block = kind.block(place)
+    else:
+        assert kind.mixers is not None
+        block = Block(place, kind.mixers(place))
+    return block if place.stage.temporal == "none" else WithTime(block, PathInTime(place))
 
 
 def without_time(stage: StageConfig) -> StageConfig:
     """Return the same stage with every path between frames removed."""
     _, rows, columns = stage.window
-    return replace(stage, block=TIMELESS.get(stage.block, stage.block), window=(1, rows, columns))
+    return replace(
+        stage,
+        block=timeless(stage.block),
+        attention=timeless(stage.attention),
+        convolution=timeless(stage.convolution),
+        window=(1, rows, columns),
+        temporal="none",
+    )
+
+
+def timeless(block: str) -> str:
+    """Return the kind that is the same without a path between frames."""
+    return KINDS[block].timeless or block if block in KINDS else block
+
+
+# --- checks -----------------------------------------------------------------------------------------------------------
+
+
+def check_stage(stage: StageConfig, where: str) -> None:
+    """Raise UserError for a stage of an unknown kind, or with a setting that its kind does not have."""
+    if stage.block not in KINDS:
+        hint = nearest(stage.block, KINDS)
+        raise UserError(f"{where}.block is {stage.block!r}{hint}; give one of {', '.join(KINDS)}")
+    kind = KINDS[stage.block]
+    reads = {*ALWAYS, *kind.reads, *(OF_BLOCK if kind.mixers is not None else ())}
+    if stage.temporal == "attention":
+        reads.add("heads")
+    for field in fields(stage):
+        if field.name not in reads and getattr(stage, field.name) != getattr(StageConfig(), field.name):
+            settings = ", ".join(name for name in (f.name for f in fields(stage)) if name in reads)
+            raise UserError(f"{where}.{field.name} has no meaning for {stage.block} blocks; they have {settings}")
+    if stage.kernel is not None and not all(side % 2 for side in stage.kernel):
+        raise UserError(f"{where}.kernel is {stage.kernel}; give three odd numbers: frames, rows, columns")

@@ -24,12 +24,12 @@ class DepthwiseConv(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Merge 2x2 positions into one with twice the channels, as in Swin; an odd side is padded with zeros."""
+    """Merge 2x2 positions into one, as in Swin; an odd side is padded with zeros."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, out: int | None = None) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(4 * dim)
-        self.reduction = Linear(4 * dim, 2 * dim, bias=False)
+        self.reduction = Linear(4 * dim, out or 2 * dim, bias=False)
 
     def forward(self, x_BTHWC: Tensor) -> Tensor:
         _, _, H, W, _ = x_BTHWC.shape

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybridvideo.models.parts.linear import Linear, lowered
+from hybridvideo.models.parts.norms import ACTIVATIONS
 from hybridvideo.models.parts.shortcuts import is_bare, may_bypass
 
 # Without gradients, a CPU computes more hidden numbers than these in portions: beyond 32 MiB malloc maps fresh pages
@@ -21,10 +22,14 @@ PORTION = 2**23
 
 
 class Mlp(nn.Module):
-    """linear -> GELU -> dropout -> linear -> dropout over the last axis. Backward keeps the GELU's input alone."""
+    """linear -> activation -> dropout -> linear -> dropout over the last axis.
 
-    def __init__(self, dim: int, hidden: int, dropout: float = 0.0) -> None:
+    Backward keeps the GELU's input alone; other activations are torch's.
+    """
+
+    def __init__(self, dim: int, hidden: int, dropout: float = 0.0, activation: str = "gelu") -> None:
         super().__init__()
+        self.activation = activation
         self.fc1 = Linear(dim, hidden)
         self.fc2 = Linear(hidden, dim)
         self.hidden = hidden
@@ -38,6 +43,9 @@ class Mlp(nn.Module):
 
     def after_first(self, hidden: Tensor) -> Tensor:
         """What follows `fc1`."""
+        if self.activation != "gelu":
+            other: Tensor = self.drop(self.fc2(self.drop(ACTIVATIONS[self.activation](hidden))))
+            return other
         drops = self.training and self.drop.p > 0
         if torch.compiler.is_compiling() or drops:
             out: Tensor = self.drop(self.fc2(self.drop(F.gelu(hidden))))

@@ -16,7 +16,7 @@ from hybridvideo.errors import UserError
 from hybridvideo.models import create_model
 from hybridvideo.models.contract import count_gmacs
 from hybridvideo.models.hybrid import Hybrid
-from hybridvideo.models.parts.blocks import MIXERS
+from hybridvideo.models.parts.blocks import KINDS
 from hybridvideo.models.parts.inputs import ClipInput
 from hybridvideo.models.parts.stems import LibraryStem, open_stem, pad_like_tensorflow
 from hybridvideo.tasks.train import build_model
@@ -33,10 +33,14 @@ def hybrid(**changes: Any) -> Hybrid:
 
 
 def stage(block: str, **changes: Any) -> dict[str, Any]:
-    return {"block": block, "depth": 2, "heads": 2, "window": [4, 4, 4], "position": "conv", **changes}
+    reads = KINDS[block].reads if block in KINDS else ()
+    sized = {"heads": 2, "window": [4, 4, 4]}
+    own = {name: value for name, value in sized.items() if name in reads}
+    position = {"position": "conv"} if block in KINDS and KINDS[block].mixers else {}
+    return {"block": block, "depth": 2, **own, **position, **changes}
 
 
-@pytest.mark.parametrize("block", sorted(MIXERS))
+@pytest.mark.parametrize("block", sorted(KINDS))
 @pytest.mark.parametrize("mode", ["rgb", "difference", "both", "two_stream"])
 def test_every_block_works_with_every_input(block: str, mode: str) -> None:
     model = hybrid(stages=[stage(block), stage(block, merge=True)], input={"mode": mode})
@@ -51,7 +55,7 @@ def test_other_input_sizes_work(shape: tuple[int, int, int]) -> None:
 
 @torch.no_grad()
 def test_the_control_cannot_see_the_order_of_frames() -> None:
-    stages = [stage(block) for block in MIXERS]
+    stages = [stage(block) for block in KINDS]
     x = torch.randn(1, 3, 8, 32, 32)
     shuffled = x[:, :, torch.randperm(8)]
     for mode in ("rgb", "difference", "both", "two_stream"):
@@ -62,7 +66,7 @@ def test_the_control_cannot_see_the_order_of_frames() -> None:
 
 
 def test_in_the_control_a_frame_reaches_only_its_own_features() -> None:
-    control = hybrid(stages=[stage(block) for block in MIXERS], time=False)
+    control = hybrid(stages=[stage(block) for block in KINDS], time=False)
     x = torch.randn(1, 3, 8, 32, 32, requires_grad=True)
     control.forward_features(x)[:, 3].square().sum().backward()
     touched = x.grad.abs().sum((0, 1, 3, 4)) > 0  # type: ignore[union-attr]
@@ -269,8 +273,8 @@ def test_the_first_predictions_are_even() -> None:
 def test_queries_keys_and_values_start_as_three_matrices(block: str) -> None:
     model = hybrid(stages=[stage(block, depth=1, heads=4)], dim=96)
     bound = (6 / (96 + 96)) ** 0.5
-    for attention in model.stages[0].blocks[0].mixers:  # type: ignore[index, union-attr]
-        for matrix in attention.qkv.weight.chunk(3):
+    for branch in model.stages[0].blocks[0].branches:  # type: ignore[index, union-attr]
+        for matrix in branch.inner.qkv.weight.chunk(3):
             assert 0.95 * bound < matrix.abs().max() <= bound
             assert abs(matrix.std() * 3**0.5 / bound - 1) < 0.05
 
