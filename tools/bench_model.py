@@ -13,22 +13,19 @@ import argparse
 import json
 import math
 import os
-import platform
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from datetime import date
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from model_peers import NAMES, Pair, make_pair
 from rich.console import Console
 from rich.table import Table
+from timing import clock, matrix_rate, one_pass, peak_of, processor, spread
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -37,7 +34,6 @@ from hybridvideo.models.contract import count_gmacs
 
 MOST_DIFFERENCE = 1e-4  # of fp32 logits
 LEAST_COSINE = 0.999  # of bf16 logits
-PRODUCT = 2048  # rows of the square matrix product that the rate is measured with
 GROWTH = ("video_swin_tiny", "timesformer_base", "videomae_base", "uniformer_small")
 FRAMES = (8, 16, 32, 64)
 
@@ -155,35 +151,6 @@ def time_pair(pair: Pair, x: Tensor, mode: str, arguments: argparse.Namespace) -
     return rounds
 
 
-def one_pass(call: Callable[[Tensor], Tensor], x: Tensor, mode: str) -> None:
-    """Run a forward pass and, for `training`, a backward pass."""
-    training = "training" in mode
-    bf16 = torch.autocast(x.device.type, torch.bfloat16) if "bf16" in mode else nullcontext()
-    with torch.inference_mode(not training), bf16:
-        logits = call(x)
-    if training:
-        torch.nn.functional.cross_entropy(
-            logits.float(), torch.zeros(len(x), dtype=torch.long, device=x.device)
-        ).backward()
-
-
-def clock(call: Callable[[], Any], device: torch.device) -> float:
-    """Measure the seconds that a call takes."""
-    wait: Callable[[], None] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    wait()
-    start = time.perf_counter()
-    call()
-    wait()
-    return time.perf_counter() - start
-
-
-def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Measure the FLOP/s of a large matrix product, which nothing on this machine exceeds."""
-    a = torch.randn(PRODUCT, PRODUCT, device=device, dtype=dtype)
-    out = a @ a  # maps its pages
-    return 2 * PRODUCT**3 / min(clock(lambda: torch.mm(a, a, out=out), device) for _ in range(5))
-
-
 def alone(what: str, name: str, mode: str, device: str) -> list[float]:
     """Measure in a process of its own, in which no earlier pass has left memory behind."""
     return growth_of(name, int(mode), device) if what == "growth" else [memory_of_first_pass(what, name, mode, device)]
@@ -205,25 +172,6 @@ def memory_of_first_pass(who: str, name: str, mode: str, device: str) -> float:
         network.train("training" in mode)
     x = torch.randn(16 if device == "cuda" else 1, *pair.clip, device=device)
     return peak_of(lambda: one_pass(pair.peer_logits if who == "peer" else pair.ours, x, mode), device) / 1e6
-
-
-def peak_of(call: Callable[[], Any], device: str) -> float:
-    """Measure the bytes that a call takes at most, beyond those before it."""
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        held = torch.cuda.memory_allocated()
-        call()
-        return torch.cuda.max_memory_allocated() - held
-    before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-    call()
-    return resident("VmHWM") - before
-
-
-def resident(field: str) -> float:
-    """Return the bytes of this process, now (VmRSS) or at most (VmHWM)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
 
 
 class Largest(TorchDispatchMode):
@@ -267,18 +215,6 @@ def growth_of(name: str, frames: int, device: str) -> list[float]:
     with Largest() as largest:
         model(x)
     return [statistics.median(clock(lambda: model(x), x.device) for _ in range(5)), memory, largest.numbers]
-
-
-def spread(ratios: list[float]) -> str:
-    """Format median and quartiles."""
-    low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
-    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
-
-
-def processor() -> str:
-    """Return the name of the CPU."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
 
 
 if __name__ == "__main__":

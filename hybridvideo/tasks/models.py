@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatch
+from functools import cache
 from importlib.resources import files
 from itertools import groupby
 from typing import Any
@@ -28,6 +29,7 @@ WIDTH = 120  # if the output is not a terminal
 LEGEND = """\
 
 M: million parameters, with 400 classes. GMACs: billions of multiply-adds of one view, which papers call GFLOPs.
+clips/s: of one clip at a time, forward, fp32, where and when the last line says.
 top-1: per cent on the validation set of Kinetics-400, as published; scores averaged over views (clips x crops) of a
 video, whose frames lie a step apart. weights: hf: and torchvision: are downloaded by load_weights, others by you.
 A single name shows stages, settings and sources. hybrid: any stem, stages and head of your own, see docs/models.md."""
@@ -44,7 +46,7 @@ def run_models(pattern: str) -> int:
         print_card(console, *chosen.popitem())
     else:
         console.print(table_of(chosen))
-        console.print(Text(LEGEND))
+        console.print(Text(f"{LEGEND}\nclips/s measured on {all_speeds()['where']}."))
     return 0
 
 
@@ -54,13 +56,20 @@ def all_facts() -> dict[str, Facts]:
     return table
 
 
+@cache
+def all_speeds() -> Facts:
+    """Return clips per second by model, and where they were measured; tools/bench_families.py writes them."""
+    table: dict[str, Any] = json.loads((files("hybridvideo") / "tasks" / "model_speeds.json").read_text("utf-8"))
+    return table
+
+
 # --- the table ------------------------------------------------------------------------------------------------------
 
 
 def table_of(chosen: Mapping[str, Facts]) -> Table:
     """Return one row per model, families apart; `hybrid` has none: its size is up to the user."""
     table = Table("model", box=None, padding=(0, 1, 0, 0))
-    for title in ("M", "GMACs", "input", "top-1", "views", "step"):
+    for title in ("M", "GMACs", "clips/s", "input", "top-1", "views", "step"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("weights", overflow="fold")
     rows = [(name, facts) for name, facts in chosen.items() if name != "hybrid"]
@@ -74,7 +83,9 @@ def table_of(chosen: Mapping[str, Facts]) -> Table:
 
 def row_of(name: str, facts: Facts) -> list[str]:
     """Return the cells of a model."""
-    size = [f"{facts['parameters'] / 1e6:.2f}", f"{facts['gmacs']:.2f}", "x".join(map(str, facts["input"]))]
+    speed = all_speeds()["clips_per_second"].get(name)
+    size = [f"{facts['parameters'] / 1e6:.2f}", f"{facts['gmacs']:.2f}", "-" if speed is None else f"{speed:.3g}"]
+    size.append("x".join(map(str, facts["input"])))
     known = facts["published"]
     if known is None:
         return [name, *size, "-", "-", "-", "-"]
@@ -118,6 +129,8 @@ def size_rows(name: str, facts: Facts) -> Iterator[tuple[str, str]]:
     yield "input", f"{frames} frames of {height}x{width}, RGB in [0, 1] normalised with mean {mean}; std {std}"
     yield "parameters", f"{facts['parameters'] / 1e6:.2f} million, with 400 classes"
     yield "cost", f"{facts['gmacs']:.2f} GMACs per view"
+    if (speed := all_speeds()["clips_per_second"].get(name)) is not None:
+        yield "speed", f"{speed:.3g} clips per second, forward, fp32 ({all_speeds()['where']})"
     yield "stages", ", ".join(facts["stages"])
     yield "features", f"{facts['features']} channels before the classifier"
 
