@@ -78,21 +78,22 @@ KINDS: dict[str, Kind] = {
 
 
 class Branch(nn.Module):
-    """A residual branch: x + drop_path(scale * f(norm(x))), or norm(x + ...) after the manner of 2017."""
+    """A residual branch: x + drop_path(scale * dropout(f(norm(x)))), or norm(x + ...) as in the Transformer of 2017."""
 
-    def __init__(self, place: Place, inner: nn.Module) -> None:
+    def __init__(self, place: Place, inner: nn.Module, dropout: float = 0.0) -> None:
         super().__init__()
         stage = place.stage
         self.norm = NORMS[stage.norm](place.dim)
         self.inner = inner
+        self.dropout = nn.Dropout(dropout)
         self.scale = nn.Identity() if stage.layer_scale is None else LayerScale(place.dim, stage.layer_scale)
         self.drop_path = DropPath(place.drop_path)
         self.norm_first = stage.norm_place == "pre"
 
     def forward(self, x: Tensor) -> Tensor:
         if self.norm_first:
-            return x + self.drop_path(self.scale(self.inner(self.norm(x))))
-        out: Tensor = self.norm(x + self.drop_path(self.scale(self.inner(x))))
+            return x + self.drop_path(self.scale(self.dropout(self.inner(self.norm(x)))))
+        out: Tensor = self.norm(x + self.drop_path(self.scale(self.dropout(self.inner(x)))))
         return out
 
 
@@ -104,7 +105,7 @@ class Block(nn.Module):
         stage, dim = place.stage, place.dim
         kernel = (3, 3, 3) if place.time else (1, 3, 3)
         self.position = ConvPosition(dim, kernel) if stage.position == "conv" else nn.Identity()
-        self.branches = nn.ModuleList(Branch(place, with_dropout(mixer, stage.dropout)) for mixer in mixers)
+        self.branches = nn.ModuleList(Branch(place, mixer, stage.dropout) for mixer in mixers)
         hidden = int(dim * stage.mlp_ratio)
         self.mlp = Branch(place, Mlp(dim, hidden, stage.dropout, stage.activation)) if hidden else nn.Identity()
 
@@ -114,11 +115,6 @@ class Block(nn.Module):
             x = branch(x)
         out: Tensor = self.mlp(x)
         return out
-
-
-def with_dropout(mixer: nn.Module, rate: float) -> nn.Module:
-    """The mixer, with dropout on what it returns if there is any."""
-    return nn.Sequential(mixer, nn.Dropout(rate)) if rate else mixer
 
 
 class PathInTime(nn.Module):
