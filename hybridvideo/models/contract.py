@@ -48,18 +48,26 @@ NOTHING = Grids(())
 class Outputs:
     """What a call in training mode may return instead of logits (B, K); in evaluation mode a call returns logits alone.
 
-    `auxiliary`: named tensors for the objective, such as second logits, gates, features, reconstructions.
+    `auxiliary`: named tensors for the objective. Their names say what classification does with them:
+
+        logits_NAME  (B, K)  of a further classifier: its cross-entropy with the same targets is added to the loss
+        cost_NAME    (B,)    a cost of each clip, weighted by the model: added to the loss as it is
+        others       any     gates, features, reconstructions, for objectives that know them
+
+    `supervised`: whether `logits` themselves have a part in the loss. False if they only combine auxiliary logits,
+    each of which is trained by itself.
     """
 
     logits: Tensor
     auxiliary: dict[str, Tensor] = field(default_factory=dict)
+    supervised: bool = True
 
 
 class VideoModel(nn.Module, ABC):
     """Base of all models: `model(x_BCTHW) -> logits_BK`, always logits, never probabilities.
 
     In evaluation a call returns logits alone. In training a model may return `Outputs` instead, whose `logits` are
-    the same and whose `auxiliary` tensors an objective may use; every model here returns plain logits in both modes.
+    the same and whose `auxiliary` tensors an objective may use.
 
     A subclass sets `config`, `num_classes`, `num_features`, `input_shape`, `normalisation` and `classifier_name`, and
     defines the abstract methods; everything else follows from them.
@@ -79,7 +87,7 @@ class VideoModel(nn.Module, ABC):
     notes: tuple[str, ...] = ()  # lines that a command should show to its user
     least_side: int = 1  # fewest rows and columns of a frame
 
-    def forward(self, x_BCTHW: Tensor) -> Tensor:
+    def forward(self, x_BCTHW: Tensor) -> Tensor | Outputs:
         """Return logits (B, K). Raises UserError for anything but float clips (B, 3, T, H, W) of sufficient size."""
         return self.forward_head(self.forward_features(x_BCTHW))
 
@@ -212,9 +220,10 @@ class VideoModel(nn.Module, ABC):
         """Return the settings that the output of `forward_frozen` depends on."""
         return self.settings()
 
-    def forward_rest(self, frozen: Tensor) -> Tensor:
-        """Return logits (B, K) from the output of `forward_frozen`."""
-        return self(frozen)
+    def forward_rest(self, frozen: Tensor) -> Tensor | Outputs:
+        """Return what a call returns, from the output of `forward_frozen`."""
+        out: Tensor | Outputs = self(frozen)
+        return out
 
 
 class AfterFrozen(nn.Module):
@@ -224,8 +233,8 @@ class AfterFrozen(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, frozen: Tensor) -> Tensor:
-        """Logits (B, K)."""
+    def forward(self, frozen: Tensor) -> Tensor | Outputs:
+        """Return what a call of the model returns."""
         return self.model.forward_rest(frozen)
 
 

@@ -27,6 +27,7 @@ from hybridvideo.data.processes.worker import keep_memory
 from hybridvideo.data.stages import Stage, measured, stage
 from hybridvideo.data.transforms import TrainTransform
 from hybridvideo.engine.progress import progress
+from hybridvideo.engine.training.classification import logits_of
 from hybridvideo.errors import TooMuchBadData, UserError
 from hybridvideo.files import write_json
 from hybridvideo.models import create_model
@@ -184,7 +185,7 @@ def trainer(dataset: ClipDataset, bench: LoaderBench, device: torch.device) -> C
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
 
     def step(batch: Any) -> None:
-        logits = model(normalise(batch["clip"], Normalisation()))
+        logits = logits_of(model(normalise(batch["clip"], Normalisation())))
         logits.logsumexp(-1).mean().backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -13,7 +13,7 @@ from torch import Tensor
 from hybridvideo.errors import UserError
 from hybridvideo.models import MODELS, create_model, list_models
 from hybridvideo.models.baselines.pytorchvideo import SlowFast
-from hybridvideo.models.contract import AfterFrozen, Grids, VideoModel, count_gmacs, count_parameters
+from hybridvideo.models.contract import AfterFrozen, Grids, Outputs, VideoModel, count_gmacs, count_parameters
 
 SMALL_INPUT = (2, 3, 4, 64, 64)
 # The same network with fewer blocks, so that the large ones take no longer than the small.
@@ -60,10 +60,24 @@ def model(request: pytest.FixtureRequest) -> VideoModel:
     return small(request.param)
 
 
+def everything(output: Tensor | Outputs) -> Tensor:
+    """What a training call returns, in one tensor."""
+    if not isinstance(output, Outputs):
+        return output
+    return torch.cat([part.flatten() for part in (output.logits, *output.auxiliary.values())])
+
+
 def test_logits_have_one_column_per_class_in_both_modes(model: VideoModel) -> None:
     x = torch.randn(SMALL_INPUT)
-    for mode in (True, False):
-        assert model.train(mode)(x).shape == (2, 5)
+    in_training = model.train()(x)
+    assert model.eval()(x).shape == (2, 5)
+    if isinstance(in_training, Outputs):
+        assert in_training.logits.shape == (2, 5) and in_training.auxiliary
+        for name, part in in_training.auxiliary.items():
+            assert not name.startswith("logits_") or part.shape == (2, 5), name
+            assert not name.startswith("cost_") or part.shape == (2,), name
+    else:
+        assert in_training.shape == (2, 5)
 
 
 def test_logits_are_logits_in_evaluation_mode(model: VideoModel) -> None:
@@ -91,7 +105,7 @@ def test_intermediates_are_grids_in_the_order_asked_for(model: VideoModel) -> No
 
 
 def test_every_trained_parameter_gets_a_gradient(model: VideoModel) -> None:
-    model.train()(torch.randn(SMALL_INPUT)).square().sum().backward()
+    everything(model.train()(torch.randn(SMALL_INPUT))).square().sum().backward()
     without = [
         name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None
     ]
@@ -113,7 +127,7 @@ def training_step(model: VideoModel, x: torch.Tensor) -> tuple[dict[str, torch.T
     torch.manual_seed(1)
     kept: list[torch.Size] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda saved: kept.append(saved.shape) or saved, lambda saved: saved):
-        logits = model.train()(x)
+        logits = everything(model.train()(x))
     logits.square().sum().backward()
     gradients = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
     return {"logits": logits.detach(), **gradients, **dict(model.named_buffers())}, len(kept)
@@ -185,7 +199,7 @@ def test_a_model_made_under_inference_mode_works_in_every_mode_and_learns(name: 
 def learn(model: VideoModel, x: Tensor) -> None:
     """One step, large enough to show."""
     torch.manual_seed(1)
-    model.train()(x).square().sum().backward()
+    everything(model.train()(x)).square().sum().backward()
     torch.optim.SGD(model.parameters(), lr=1e-3).step()
 
 
@@ -254,7 +268,7 @@ def test_names_without_decay_exist(model: VideoModel) -> None:
 
 def test_a_new_classifier_has_the_new_classes(model: VideoModel) -> None:
     model.reset_classifier(7)
-    assert model(torch.randn(SMALL_INPUT)).shape == (2, 7) and model.num_classes == 7
+    assert model.eval()(torch.randn(SMALL_INPUT)).shape == (2, 7) and model.num_classes == 7
     assert model.get_submodule(model.classifier_name).weight.shape[0] == 7
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -44,9 +43,9 @@ class Classification(Objective):
 
     def loss(self, trainee: nn.Module, batch: Batch, place: Place) -> Loss:
         inputs, targets_BK = self.mixed(batch, place)
-        logits_BK = logits_of(trainee(inputs)).float()
-        losses_B = F.cross_entropy(logits_BK, targets_BK, reduction="none") * batch["ok"].float()
-        return Loss(losses_B.sum())
+        ok_B = batch["ok"].float()
+        terms = {name: (loss_B * ok_B).sum() for name, loss_B in loss_terms(trainee(inputs), targets_BK).items()}
+        return Loss(torch.stack(list(terms.values())).sum(), terms if len(terms) > 1 else {})
 
     def mixed(self, batch: Batch, place: Place) -> tuple[Tensor, Tensor]:
         """Return inputs and targets (B, K), mixed across all processes if the settings ask for it."""
@@ -111,7 +110,32 @@ class Classification(Objective):
         ]
 
 
-def logits_of(output: Any) -> Tensor:
-    """Return the logits of a training call, which may return more."""
-    logits: Tensor = output.logits if isinstance(output, Outputs) else output
-    return logits
+def loss_terms(output: Tensor | Outputs, targets_BK: Tensor) -> dict[str, Tensor]:
+    """Return the terms of the loss of each clip (B,), by name: their sum is what is trained.
+
+    Args:
+        output: of a call of a model in training: logits, or `Outputs`, which describes how its entries count.
+        targets_BK: shares of the classes.
+
+    Returns:
+        `cross_entropy` of the logits, `cross_entropy_NAME` of auxiliary `logits_NAME`, and each `cost_NAME`.
+    """
+    outputs = output if isinstance(output, Outputs) else Outputs(output)
+    terms = {"cross_entropy": cross_entropy(outputs.logits, targets_BK)} if outputs.supervised else {}
+    for name, value in outputs.auxiliary.items():
+        if name.startswith("logits_"):
+            terms[f"cross_entropy_{name.removeprefix('logits_')}"] = cross_entropy(value, targets_BK)
+        elif name.startswith("cost_"):
+            terms[name] = value.float()
+    assert terms, "outputs that nothing in them supervises"
+    return terms
+
+
+def cross_entropy(logits_BK: Tensor, targets_BK: Tensor) -> Tensor:
+    """Return the cross-entropy of each clip, in float32."""
+    return F.cross_entropy(logits_BK.float(), targets_BK, reduction="none")
+
+
+def logits_of(output: Tensor | Outputs) -> Tensor:
+    """Return the logits of a call, which may have returned more."""
+    return output.logits if isinstance(output, Outputs) else output
