@@ -114,7 +114,7 @@ RANGES: dict[str, Range] = {
     "tokens": Range(0, 4096),
     "kernel": Range(1, 127),
     "layer_scale": Range(0, 64),
-    "value": Range(0, 1, above=True, below=True),
+    "value": Range(0, 1),
     "version": Range(1, 2),
     "gain": Range(-1e6, 1e6),
     "limit": Range(0, 1e6, above=True),
