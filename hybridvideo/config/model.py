@@ -62,11 +62,17 @@ class GateConfig:
     """How a block joins its two branches: gate * convolution + (1 - gate) * attention."""
 
     kind: Literal["fixed", "static", "conv", "both"] = "both"
-    """fixed: `value`. static: learned, per channel. conv: from the pooled convolution. both: from the pooled two."""
+    """fixed: `value`. static: learned. conv: from the pooled convolution. both: from the pooled two."""
     value: float = 0.5
-    """fixed: the gate. Others: the gate at the start of training."""
+    """fixed: the gate, 0 to 1. Others: the gate at the start of training, between the two."""
     per: Literal["clip", "frame"] = "clip"
     """conv and both: pooled over the clip, or over each frame."""
+    channels: Literal["each", "all"] = "each"
+    """A gate for each channel, or one for all."""
+
+    def __post_init__(self) -> None:
+        if self.kind != "fixed" and self.value in (0, 1):
+            raise UserError(f"gate.value is {self.value}; give a number between 0 and 1, or set gate.kind to fixed")
 
 
 @dataclass(frozen=True)

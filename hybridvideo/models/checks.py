@@ -118,7 +118,7 @@ RANGES: dict[str, Range] = {
     "lags": Range(-256, 256),
     "box": Range(1, 127),
     "scale": Range(1, 64),
-    "value": Range(0, 1, above=True, below=True),
+    "value": Range(0, 1),
     "version": Range(1, 2),
     "gain": Range(-1e6, 1e6),
     "limit": Range(0, 1e6, above=True),

@@ -25,6 +25,7 @@ from hybridvideo.models.card import ModelCard, check_free, write_checkpoint
 from hybridvideo.models.checks import check_classes, check_clip
 from hybridvideo.models.parts.linear import Linear
 from hybridvideo.models.parts.shortcuts import literally
+from hybridvideo.models.readings import listening, places_to_read
 from hybridvideo.parsing import plain
 
 
@@ -101,6 +102,17 @@ class VideoModel(nn.Module, ABC):
         keep = Grids(stages)
         self.forward_stages(self.first_grid(x_BCTHW), keep)
         return [keep.grids[name] for name in stages]
+
+    def readings(self, x_BCTHW: Tensor) -> dict[str, Tensor]:
+        """Run a forward pass and return what the parts let be read of it, by their place in the network.
+
+        Gates (`...gate.values`, broadcastable to the grid), the path of each clip (`...path`, one-hot (B, 2):
+        convolution, attention), weights of channels or positions, maps of branches (B, T, H, W). Empty for a model
+        without such parts. In the mode and with the gradients of the moment; frames are on axis 1 if there are any.
+        """
+        with listening(places_to_read(self)) as seen:
+            self(x_BCTHW)
+        return seen
 
     def first_grid(self, x_BCTHW: Tensor) -> Tensor:
         """Check the clip and return `forward_stem` of it, checkpointed if requested."""
