@@ -18,7 +18,7 @@ def convert(
     """Convert published weights into a checkpoint folder with their classes, normalisation, clips and views.
 
     Args:
-        source: a file of weights, a Hugging Face folder, torchvision:NAME[.WEIGHTS] or hf:OWNER/REPO.
+        source: a file of weights, a Hugging Face folder, torchvision:NAME[.WEIGHTS], timm:NAME[.TAG] or hf:OWNER/REPO.
         out: the checkpoint folder.
         model: name of the model; default: the one inferred from the tensors.
         changes: settings of the model that the tensors do not show, such as --changes.heads 8.

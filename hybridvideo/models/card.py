@@ -34,7 +34,7 @@ class Origin:
     """Where converted weights came from."""
 
     source: str
-    """Path, `torchvision:NAME` or `hf:REPO`."""
+    """Path, `torchvision:NAME`, `timm:NAME` or `hf:REPO`."""
     layout: str
     """The code base that named the tensors."""
     sha256: str

@@ -19,8 +19,8 @@ def load_model(path: str | Path, which: str | None = None) -> VideoModel:
 
     Args:
         path: a run folder, a checkpoint folder, or foreign weights of a known layout: a file, a Hugging Face folder,
-            `torchvision:NAME[.WEIGHTS]`, `hf:OWNER/REPO`. For foreign weights the model is inferred from the tensors;
-            classes and preprocessing come from the source, or else from what its authors published.
+            `torchvision:NAME[.WEIGHTS]`, `timm:NAME[.TAG]`, `hf:OWNER/REPO`. For foreign weights the model is inferred
+            from the tensors; classes and preprocessing come from the source, or else from what its authors published.
         which: "last" or "best" of a run folder; default: the one its config keeps.
 
     Raises:

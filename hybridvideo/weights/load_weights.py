@@ -14,6 +14,8 @@ from torch import Tensor
 from hybridvideo.config.data import Normalisation
 from hybridvideo.errors import UserError
 from hybridvideo.models.contract import VideoModel
+from hybridvideo.weights.layouts.inflate import identity_in_time, paths_in_time
+from hybridvideo.weights.layouts.layout import Layout
 from hybridvideo.weights.load_report import LoadReport
 from hybridvideo.weights.open_source import From, open_source
 from hybridvideo.weights.recognise import Recognised, likely_architecture, recognise
@@ -35,8 +37,8 @@ def load_weights(model: VideoModel, source: From, head: Head = "strict") -> Load
     Args:
         model: receives the weights, in place.
         source: a run folder, a checkpoint folder, a file (.safetensors, .pth, .pt, .pyth, .bin, .ckpt; pickles are
-            read without running them), a Hugging Face folder, `torchvision:NAME[.WEIGHTS]`, `hf:OWNER/REPO`, or a
-            state dict. The layout is recognised by its keys.
+            read without running them), a Hugging Face folder, `torchvision:NAME[.WEIGHTS]`, `timm:NAME[.TAG]`,
+            `hf:OWNER/REPO`, or a state dict. The layout is recognised by its keys.
         head: strict: the classifier must fit. replace: if it does not fit, the model keeps its own. drop: the model
             always keeps its own.
 
@@ -62,6 +64,10 @@ def load_opened(model: VideoModel, source: Source, known: Recognised, head: Head
         report.left_out = [key for key in known.state if known.layout.is_computed(key)]
     wanted = fit_head(model, renamed, own, head, source.where, report)
     adapted = known.adapted(wanted, own, source.where)
+    if known.layout is not None and known.layout.of_images:
+        adapted = {**identity_in_time(model), **adapted}
+    if known.layout is not None:
+        report.fresh += fresh_names(known.layout, model, adapted, report)
     report.filled = [name for name in adapted if name not in wanted and name in own]
     loaded = fit_all(adapted, own, report)
     report.missing = [name for name in own if name not in adapted and name not in report.fresh]
@@ -114,6 +120,12 @@ def fit_head(
             "new classifier"
         )
     return dict(state)
+
+
+def fresh_names(layout: Layout, model: VideoModel, state: Mapping[str, Tensor], report: LoadReport) -> list[str]:
+    """Return the names of tensors that weights of this layout never have, so that the model keeps its own."""
+    lacking = [*layout.lacks(model), *(paths_in_time(model) if layout.of_images else ())]
+    return [name for name in dict.fromkeys(lacking) if name not in state and name not in report.fresh]
 
 
 def is_head(model: VideoModel, name: str) -> bool:

@@ -4,6 +4,7 @@ runs/x, runs/x/checkpoints/last      a run folder or checkpoint folder of this p
 FILE                                 .safetensors, .pth, .pt, .pyth, .bin, .ckpt: a state dict, whatever wraps it
 FOLDER                               from Hugging Face: config.json and model.safetensors (or shards, or .bin)
 torchvision:NAME[.WEIGHTS]           downloaded by torchvision
+timm:NAME[.TAG]                      downloaded by timm: weights of images
 hf:OWNER/REPO[@REVISION]             downloaded by huggingface_hub: configuration and tensors, never code
 """
 
@@ -20,6 +21,7 @@ from hybridvideo.errors import UserError
 from hybridvideo.models.card import WEIGHTS, read_card
 from hybridvideo.models.state_files import KINDS, open_state_file, unwrapped
 from hybridvideo.weights import huggingface_weights as huggingface
+from hybridvideo.weights import timm_weights as timm
 from hybridvideo.weights import torchvision_weights as torchvision
 from hybridvideo.weights.find_checkpoint import read_checkpoint
 from hybridvideo.weights.source import Facts, Source
@@ -35,12 +37,14 @@ def open_source(source: From) -> Source:
     text, path = str(source), Path(source)
     if text.startswith(torchvision.PREFIX):
         return torchvision.open_torchvision(text)
+    if text.startswith(timm.PREFIX):
+        return timm.open_timm(text)
     if text.startswith(huggingface.PREFIX):
         return huggingface.open_repository(text)
     if path.is_dir():
         return huggingface.open_folder(path) if huggingface.is_hugging_face(path) else open_own(path)
     if not path.exists() and re.match(r"\w+:", text):
-        raise UserError(f"no weights {text!r}; give a path ({KINDS}), torchvision:NAME or hf:OWNER/REPO")
+        raise UserError(f"no weights {text!r}; give a path ({KINDS}), torchvision:NAME, timm:NAME or hf:OWNER/REPO")
     file = open_state_file(path)
     return Source(text, file.tensors, file.notes, (path,))
 

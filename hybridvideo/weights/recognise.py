@@ -16,6 +16,7 @@ from hybridvideo.models.variants import Variant
 from hybridvideo.parsing import plain
 from hybridvideo.text import one_line
 from hybridvideo.weights.layouts import LAYOUTS
+from hybridvideo.weights.layouts.image_cnn import stem_layout
 from hybridvideo.weights.layouts.layout import Architecture, Layout, State
 
 PREFIXES = ("module.", "_orig_mod.", "model.")  # added by wrappers around the model
@@ -93,9 +94,8 @@ def recognise(state: Mapping[str, Tensor], model: VideoModel, where: str) -> Rec
     others: list[tuple[State, Layout]] = []
     for bare in unprefixed(state):
         fitting = layouts_of(bare)
-        for layout in fitting:
-            if layout.family == type(model).__name__:
-                return Recognised(bare, layout)
+        if layout := best_of(fitting, bare, model):
+            return Recognised(bare, layout)
         others += [(bare, layout) for layout in fitting]
     for bare in unprefixed(state):
         if is_own(bare, own):
@@ -103,6 +103,16 @@ def recognise(state: Mapping[str, Tensor], model: VideoModel, where: str) -> Rec
     if others:
         raise UserError(f"{where} {belongs_to(others)}, this model is a {type(model).__name__}; build the one it fits")
     raise UserError(f"{where} {unknown(state)}; this model has {some(own)}")
+
+
+def best_of(fitting: list[Layout], state: State, model: VideoModel) -> Layout | None:
+    """Return the layout for the model's class, of several the one that fills most of the model; None if none fits."""
+    stem = stem_layout(state, model)
+    candidates = [*(layout for layout in fitting if layout.family == type(model).__name__), *([stem] if stem else [])]
+    if len(candidates) < 2:
+        return candidates[0] if candidates else None
+    own = model.state_dict().keys()
+    return max(candidates, key=lambda layout: len(own & layout.to_ours(state).keys()))
 
 
 def layouts_of(state: State) -> list[Layout]:

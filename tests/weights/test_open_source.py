@@ -129,7 +129,7 @@ def test_a_folder_without_weights_names_what_was_expected(tmp_path: Path) -> Non
 
 
 def test_what_is_not_a_source_is_answered_with_the_kinds_of_sources() -> None:
-    for source in ("https://example.org/w.pth", "timm:vit", "none.pth"):
+    for source in ("https://example.org/w.pth", "jax:vit", "none.pth"):
         with pytest.raises(UserError, match=r"give a path"):
             open_source(source)
 
@@ -138,7 +138,7 @@ def test_only_folders_of_this_project_are_ours(tmp_path: Path) -> None:
     file = tmp_path / "w.pth"
     file.touch()
     assert is_ours(tmp_path) and is_ours(tmp_path / "not there")
-    assert not is_ours(file) and not is_ours("torchvision:swin3d_t") and not is_ours("hf:a/b")
+    assert not is_ours(file) and not is_ours("torchvision:swin3d_t") and not is_ours("hf:a/b") and not is_ours("timm:a")
     assert not is_ours(folder(tmp_path / "hf", {})) and not is_ours("none.pth") and not is_ours("https://example.org")
 
 
@@ -251,3 +251,43 @@ def test_the_error_for_hugging_face_offline_has_the_way_around_it(
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(EnvironmentFault, match=r"hf:owner/repo cannot be downloaded .*huggingface.co/owner/repo, copy"):
         open_source("hf:owner/repo")
+
+
+# --- timm -------------------------------------------------------------------------------------------------------------
+
+
+def test_timm_states_what_belongs_to_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    import timm
+
+    build, asked = timm.create_model, []
+
+    def pretrained(name: str, pretrained: bool) -> Any:
+        asked.append((name, pretrained))
+        return build(name)
+
+    monkeypatch.setattr(timm, "create_model", pretrained)
+    source = open_source("timm:vit_tiny_patch16_224.augreg_in21k_ft_in1k")
+    assert asked == [("vit_tiny_patch16_224.augreg_in21k_ft_in1k", True)] and "blocks.0.attn.qkv.weight" in source.state
+    facts = source.facts
+    assert facts.labels is not None and len(set(facts.labels)) == 1000 and facts.labels[0].startswith("tench")
+    assert facts.normalisation == Normalisation((0.5,) * 3, (0.5,) * 3)
+    assert facts.size == (224, 224) and facts.short_side == 249
+
+
+def test_weights_that_timm_does_not_have_are_answered_with_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"no network 'resnet5' \(did you mean 'resnet"):
+        open_source("timm:resnet5")
+    with pytest.raises(UserError, match=r"no weights 'a1_in1' of resnet50 \(did you mean 'a1_in1k'"):
+        open_source("timm:resnet50.a1_in1")
+    with pytest.raises(UserError, match="no network"):
+        open_source("timm:../../etc/passwd")
+
+
+def test_the_error_for_timm_offline_has_the_way_around_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    message = r"timm:resnet10t cannot be downloaded .*https://huggingface.co/timm/resnet10t.c3_in1k, copy"
+    with pytest.raises(EnvironmentFault, match=message):
+        open_source("timm:resnet10t")

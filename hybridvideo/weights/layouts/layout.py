@@ -11,13 +11,14 @@ The first row that matches the complete key renames it; the same table read from
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from hybridvideo.models.contract import VideoModel
 from hybridvideo.models.variants import Published
 
 State = dict[str, Tensor]
@@ -57,6 +58,10 @@ class Layout:
     """Return what was published of its weights for a model's name, if it differs from the model's own `published`."""
     accepts: Callable[[Mapping[str, Tensor]], bool] = lambda _state: True
     """Return whether tensors with the signature's keys also have this layout's shapes."""
+    of_images: bool = False
+    """Of an image network, for a hybrid: paths in time, which it lacks, start as identity (see `inflate`)."""
+    lacks: Callable[[VideoModel], Iterable[str]] = lambda _model: ()
+    """Return names of tensors in a model that such weights never have; the model keeps its own."""
 
     def fits(self, state: Mapping[str, Tensor]) -> bool:
         """Return whether these tensors are in this layout."""
