@@ -42,6 +42,12 @@ class StemConfig:
     """small, or timm/NAME, or torchvision/NAME."""
     widths: tuple[int, ...] = (24, 48, 96)
     """small: channels of its stride-2 convolutions."""
+    repeat: int = 1
+    """small: convolutions of each width, of which the first has stride 2."""
+    norm: Literal["layer", "batch"] = "layer"
+    """small: layer normalises each position by itself; batch: convolutions without bias, then BatchNorm."""
+    activation: Literal["gelu", "relu", "silu", "hard_swish"] = "gelu"
+    """small: between the convolutions."""
     stride: int = 32
     """timm and torchvision: pixels per feature, a power of two."""
     weights: str | None = None
@@ -115,12 +121,20 @@ class StageConfig:
     """In MLPs and after attention."""
     layer_scale: float | None = None
     """Start of a learned factor per channel on every branch; null: no factor."""
+    key_dim: int | None = None
+    """levit: channels of each head's queries and keys; null: so that all values have `dim` channels."""
+    value_ratio: float = 2.0
+    """levit: channels of values per channel of keys; in a block that shrinks the grid it is 4."""
+    inner_dim: int | None = None
+    """mobilevit: channels of its Transformer; null: `dim`."""
+    inner_depth: int = 2
+    """mobilevit: blocks of its Transformer."""
     relative: Literal["none", "table", "mlp"] = "none"
     """Relative position in attention: a table of the offset, or an MLP of it. window3d always has one."""
     temporal: Literal["none", "attention", "conv"] = "none"
     """A path in time after each block: attention of each position through the frames, or a depthwise convolution."""
     attention: str = "spatial"
-    """Kinds that contain attention: which, a name of KINDS such as divided or joint."""
+    """Kinds that contain attention: which, a name of KINDS such as divided or joint; bottleneck also none."""
     convolution: str = "conv"
     """Kinds that contain a convolution beside attention: which, a name of KINDS such as conv3d."""
     radius: int = 3
@@ -171,6 +185,8 @@ class HybridConfig:
     stages: tuple[StageConfig, ...] = ()
     drop_path: float = 0.0
     """Stochastic depth of the last block, growing linearly from 0."""
+    norm: Literal["layer", "none"] = "layer"
+    """Of the last stage's grid."""
     head: HeadConfig = field(default_factory=HeadConfig)
     time: bool = True
     """False removes every path between frames: the control that cannot see motion."""

@@ -154,7 +154,7 @@ class Hybrid(StagedModel):
 
     config: HybridConfig
     classifier_name = "head.classifier"
-    undecayed = ("bias_table", "space_CHW", "time_CT")
+    undecayed = ("bias_table", "bias_hHW", "space_CHW", "time_CT", "_CR")
 
     def __init__(self, config: HybridConfig, num_classes: int) -> None:
         super().__init__(config, num_classes)
@@ -175,7 +175,7 @@ class Hybrid(StagedModel):
             stage = HybridStage(dim, grid, settings, drop_paths, config.time)
             self.stages.append(stage)
             dim, grid = stage.dim, stage.grid
-        self.norm = nn.LayerNorm(dim) if config.stages else nn.Identity()
+        self.norm = nn.LayerNorm(dim) if config.stages and config.norm == "layer" else nn.Identity()
         self.head = PoolHead(dim, num_classes, config.head)
         self.num_features = self.head.num_features
         self._init_weights()

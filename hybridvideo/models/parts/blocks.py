@@ -16,9 +16,12 @@ from torch import Tensor, nn
 from hybridvideo.config.model import StageConfig
 from hybridvideo.errors import UserError, nearest
 from hybridvideo.models.parts.attention import JointAttention, SpatialAttention, TemporalAttention, WindowAttention3d
+from hybridvideo.models.parts.bottleneck import Bottleneck
 from hybridvideo.models.parts.convolution import DepthwiseConv
 from hybridvideo.models.parts.correlation import correlation
+from hybridvideo.models.parts.levit import LevitBlock
 from hybridvideo.models.parts.mlp import Mlp
+from hybridvideo.models.parts.mobilevit import InvertedResidual, MobileVit, Pointwise
 from hybridvideo.models.parts.norms import NORMS, LayerScale
 from hybridvideo.models.parts.place import Place
 from hybridvideo.models.parts.positions import ConvPosition
@@ -61,6 +64,15 @@ def divided(place: Place) -> Mixers:
     return [TemporalAttention(place.dim, place.stage.heads), SpatialAttention(place.dim, place.stage.heads)]
 
 
+def mobilevit(place: Place) -> nn.Module:
+    """A Transformer of any attention that needs no more than `Block`."""
+    inner = KINDS.get(place.stage.attention)
+    if inner is None or inner.mixers is None:
+        names = ", ".join(name for name, kind in KINDS.items() if kind.mixers is not None)
+        raise UserError(f"attention is {place.stage.attention!r} in a mobilevit block; give one of {names}")
+    return MobileVit(place, make_block)
+
+
 KINDS: dict[str, Kind] = {
     "conv": Kind(lambda place: [DepthwiseConv(place.dim, place.kernel((1, 5, 5)))], reads=("kernel",), needs_grid=True),
     "conv3d": Kind(
@@ -73,6 +85,30 @@ KINDS: dict[str, Kind] = {
     "window3d": Kind(window3d, reads=("heads", "window"), needs_grid=True),
     "correlation": Kind(correlation, reads=("radius", "lags"), needs_grid=True, timeless="mlp"),
     "mlp": Kind(lambda _place: []),
+    "levit": Kind(
+        block=LevitBlock,
+        reads=("heads", "stride", "mlp_ratio", "activation", "dropout", "key_dim", "value_ratio"),
+        needs_grid=True,
+        changes_width=True,
+    ),
+    "bottleneck": Kind(
+        block=Bottleneck,
+        reads=("attention", "heads", "stride", "kernel", "activation"),
+        needs_grid=True,
+        changes_width=True,
+    ),
+    "inverted": Kind(
+        block=InvertedResidual,
+        reads=("mlp_ratio", "stride", "kernel", "activation"),
+        needs_grid=True,
+        changes_width=True,
+    ),
+    "mobilevit": Kind(
+        block=mobilevit,
+        reads=("attention", "heads", "window", "kernel", "inner_dim", "inner_depth", *OF_BLOCK),
+        needs_grid=True,
+    ),
+    "pointwise": Kind(block=Pointwise, reads=("activation",), changes_width=True),
 }
 
 

@@ -24,22 +24,31 @@ from hybridvideo.text import one_line
 
 
 class SmallStem(nn.Module):
-    """3x3 convolutions of stride 2, each followed by a norm over the channels of a position and GELU.
+    """3x3 convolutions, those of stride 2 wider each, each with a norm, and activations between them.
 
-    No statistics over frames or batch, so one frame's features depend on that frame alone.
+    With layer norm there are no statistics over frames or batch: one frame's features depend on that frame alone.
     """
 
-    def __init__(self, widths: tuple[int, ...], normalisation: Normalisation) -> None:
+    def __init__(self, config: StemConfig, normalisation: Normalisation) -> None:
         super().__init__()
+        widths, batch = config.widths, config.norm == "batch"
         layers: list[nn.Module] = []
         for before, after in zip((3, *widths), widths, strict=False):
-            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), LayerNorm2d(after), nn.GELU()]
+            for i in range(config.repeat):
+                layers.append(nn.Conv2d(after if i else before, after, 3, 1 if i else 2, padding=1, bias=not batch))
+                layers += [nn.BatchNorm2d(after) if batch else LayerNorm2d(after), activation(config.activation)]
         self.layers = nn.Sequential(*layers[:-1])
         self.channels, self.stride, self.normalisation = widths[-1], 2 ** len(widths), normalisation
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         features: Tensor = self.layers(x_NCHW)
         return features
+
+
+def activation(name: str) -> nn.Module:
+    """An activation as a layer."""
+    layers = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU, "hard_swish": nn.Hardswish}
+    return layers[name]()
 
 
 class LibraryStem(nn.Module):
@@ -119,11 +128,12 @@ def small_stem(_name: str, config: StemConfig, _size: FrameSize) -> SmallStem:
     """Our own, trained from scratch."""
     if config.weights is not None:
         raise UserError("stem.weights is set, but the small stem has none; use timm/NAME or torchvision/NAME")
-    stem = SmallStem(config.widths, normalisation_of(config, Normalisation()))
+    stem = SmallStem(config, normalisation_of(config, Normalisation()))
     for layer in stem.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-            nn.init.zeros_(cast(Tensor, layer.bias))
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
     return stem
 
 
