@@ -146,13 +146,13 @@ class LevitBlock(nn.Module):
         super().__init__()
         self.changes = place.stride > 1 or place.dim_in != place.dim
         self.attention = changing_attention(place) if self.changes else levit_attention(place)
-        self.mlp = LevitMlp(place)
+        self.mlp = LevitMlp(place) if int(place.dim * place.stage.mlp_ratio) else None
         self.drop_path = DropPath(place.drop_path)
 
     def forward(self, x_BTHWC: Tensor) -> Tensor:
         out = self.attention(x_BTHWC)
         x = out if self.changes else x_BTHWC + self.drop_path(out)
-        return x + self.drop_path(self.mlp(x))
+        return x if self.mlp is None else x + self.drop_path(self.mlp(x))
 
 
 def levit_attention(place: Place) -> LevitAttention:
