@@ -39,15 +39,17 @@ class StemConfig:
     """The per-frame CNN."""
 
     name: str = "small"
-    """small, or timm/NAME, or torchvision/NAME."""
+    """small, coatnet (two convolutions, the first of stride 2), timm/NAME, or torchvision/NAME."""
     widths: tuple[int, ...] = (24, 48, 96)
-    """small: channels of its stride-2 convolutions."""
+    """small: channels of its stride-2 convolutions. coatnet: of its two convolutions."""
     repeat: int = 1
     """small: convolutions of each width, of which the first has stride 2."""
     norm: Literal["layer", "batch"] = "layer"
     """small: layer normalises each position by itself; batch: convolutions without bias, then BatchNorm."""
-    activation: Literal["gelu", "relu", "silu", "hard_swish"] = "gelu"
-    """small: between the convolutions."""
+    norm_eps: float = 1e-5
+    """coatnet: added to the variance in its BatchNorm."""
+    activation: Literal["gelu", "gelu_tanh", "relu", "silu", "hard_swish"] = "gelu"
+    """small, coatnet: between the convolutions."""
     stride: int = 32
     """timm and torchvision: pixels per feature, a power of two."""
     weights: str | None = None
@@ -82,6 +84,29 @@ class GateConfig:
 
 
 @dataclass(frozen=True)
+class FormConfig:
+    """Where the published forms of mbconv, coat and maxvit blocks differ; the defaults are those of the papers."""
+
+    expand: Literal["out", "in"] = "out"
+    """Whether hidden channels, and those of coat's attention, follow the channels after or before the block."""
+    shrink: Literal["conv", "pool"] = "conv"
+    """mbconv of stride 2: the depthwise convolution has the stride, or an average before it."""
+    pool: Literal["mean", "max"] = "mean"
+    """Of the shortcut of a block of stride 2, and before coat's attention: over 2x2, or the maximum over 3x3."""
+    activate_first: bool = False
+    """Activation after the first norm of mbconv too."""
+    squeeze: float = 0.0625
+    """Squeeze-and-excitation: its channels per hidden channel; 0: none."""
+    squeeze_activation: Literal["silu", "relu"] = "silu"
+    squeeze_first: bool = False
+    """Squeeze-and-excitation before the norm of the depthwise convolution, not after it."""
+    padding: Literal["own", "same"] = "own"
+    """same: TensorFlow's padding, for weights that were trained with it."""
+    batch_eps: float = 1e-5
+    """Added to the variance in BatchNorm."""
+
+
+@dataclass(frozen=True)
 class StageConfig:
     """`depth` blocks of one kind on the grid.
 
@@ -94,7 +119,7 @@ class StageConfig:
     heads: int = 4
     """Of attention."""
     window: tuple[int, int, int] = (8, 7, 7)
-    """window3d, sparse: frames, rows, columns; window3d shifts every second block by half a window."""
+    """window3d, sparse, maxvit: frames, rows, columns; window3d shifts every second block by half a window."""
     mlp_ratio: float = 4.0
     """Hidden channels of the MLP (of mbconv: of the expansion) per channel; 0: no MLP."""
     position: Literal["none", "conv"] = "none"
@@ -116,7 +141,12 @@ class StageConfig:
     norm: Literal["layer", "batch"] = "layer"
     norm_place: Literal["pre", "post"] = "pre"
     """Norm before each branch, or after each sum as in the Transformer of 2017."""
-    activation: Literal["gelu", "relu", "silu", "hard_swish"] = "gelu"
+    norm_eps: float = 1e-5
+    """coat, maxvit: added to the variance in the norms of attention and MLP."""
+    activation: Literal["gelu", "gelu_tanh", "relu", "silu", "hard_swish"] = "gelu"
+    """Of MLP and mbconv."""
+    form: FormConfig = field(default_factory=FormConfig)
+    """mbconv, coat, maxvit: their published forms."""
     dropout: float = 0.0
     """In MLPs and after attention."""
     layer_scale: float | None = None
@@ -155,8 +185,12 @@ class HeadConfig:
     """Pooled features are raised to this power, their sign kept; 0.5 tames a few large ones."""
     norm: Literal["layer", "batch", "none"] = "layer"
     """Of the pooled features. batch: each channel by its spread over the batch; trains faster from scratch."""
+    norm_eps: float = 1e-5
+    """Added to the variance in the norm."""
     hidden: int = 0
     """Width of a hidden layer; 0: none."""
+    activation: Literal["gelu", "tanh"] = "gelu"
+    """After the hidden layer."""
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
@@ -183,10 +217,12 @@ class HybridConfig:
     position: Literal["none", "absolute", "sinusoidal"] = "none"
     """Added to the grid. absolute: learned tables of time and of space. sinusoidal: fixed waves of the place."""
     stages: tuple[StageConfig, ...] = ()
+    norm: Literal["layer", "batch", "none"] = "layer"
+    """Of the last grid, before the head."""
+    norm_eps: float = 1e-5
+    """Added to the variance in that norm."""
     drop_path: float = 0.0
     """Stochastic depth of the last block, growing linearly from 0."""
-    norm: Literal["layer", "none"] = "layer"
-    """Of the last stage's grid."""
     head: HeadConfig = field(default_factory=HeadConfig)
     time: bool = True
     """False removes every path between frames: the control that cannot see motion."""

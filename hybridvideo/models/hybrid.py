@@ -28,6 +28,7 @@ from hybridvideo.models.parts.correlation import MotionStream
 from hybridvideo.models.parts.heads import PoolHead
 from hybridvideo.models.parts.inputs import ClipInput, check_input, see_correlation, see_differences
 from hybridvideo.models.parts.linear import Linear
+from hybridvideo.models.parts.norms import NORMS
 from hybridvideo.models.parts.place import Grid, Place
 from hybridvideo.models.parts.positions import AbsolutePosition
 from hybridvideo.models.parts.resampling import SpacePool, TimePool, Tokeniser
@@ -175,7 +176,8 @@ class Hybrid(StagedModel):
             stage = HybridStage(dim, grid, settings, drop_paths, config.time)
             self.stages.append(stage)
             dim, grid = stage.dim, stage.grid
-        self.norm = nn.LayerNorm(dim) if config.stages and config.norm == "layer" else nn.Identity()
+        normed = config.stages and config.norm != "none"
+        self.norm = NORMS[config.norm](dim, eps=config.norm_eps) if normed else nn.Identity()
         self.head = PoolHead(dim, num_classes, config.head)
         self.num_features = self.head.num_features
         self._init_weights()
@@ -274,7 +276,7 @@ def init_by_kind(layer: nn.Module) -> None:
 
 def random_stem(stem: StemConfig) -> tuple[str, ...]:
     """Return a note for the user if a network that is published with weights starts without them."""
-    if stem.name == "small" or stem.weights is not None:
+    if "/" not in stem.name or stem.weights is not None:
         return ()
     return (f"stem {stem.name} starts from random weights; give model.changes.stem.weights hub or a FILE",)
 

@@ -17,9 +17,11 @@ from hybridvideo.config.model import StageConfig
 from hybridvideo.errors import UserError, nearest
 from hybridvideo.models.parts.attention import JointAttention, SpatialAttention, TemporalAttention, WindowAttention3d
 from hybridvideo.models.parts.bottleneck import Bottleneck
+from hybridvideo.models.parts.conv_attention import CoatBlock, MaxViTBlock
 from hybridvideo.models.parts.convolution import DepthwiseConv
 from hybridvideo.models.parts.correlation import correlation
 from hybridvideo.models.parts.levit import LevitBlock
+from hybridvideo.models.parts.mbconv import MBConv
 from hybridvideo.models.parts.mlp import Mlp
 from hybridvideo.models.parts.mobilevit import InvertedResidual, MobileVit, Pointwise
 from hybridvideo.models.parts.norms import NORMS, LayerScale
@@ -30,6 +32,7 @@ Mixers = list[nn.Module]
 
 # Settings of every stage, and those of `Block`.
 ALWAYS = ("block", "depth", "dim", "merge", "time_stride", "pool", "tokens", "temporal")
+OF_CONV_ATTENTION = ("heads", "mlp_ratio", "norm", "norm_eps", "activation", "dropout", "layer_scale", "form")
 OF_BLOCK = ("mlp_ratio", "position", "norm", "norm_place", "activation", "dropout", "layer_scale")
 
 
@@ -109,6 +112,18 @@ KINDS: dict[str, Kind] = {
         needs_grid=True,
     ),
     "pointwise": Kind(block=Pointwise, reads=("activation",), changes_width=True),
+    "mbconv": Kind(
+        block=MBConv,
+        reads=("stride", "kernel", "mlp_ratio", "activation", "form"),
+        needs_grid=True,
+        changes_width=True,
+    ),
+    "coat": Kind(
+        block=CoatBlock, reads=("stride", "attention", *OF_CONV_ATTENTION), needs_grid=True, changes_width=True
+    ),
+    "maxvit": Kind(
+        block=MaxViTBlock, reads=("stride", "kernel", "window", *OF_CONV_ATTENTION), needs_grid=True, changes_width=True
+    ),
 }
 
 

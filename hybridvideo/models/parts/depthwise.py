@@ -32,6 +32,8 @@ from torch import Tensor, nn
 class DepthwiseConv3d(nn.Conv3d):
     """A kernel of odd sides for each channel; the grid keeps its size. (B, C, T, H, W) -> the same shape."""
 
+    bypassable = True  # see `shortcuts`; a subclass is not
+
     def __init__(self, dim: int, kernel: tuple[int, int, int], bias: bool = True) -> None:
         t, h, w = kernel
         super().__init__(dim, dim, kernel, padding=(t // 2, h // 2, w // 2), groups=dim, bias=bias)
@@ -40,7 +42,7 @@ class DepthwiseConv3d(nn.Conv3d):
         return WAYS[fastest(x_BCTHW)](self, x_BCTHW)
 
 
-def on_grid(conv: nn.Module, x_BTHWC: Tensor) -> Tensor:
+def on_grid(conv: Callable[[Tensor], Tensor], x_BTHWC: Tensor) -> Tensor:
     """A convolution of a grid, channels last."""
     out: Tensor = conv(x_BTHWC.permute(0, 4, 1, 2, 3))
     return out.permute(0, 2, 3, 4, 1)

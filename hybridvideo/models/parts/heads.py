@@ -20,11 +20,12 @@ POOLS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-NORMS: dict[str, Callable[[int], nn.Module]] = {
+NORMS: dict[str, Callable[..., nn.Module]] = {
     "layer": nn.LayerNorm,
     "batch": nn.BatchNorm1d,
-    "none": lambda _channels: nn.Identity(),
+    "none": lambda _channels, eps: nn.Identity(),
 }
+ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "tanh": nn.Tanh}
 
 
 class PoolHead(nn.Module):
@@ -34,8 +35,9 @@ class PoolHead(nn.Module):
         super().__init__()
         self.pools, self.power = config.pool, config.power
         pooled = dim * len(config.pool)
-        self.norm = NORMS[config.norm](pooled)
-        self.hidden = nn.Sequential(Linear(pooled, config.hidden), nn.GELU()) if config.hidden else nn.Identity()
+        self.norm = NORMS[config.norm](pooled, eps=config.norm_eps)
+        hidden = (Linear(pooled, config.hidden), ACTIVATIONS[config.activation]()) if config.hidden else ()
+        self.hidden = nn.Sequential(*hidden)
         self.dropout = nn.Dropout(config.dropout)
         self.num_features = config.hidden or pooled
         self.classifier = Linear(self.num_features, num_classes)

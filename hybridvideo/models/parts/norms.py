@@ -12,14 +12,17 @@ from torch import Tensor, nn
 class GridBatchNorm(nn.BatchNorm1d):
     """BatchNorm over all axes but the last."""
 
+    bypassable = True  # see `shortcuts`; a subclass is not
+
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.flatten(0, -2)).view(x.shape)
 
 
-NORMS: dict[str, Callable[[int], nn.Module]] = {"layer": nn.LayerNorm, "batch": GridBatchNorm}
+NORMS: dict[str, Callable[..., nn.Module]] = {"layer": nn.LayerNorm, "batch": GridBatchNorm}  # of channels, eps
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "relu": F.relu,
     "silu": F.silu,
     "hard_swish": F.hardswish,

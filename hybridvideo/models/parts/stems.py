@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from hybridvideo.config.data import Normalisation
 from hybridvideo.config.model import StemConfig
 from hybridvideo.errors import EnvironmentFault, UserError, nearest
+from hybridvideo.models.parts.conv_stem import TwoConvStem
 from hybridvideo.models.parts.stem_cut import Cut, FrameSize, Library, Way, find_cut
 from hybridvideo.models.state_files import read_state_dict
 from hybridvideo.text import one_line
@@ -113,11 +114,11 @@ class TimmTrunk(nn.Module):
         return cast(Tensor, maps[0])
 
 
-def open_stem(config: StemConfig, height: int, width: int) -> SmallStem | LibraryStem:
+def open_stem(config: StemConfig, height: int, width: int) -> SmallStem | TwoConvStem | LibraryStem:
     """Build the stem of a config for this frame size. Raises UserError for an unknown name, stride or unfit weights."""
     library, _, name = config.name.partition("/")
-    if library not in STEMS or bool(name) == (library == "small"):
-        raise UserError(f"stem.name is {config.name!r}; give small, timm/NAME or torchvision/NAME")
+    if library not in STEMS or bool(name) == (library not in LIBRARIES):
+        raise UserError(f"stem.name is {config.name!r}; give small, coatnet, timm/NAME or torchvision/NAME")
     stem = STEMS[library](name, config, (height, width))
     if isinstance(stem, LibraryStem):
         stem.check_size(height, width)
@@ -129,12 +130,26 @@ def small_stem(_name: str, config: StemConfig, _size: FrameSize) -> SmallStem:
     if config.weights is not None:
         raise UserError("stem.weights is set, but the small stem has none; use timm/NAME or torchvision/NAME")
     stem = SmallStem(config, normalisation_of(config, Normalisation()))
+    init_convolutions(stem)
+    return stem
+
+
+def two_conv_stem(_name: str, config: StemConfig, _size: FrameSize) -> TwoConvStem:
+    """CoAtNet's; its weights load with those of the network it belongs to."""
+    if config.weights is not None:
+        raise UserError("stem.weights is set, but the coatnet stem has none of its own; give model.weights")
+    stem = TwoConvStem(config)
+    init_convolutions(stem)
+    return stem
+
+
+def init_convolutions(stem: nn.Module) -> None:
+    """Initialise as He et al. 2015 do, with zero biases."""
     for layer in stem.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
-    return stem
 
 
 def timm_stem(name: str, config: StemConfig, size: FrameSize) -> LibraryStem:
@@ -279,8 +294,9 @@ def without_network(config: StemConfig, height: int, width: int) -> StemConfig:
     return StemConfig(widths=(cut.channels,))
 
 
-STEMS: dict[str, Callable[[str, StemConfig, FrameSize], SmallStem | LibraryStem]] = {
+STEMS: dict[str, Callable[[str, StemConfig, FrameSize], SmallStem | TwoConvStem | LibraryStem]] = {
     "small": small_stem,
+    "coatnet": two_conv_stem,
     "timm": timm_stem,
     "torchvision": torchvision_stem,
 }
