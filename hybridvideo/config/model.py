@@ -12,13 +12,26 @@ from hybridvideo.errors import UserError
 class InputConfig:
     """What the stem sees of a clip."""
 
-    mode: Literal["rgb", "difference", "both", "two_stream"] = "rgb"
+    mode: Literal["rgb", "difference", "both", "two_stream", "correlation", "correlation_stream"] = "rgb"
     """rgb: the frames. difference: signed temporal differences. both: the two as six channels. two_stream: each
-    through a stem of its own, features concatenated. Differences of T frames are T - 1 images."""
+    through a stem of its own, features concatenated. Differences of T frames are T - 1 images.
+    correlation: the frames, and how well the surroundings of each pixel match frames nearby at each offset, as further
+    channels of the stem. correlation_stream: the same through small convolutions of its own, added to the stem's
+    features; costs less with large stems and frames, and works with any stem."""
     gain: float = 2.0
     """Factor on the differences of normalised frames."""
     limit: float = 1.0
     """Differences are clipped to [-limit, limit] after that."""
+    radius: int = 2
+    """Correlation: largest offset in rows and columns; (2 * radius + 1)**2 channels for each lag."""
+    lags: tuple[int, ...] = (1,)
+    """Correlation: frames ahead, or if negative back, of the frames that are compared."""
+    box: int = 5
+    """Correlation: side of the box over which products are averaged, odd."""
+    scale: int = 1
+    """Correlation: pixels of a side that are averaged into one first; offsets and box are in units of it."""
+    normalise: bool = True
+    """Correlation: compare deviations from the local mean in local standard deviations, not grey values."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +117,10 @@ class StageConfig:
     """Kinds that contain attention: which, a name of KINDS such as divided or joint."""
     convolution: str = "conv"
     """Kinds that contain a convolution beside attention: which, a name of KINDS such as conv3d."""
+    radius: int = 3
+    """correlation: largest offset in rows and columns of the positions that are compared."""
+    lags: tuple[int, ...] = (1,)
+    """correlation: frames ahead, or if negative back, of the frames that are compared."""
     gate: GateConfig = field(default_factory=GateConfig)
     """parallel: how its branches are joined."""
 

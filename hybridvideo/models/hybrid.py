@@ -1,6 +1,7 @@
 """The network of any CNN-Transformer hybrid: a per-frame stem, a list of stages, a head.
 
-    clip -> input (frames, differences) -> stem, frame by frame -> [projection] -> [position] -> stages -> head
+    clip -> input (frames, differences, correlation) -> stem, frame by frame -> [projection] -> [position]
+         -> stages -> head
 
 A hybrid is data, a `HybridConfig`: the named ones are in `families`, and a user writes a new one in YAML.
 
@@ -14,16 +15,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybridvideo.config.model import HybridConfig, InputConfig, StageConfig, StemConfig
+from hybridvideo.config.model import HybridConfig, StageConfig, StemConfig
 from hybridvideo.errors import UserError
 from hybridvideo.models.checks import check_lengths, check_settings, check_size
 from hybridvideo.models.parts.attention import GroupedAttention
 from hybridvideo.models.parts.blocks import KINDS, check_stage, make_block, without_time
 from hybridvideo.models.parts.convolution import PatchMerging
+from hybridvideo.models.parts.correlation import MotionStream
 from hybridvideo.models.parts.heads import PoolHead
-from hybridvideo.models.parts.inputs import ClipInput, widen_first_convolution
+from hybridvideo.models.parts.inputs import ClipInput, check_input, see_correlation, see_differences
 from hybridvideo.models.parts.linear import Linear
 from hybridvideo.models.parts.place import Grid, Place
 from hybridvideo.models.parts.positions import AbsolutePosition
@@ -38,16 +41,26 @@ PIXELS_AT_ONCE = 2**17
 
 
 class FrameEncoder(nn.Module):
-    """The stem, or the two of a two-stream input, applied to each frame: clips -> grid (B, T, H, W, C)."""
+    """The stem, or the two of a two-stream input, applied to each frame: clips -> grid (B, T, H, W, C).
 
-    def __init__(self, config: StemConfig, input: InputConfig, height: int, width: int) -> None:
+    With a correlation, a library's stem starts as it is without one: what is added to it starts at zero.
+    """
+
+    def __init__(self, config: StemConfig, input: ClipInput, height: int, width: int) -> None:
         super().__init__()
         self.config = config
         first = open_stem(config, height, width)
-        if input.mode == "both":
-            widen_first_convolution(first)
-        streams = [first, copy.deepcopy(first)] if input.mode == "two_stream" else [first]
+        mode, of_library = input.config.mode, config.name != "small"
+        if mode == "both":
+            see_differences(first)
+        elif mode == "correlation":
+            see_correlation(first, input.volume_channels, start_at_zero=of_library)
+        streams = [first, copy.deepcopy(first)] if mode == "two_stream" else [first]
         self.stems = nn.ModuleList(streams)
+        self.motion = None
+        if mode == "correlation_stream":
+            stride = max(1, first.stride // input.config.scale)
+            self.motion = MotionStream(input.volume_channels, first.channels, stride, start_at_zero=of_library)
         self.channels, self.stride = first.channels * len(streams), first.stride
         self.normalisation = first.normalisation
         if config.frozen:
@@ -55,6 +68,9 @@ class FrameEncoder(nn.Module):
 
     def forward(self, clips: list[Tensor]) -> Tensor:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.frozen):
+            if self.motion is not None:
+                frames, volume = clips
+                return with_motion(encode(self.stems[0], frames), encode(self.motion, volume))
             return torch.cat([encode(stem, clip) for stem, clip in zip(self.stems, clips, strict=True)], -1)
 
     def train(self, mode: bool = True) -> FrameEncoder:
@@ -65,6 +81,15 @@ class FrameEncoder(nn.Module):
                 if isinstance(layer, nn.modules.batchnorm._BatchNorm):
                     layer.eval()
         return self
+
+
+def with_motion(grid_BTHWC: Tensor, motion_BTHWC: Tensor) -> Tensor:
+    """The sum, of the first's size: for frames that do not divide by the stride, stems differ by a position."""
+    B, T, H, W, _ = grid_BTHWC.shape
+    if motion_BTHWC.shape[2:4] != (H, W):
+        motion_NCHW = F.interpolate(motion_BTHWC.flatten(0, 1).permute(0, 3, 1, 2), (H, W), mode="bilinear")
+        motion_BTHWC = motion_NCHW.permute(0, 2, 3, 1).unflatten(0, (B, T))
+    return grid_BTHWC + motion_BTHWC
 
 
 def encode(stem: nn.Module, x_BCTHW: Tensor) -> Tensor:
@@ -136,7 +161,7 @@ class Hybrid(StagedModel):
         check(config)
         input = config.input if config.time else replace(config.input, mode="rgb")
         self.input = ClipInput(input)
-        self.stem = FrameEncoder(config.stem, input, config.height, config.width)
+        self.stem = FrameEncoder(config.stem, self.input, config.height, config.width)
         self.normalisation = self.stem.normalisation
         self.notes = random_stem(config.stem)
 
@@ -211,8 +236,7 @@ class Hybrid(StagedModel):
     def _first_grid_size(self) -> Grid:
         """The stem's grid for the standard input."""
         config, stride = self.config, self.stem.stride
-        frames = config.frames - (self.input.config.mode != "rgb" and config.frames > 1)
-        return (frames, -(-config.height // stride), -(-config.width // stride))
+        return (self.input.frames(config.frames), -(-config.height // stride), -(-config.width // stride))
 
     def _init_weights(self) -> None:
         for part in (self.project, self.stages, self.head):
@@ -257,6 +281,7 @@ def random_stem(stem: StemConfig) -> tuple[str, ...]:
 
 def check(config: HybridConfig) -> None:
     """Raise UserError for settings that cannot be built."""
+    check_input(config.input, config.stem.frozen)
     geometry = True  # whether positions are still those of frames
     for i, stage in enumerate(config.stages):
         where = f"stages[{i}]"

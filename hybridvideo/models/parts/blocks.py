@@ -17,6 +17,7 @@ from hybridvideo.config.model import StageConfig
 from hybridvideo.errors import UserError, nearest
 from hybridvideo.models.parts.attention import JointAttention, SpatialAttention, TemporalAttention, WindowAttention3d
 from hybridvideo.models.parts.convolution import DepthwiseConv
+from hybridvideo.models.parts.correlation import correlation
 from hybridvideo.models.parts.mlp import Mlp
 from hybridvideo.models.parts.norms import NORMS, LayerScale
 from hybridvideo.models.parts.place import Place
@@ -70,6 +71,7 @@ KINDS: dict[str, Kind] = {
     "divided": Kind(divided, reads=("heads",), timeless="spatial"),
     "joint": Kind(lambda place: [JointAttention(place.dim, place.stage.heads)], reads=("heads",), timeless="spatial"),
     "window3d": Kind(window3d, reads=("heads", "window"), needs_grid=True),
+    "correlation": Kind(correlation, reads=("radius", "lags"), needs_grid=True, timeless="mlp"),
     "mlp": Kind(lambda _place: []),
 }
 

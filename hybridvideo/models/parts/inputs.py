@@ -1,6 +1,7 @@
-"""The stem's view of a clip: its frames, their temporal differences, or both.
+"""The stem's view of a clip: its frames, their temporal differences, their correlation, or several of these.
 
-Many videos of one scene differ only in what moves; a difference image shows the motion and little of the scene.
+Many videos of one scene differ only in what moves; a difference image shows the motion and little of the scene. Motion
+of noise against noise shows in the correlation alone.
 """
 
 from __future__ import annotations
@@ -10,6 +11,10 @@ from torch import Tensor, nn
 
 from hybridvideo.config.model import InputConfig
 from hybridvideo.errors import UserError
+from hybridvideo.models.parts.correlation import check_lags, frame_volume, offsets_of
+
+OF_DIFFERENCES = ("difference", "both", "two_stream")
+OF_CORRELATION = ("correlation", "correlation_stream")
 
 
 class ClipInput(nn.Module):
@@ -20,13 +25,16 @@ class ClipInput(nn.Module):
         self.config = config
 
     def forward(self, x_BCTHW: Tensor) -> list[Tensor]:
-        if self.config.mode == "rgb":
+        mode = self.config.mode
+        if mode == "rgb":
             return [x_BCTHW]
+        if mode in OF_CORRELATION:
+            return self.with_correlation(x_BCTHW)
         difference = self.difference(x_BCTHW)
-        if self.config.mode == "difference":
+        if mode == "difference":
             return [difference]
         frames = x_BCTHW[:, :, :-1] if x_BCTHW.shape[2] > 1 else x_BCTHW
-        if self.config.mode == "both":
+        if mode == "both":
             return [torch.cat([frames, difference], 1)]
         return [frames, difference]
 
@@ -37,11 +45,65 @@ class ClipInput(nn.Module):
         step = (x_BCTHW[:, :, 1:] - x_BCTHW[:, :, :-1]) * self.config.gain
         return step.clamp_(-self.config.limit, self.config.limit)
 
+    def with_correlation(self, x_BCTHW: Tensor) -> list[Tensor]:
+        """The frames with the volume as further channels, or as a second stream."""
+        config = self.config
+        volume = frame_volume(x_BCTHW, config.radius, config.lags, config.box, config.scale, config.normalise)
+        volume = volume.to(x_BCTHW.dtype)
+        if config.mode == "correlation_stream":
+            return [x_BCTHW, volume]
+        H, W = x_BCTHW.shape[3:]
+        if config.scale > 1:
+            volume = volume.repeat_interleave(config.scale, 3)[..., :H, :].repeat_interleave(config.scale, 4)[..., :W]
+        frames_BTHWC = torch.cat([part.permute(0, 2, 3, 4, 1) for part in (x_BCTHW, volume)], -1)
+        return [frames_BTHWC.permute(0, 4, 1, 2, 3)]
 
-def widen_first_convolution(stem: nn.Module) -> None:
-    """Give a stem's first convolution six channels: its kernels twice, halved to keep the scale."""
+    def frames(self, frames: int) -> int:
+        """Images of a stream for a clip of so many frames."""
+        return frames - 1 if self.config.mode in OF_DIFFERENCES and frames > 1 else frames
+
+    @property
+    def volume_channels(self) -> int:
+        """Channels of the correlation volume."""
+        return offsets_of(self.config.radius, self.config.lags)
+
+
+def check_input(config: InputConfig, frozen: bool) -> None:
+    """Raise UserError for settings of the correlation that cannot be built, or with a `frozen` stem not trained."""
+    if config.mode not in OF_CORRELATION:
+        return
+    check_lags(config.lags, "input")
+    if not config.box % 2:
+        raise UserError(f"input.box is {config.box}; give an odd number of pixels")
+    if frozen:
+        raise UserError(f"input.mode {config.mode} needs a stem that is trained; set stem.frozen false, or mode rgb")
+
+
+# --- stems that see more than three channels --------------------------------------------------------------------------
+
+
+def first_convolution(stem: nn.Module, mode: str, instead: str) -> nn.Conv2d:
+    """Return the convolution of the frames. Raises UserError if the stem does not start with one."""
     first = next((layer for layer in stem.modules() if isinstance(layer, nn.Conv2d)), None)
     if first is None or first.in_channels != 3 or first.groups != 1:
-        raise UserError("input.mode both needs a stem whose first layer is a convolution of 3 channels; use two_stream")
+        raise UserError(
+            f"input.mode {mode} needs a stem whose first layer is a convolution of 3 channels; use {instead}"
+        )
+    return first
+
+
+def see_differences(stem: nn.Module) -> None:
+    """Give a stem's first convolution six channels: its kernels twice, halved to keep the scale."""
+    first = first_convolution(stem, "both", "two_stream")
     first.weight = nn.Parameter(torch.cat([first.weight, first.weight], 1).detach() / 2)
     first.in_channels = 6
+
+
+def see_correlation(stem: nn.Module, channels: int, start_at_zero: bool) -> None:
+    """Give a stem's first convolution so many more channels: of random weights as large as its own, or of zeros."""
+    first = first_convolution(stem, "correlation", "correlation_stream")
+    weight = first.weight.detach()
+    shape = (weight.shape[0], channels, *weight.shape[2:])
+    more = weight.new_zeros(shape) if start_at_zero else torch.randn_like(weight.new_empty(shape)) * weight.std()
+    first.weight = nn.Parameter(torch.cat([weight, more], 1))
+    first.in_channels += channels

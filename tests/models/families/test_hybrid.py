@@ -21,6 +21,8 @@ from hybridvideo.models.parts.inputs import ClipInput
 from hybridvideo.models.parts.stems import LibraryStem, open_stem, pad_like_tensorflow
 from hybridvideo.tasks.train import build_model
 
+MODES = ["rgb", "difference", "both", "two_stream", "correlation", "correlation_stream"]
+
 
 def hybrid(**changes: Any) -> Hybrid:
     """A small one, with weights large enough for differences to show."""
@@ -41,7 +43,7 @@ def stage(block: str, **changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("block", sorted(KINDS))
-@pytest.mark.parametrize("mode", ["rgb", "difference", "both", "two_stream"])
+@pytest.mark.parametrize("mode", MODES)
 def test_every_block_works_with_every_input(block: str, mode: str) -> None:
     model = hybrid(stages=[stage(block), stage(block, merge=True)], input={"mode": mode})
     assert model(torch.randn(2, 3, 8, 32, 32)).shape == (2, 3)
@@ -58,7 +60,7 @@ def test_the_control_cannot_see_the_order_of_frames() -> None:
     stages = [stage(block) for block in KINDS]
     x = torch.randn(1, 3, 8, 32, 32)
     shuffled = x[:, :, torch.randperm(8)]
-    for mode in ("rgb", "difference", "both", "two_stream"):
+    for mode in MODES:
         control = hybrid(stages=stages, time=False, input={"mode": mode})
         assert torch.allclose(control(x), control(shuffled), atol=1e-4)
     whole = hybrid(stages=stages)
