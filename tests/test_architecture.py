@@ -101,10 +101,13 @@ def test_every_room_is_known() -> None:
     assert {room(file) for file in FILES} == set(ALLOWED)
 
 
-# Rooms in which files of one name correspond: a network and the layout of its weights, a command and what it calls.
+# Rooms in which files of one name correspond: a network and the layout of its weights, or its variants; a command and
+# what it calls.
 CORRESPONDING = [
     {"models/published", "weights/layouts"},
     {"models/baselines", "weights/layouts"},
+    {"models", "models/families"},
+    {"models/parts", "models/families"},
     {"tasks", "report/pages"},
     {"tasks", "engine"},
 ]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -155,7 +155,7 @@ class Hybrid(StagedModel):
 
     config: HybridConfig
     classifier_name = "head.classifier"
-    undecayed = ("bias_table", "bias_hHW", "space_CHW", "time_CT", "_CR")
+    undecayed: ClassVar[tuple[str, ...]] = ("bias_table", "bias_hHW", "space_CHW", "time_CT", "_CR")
 
     def __init__(self, config: HybridConfig, num_classes: int) -> None:
         super().__init__(config, num_classes)
@@ -178,6 +178,7 @@ class Hybrid(StagedModel):
             dim, grid = stage.dim, stage.grid
         normed = config.stages and config.norm != "none"
         self.norm = NORMS[config.norm](dim, eps=config.norm_eps) if normed else nn.Identity()
+        self.grid_dim = dim  # of the last grid
         self.head = PoolHead(dim, num_classes, config.head)
         self.num_features = self.head.num_features
         self._init_weights()
@@ -302,11 +303,12 @@ class HybridVariant:
     """The builder of a named hybrid: `variant(num_classes, **changes)`, changes of HybridConfig's fields."""
 
     config: HybridConfig
+    network: type[Hybrid] = Hybrid
 
     def __call__(self, num_classes: int, **changes: Any) -> Hybrid:
         check_lengths(changes)
         wanted = changed(self.config, changes)
         check_settings(wanted)
         behind = replace(wanted, stem=without_network(wanted.stem, wanted.height, wanted.width))
-        check_size(lambda: Hybrid(behind, num_classes))
-        return Hybrid(wanted, num_classes)
+        check_size(lambda: self.network(behind, num_classes))
+        return self.network(wanted, num_classes)
