@@ -110,7 +110,7 @@ def test_every_kind_builds_bare_and_with_each_setting_that_it_reads(block: str) 
             model = create_model("hybrid", 3, stem={"widths": [16]}, stages=[stage], **settings)
         except UserError as error:
             assert change and "\n" not in str(error), (change, error)
-            refused += 1
+            refused += change.keys().isdisjoint(("attention", "convolution"))  # few kinds go inside another
             continue
         check_runs(model, settings)
     assert refused <= len(single) / 2
