@@ -113,7 +113,7 @@ class ChoiceConfig:
     training: Literal["gumbel", "straight_through"] = "gumbel"
     """Gradient of the decision: that of its probabilities. gumbel: with noise on the scores, so that both are tried."""
     temperature: float = 1.0
-    """gumbel: of the probabilities; lower is closer to the decision itself."""
+    """Of the probabilities; lower is closer to the decision itself."""
     cost: float = 0.01
     """Added to the loss of a clip for each share of the dearer path that its decision would spend."""
 

@@ -38,6 +38,7 @@ class Choice(nn.Module):
         self.config, self.per_frame = place.stage.choice, not place.time
         self.paths = nn.ModuleList([convolution, attention])
         self.scores = PooledMlp(place.dim, max(1, place.dim // 4), 2)
+        self.noise = GumbelNoise(1.0 if self.config.training == "gumbel" else 0.0)
         macs = [multiply_adds(path, place) for path in self.paths]
         self.prices = [count / max(macs) for count in macs]
         self.path, self.cost = Reading(), Cost()
@@ -71,10 +72,8 @@ class Choice(nn.Module):
 
     def drawn(self, scores_B2: Tensor) -> Tensor:
         """One-hot, with the gradient of the probabilities."""
-        if self.config.training == "gumbel":
-            noise_B2 = -torch.empty_like(scores_B2).exponential_().clamp_min(1e-20).log()
-            scores_B2 = (scores_B2 + noise_B2) / self.config.temperature
-        soft_B2 = scores_B2.softmax(-1)
+        scores_B2 = self.noise(scores_B2)
+        soft_B2 = (scores_B2 / self.config.temperature).softmax(-1)
         return one_hot(scores_B2) + (soft_B2 - soft_B2.detach())  # the bracket is exactly zero
 
     def weighed(self, x_BTHWC: Tensor, path_B2: Tensor) -> Tensor:
@@ -92,6 +91,19 @@ class Choice(nn.Module):
                 return out
         parts = [path(x_BTHWC[clips]) for path, clips in zip(self.paths, members, strict=True)]
         return torch.cat(parts)[torch.cat(members).argsort()]
+
+
+class GumbelNoise(nn.Module):
+    """Noise on scores, after which the highest is one drawn by their softmax; a `rate` of 0: none."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, scores: Tensor) -> Tensor:
+        if not self.rate:
+            return scores
+        return scores - self.rate * torch.empty_like(scores).exponential_().clamp_min(1e-20).log()
 
 
 def one_hot(scores_B2: Tensor) -> Tensor:
