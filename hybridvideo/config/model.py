@@ -107,6 +107,18 @@ class FormConfig:
 
 
 @dataclass(frozen=True)
+class ChoiceConfig:
+    """How a block learns to choose between convolution and attention for a clip."""
+
+    training: Literal["gumbel", "straight_through"] = "gumbel"
+    """Gradient of the decision: that of its probabilities. gumbel: with noise on the scores, so that both are tried."""
+    temperature: float = 1.0
+    """Of the probabilities; lower is closer to the decision itself."""
+    cost: float = 0.01
+    """Added to the loss of a clip for each share of the dearer path that its decision would spend."""
+
+
+@dataclass(frozen=True)
 class StageConfig:
     """`depth` blocks of one kind on the grid.
 
@@ -173,6 +185,10 @@ class StageConfig:
     """correlation: frames ahead, or if negative back, of the frames that are compared."""
     gate: GateConfig = field(default_factory=GateConfig)
     """parallel: how its branches are joined."""
+    choice: ChoiceConfig = field(default_factory=ChoiceConfig)
+    """choice: how the decision is learned."""
+    weigh: Literal["channel", "spatial"] = "channel"
+    """can: whether channels or positions are weighed; spatial by attention, with `heads`."""
 
 
 @dataclass(frozen=True)
@@ -224,6 +240,11 @@ class HybridConfig:
     drop_path: float = 0.0
     """Stochastic depth of the last block, growing linearly from 0."""
     head: HeadConfig = field(default_factory=HeadConfig)
+    init: Literal["xavier", "normal"] = "xavier"
+    """Of matrices. xavier: uniform, by their size, queries, keys and values each by itself. normal: truncated, with a
+    standard deviation of 0.02, as in the first ViT. Convolutions start after Kaiming, biases at zero."""
+    precision: Literal["one", "parts"] = "one"
+    """parts: in a run of bf16 or fp16, convolutions compute in fp16 and attention in bf16; one: both as the run."""
     time: bool = True
     """False removes every path between frames: the control that cannot see motion."""
 

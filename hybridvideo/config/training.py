@@ -26,6 +26,8 @@ class OptimConfig:
     """Learning rate of the stem as a share of `lr`."""
     weight_decay: float = 0.05
     """Decoupled weight decay of matrices and kernels; norms, biases and parameters that the model exempts have none."""
+    no_decay: list[str] = field(default_factory=list)
+    """Shell patterns of further parameters without weight decay, such as "*.gate.*": names as in the model."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay of AdamW's averages of the gradient and of its square."""
     warmup_epochs: float = 1.0
@@ -146,8 +148,8 @@ class PhaseConfig:
     """Peak of a new schedule (warm-up and cosine), which lasts until the next phase with an `lr`. Default: the
     schedule that began earlier continues."""
     drop: float | tuple[float, float] = 1.0
-    """Factor on the rates of dropout and stochastic depth; two numbers: at the first step of the phase and at the
-    last."""
+    """Factor on the rates of dropout and stochastic depth, and on the noise of `choice` blocks; two numbers: at the first
+    step of the phase and at the last."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):

@@ -130,6 +130,8 @@ RANGES: dict[str, Range] = {
     "batch_eps": Range(0, 1, above=True),
     "squeeze": Range(0, 1),
     "value": Range(0, 1),
+    "temperature": Range(0, 64, above=True),
+    "cost": Range(0, 1e3),
     "version": Range(1, 2),
     "gain": Range(-1e6, 1e6),
     "limit": Range(0, 1e6, above=True),

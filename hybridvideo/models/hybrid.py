@@ -11,6 +11,7 @@ A hybrid is data, a `HybridConfig`: the named ones are in `families`, and a user
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -21,18 +22,20 @@ from torch import Tensor, nn
 from hybridvideo.config.model import HybridConfig, StageConfig, StemConfig
 from hybridvideo.errors import UserError
 from hybridvideo.models.checks import check_lengths, check_settings, check_size
-from hybridvideo.models.parts.attention import GroupedAttention
+from hybridvideo.models.contract import Outputs
 from hybridvideo.models.parts.blocks import KINDS, check_stage, make_block, without_time
 from hybridvideo.models.parts.convolution import PatchMerging
 from hybridvideo.models.parts.correlation import MotionStream
 from hybridvideo.models.parts.heads import PoolHead
 from hybridvideo.models.parts.inputs import ClipInput, check_input, see_correlation, see_differences
-from hybridvideo.models.parts.linear import Linear
+from hybridvideo.models.parts.linear import Linear, init_linear, init_xavier
 from hybridvideo.models.parts.norms import NORMS
 from hybridvideo.models.parts.place import Grid, Place
 from hybridvideo.models.parts.positions import AbsolutePosition
 from hybridvideo.models.parts.resampling import SpacePool, TimePool, Tokeniser
 from hybridvideo.models.parts.stems import open_stem, without_network
+from hybridvideo.models.precision import set_precisions
+from hybridvideo.models.readings import Cost, listening, places_to_read
 from hybridvideo.models.staged import Stage, StagedModel, parameters, rising_rates
 from hybridvideo.parsing import changed, plain
 
@@ -182,6 +185,8 @@ class Hybrid(StagedModel):
         self.head = PoolHead(dim, num_classes, config.head)
         self.num_features = self.head.num_features
         self._init_weights()
+        if config.precision == "parts":
+            set_precisions(self)
         self.train()  # so that a frozen stem starts in evaluation mode
 
     def stem_parts(self) -> list[nn.Module]:
@@ -199,6 +204,20 @@ class Hybrid(StagedModel):
         groups = [("stem", parameters([self.stem])), ("embedding", parameters([self.project, self.position]))]
         groups += [(f"stage{i + 1}", parameters([stage])) for i, stage in enumerate(self.stages)]
         return [*groups, ("head", parameters(self.head_parts()))]
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor | Outputs:
+        """Return logits (B, K); in training, if blocks choose their path, with the cost of the choices."""
+        forward = super().forward
+        return self.with_costs(lambda: forward(x_BCTHW))
+
+    def with_costs(self, call: Callable[[], Any]) -> Any:
+        """Return `call()`, and in training what its blocks cost each clip, as the mean over those that say so."""
+        places = {name: place for name, place in places_to_read(self).items() if isinstance(place, Cost)}
+        if not (self.training and places):
+            return call()
+        with listening(places) as costs_B:
+            logits_BK = call()
+        return Outputs(logits_BK, {"cost_paths": torch.stack(list(costs_B.values())).mean(0)})
 
     def forward_stem(self, x_BCTHW: Tensor) -> Tensor:
         return self.stem(self.input(x_BCTHW))
@@ -227,10 +246,10 @@ class Hybrid(StagedModel):
         pooling = plain([self.config.head.pool, self.config.head.power]) if self._only_head_is_trained() else None
         return {"input": plain(self.input.config), "stem": self.settings()["stem"], "pooling": pooling}
 
-    def forward_rest(self, frozen: Tensor) -> Tensor:
+    def forward_rest(self, frozen: Tensor) -> Tensor | Outputs:
         if self._only_head_is_trained():
             return self.head.classify(frozen)
-        return self.forward_head(self.forward_stages(frozen))
+        return self.with_costs(lambda: self.forward_head(self.forward_stages(frozen)))
 
     def _only_head_is_trained(self) -> bool:
         config = self.config
@@ -243,7 +262,7 @@ class Hybrid(StagedModel):
 
     def _init_weights(self) -> None:
         for part in (self.project, self.stages, self.head):
-            initialise(part)
+            initialise(part, INITIALISERS[self.config.init])
         self.init_classifier(self.head.classifier)
 
 
@@ -254,25 +273,38 @@ def make_position(config: HybridConfig, dim: int, grid: Grid) -> nn.Module:
     return AbsolutePosition(dim, *grid, time=config.time)
 
 
-def initialise(part: nn.Module) -> None:
+def init_by_kind(layer: nn.Module) -> None:
+    """Kaiming for convolutions; Xavier for matrices, each by itself if a layer holds several; zero biases."""
+    init_convolution(layer)
+    if isinstance(layer, nn.Linear):
+        init_xavier(layer)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
+def init_normal(layer: nn.Module) -> None:
+    """Kaiming for convolutions; truncated normal numbers of standard deviation 0.02 for matrices; zero biases."""
+    init_convolution(layer)
+    init_linear(layer)
+
+
+def init_convolution(layer: nn.Module) -> None:
+    """Kaiming weights and zero bias; other layers are left alone."""
+    if isinstance(layer, nn.Conv2d | nn.Conv3d):
+        nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="linear")
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
+INITIALISERS: dict[str, Callable[[nn.Module], None]] = {"xavier": init_by_kind, "normal": init_normal}
+
+
+def initialise(part: nn.Module, by_kind: Callable[[nn.Module], None] = init_by_kind) -> None:
     """Initialise every layer by its kind, then let modules that start in a way of their own (`start()`) do so."""
-    part.apply(init_by_kind)
+    part.apply(by_kind)
     for module in part.modules():
         if (start := getattr(module, "start", None)) is not None:
             start()
-
-
-def init_by_kind(layer: nn.Module) -> None:
-    """Kaiming for convolutions, Xavier for linear layers, attention's first counted as three; zero biases."""
-    if isinstance(layer, nn.Conv2d | nn.Conv3d):
-        nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="linear")
-    elif isinstance(layer, nn.Linear):
-        nn.init.xavier_uniform_(layer.weight)
-    elif isinstance(layer, GroupedAttention):
-        for matrix in layer.qkv.weight.chunk(3):  # as one, its fan-out would count all three
-            nn.init.xavier_uniform_(matrix)
-    if isinstance(layer, nn.Conv2d | nn.Conv3d | nn.Linear) and layer.bias is not None:
-        nn.init.zeros_(layer.bias)
 
 
 def random_stem(stem: StemConfig) -> tuple[str, ...]:

@@ -39,6 +39,10 @@ class BranchMap(Reading):
         return x.float().square().mean(-1).sqrt()
 
 
+class Cost(Reading):
+    """A cost of each clip in training, (B): see `Outputs`."""
+
+
 @contextmanager
 def listening(places: Mapping[str, Reading]) -> Iterator[dict[str, Tensor]]:
     """Return a dict that holds, afterwards, the last tensor of each place that saw one."""

@@ -110,10 +110,15 @@ def test_every_kind_builds_bare_and_with_each_setting_that_it_reads(block: str) 
             model = create_model("hybrid", 3, stem={"widths": [16]}, stages=[stage], **settings)
         except UserError as error:
             assert change and "\n" not in str(error), (change, error)
-            refused += change.keys().isdisjoint(("attention", "convolution"))  # few kinds go inside another
+            refused += not names_a_kind(change)
             continue
         check_runs(model, settings)
-    assert refused <= len(single) / 2
+    assert refused <= sum(not names_a_kind(change) for change in single) / 2
+
+
+def names_a_kind(change: dict[str, Any]) -> bool:
+    """Few kinds make sense inside another."""
+    return "attention" in change or "convolution" in change
 
 
 @pytest.mark.parametrize("block", sorted(KINDS))

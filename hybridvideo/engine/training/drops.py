@@ -1,11 +1,11 @@
-"""Rates of dropout and stochastic depth, scaled during a run."""
+"""Rates of dropout, stochastic depth and noisy choices, scaled during a run."""
 
 from __future__ import annotations
 
 from torch import nn
 
-# Layers of stochastic depth, and the attribute of their rate. By name: every library has a class of its own.
-PATHS = {"DropPath": "drop_prob", "DropRows": "rate", "StochasticDepth": "p"}
+# Layers of stochastic depth and noise, and the attribute of their rate. By name: every library has a class of its own.
+PATHS = {"DropPath": "drop_prob", "DropRows": "rate", "StochasticDepth": "p", "GumbelNoise": "rate"}
 
 
 class Drops:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
 from typing import Any
 
 import torch
@@ -92,8 +93,9 @@ def make_optimizer(model: nn.Module, config: OptimConfig, rates: LayerRates) -> 
 
 
 def parameter_groups(model: Any, config: OptimConfig, rates: LayerRates) -> list[dict[str, Any]]:
-    """Group parameters by rate and by decay: vectors, scalars and what the model exempts do not decay."""
+    """Group parameters by rate and by decay: vectors, scalars and what model or settings exempt do not decay."""
     exempt = model.no_weight_decay() if hasattr(model, "no_weight_decay") else set()
+    exempt = exempt | exempted([name for name, _ in model.named_parameters()], config.no_decay)
     groups: dict[tuple[bool, bool, tuple[float, ...]], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if shares := rates.of(parameter):
@@ -103,6 +105,17 @@ def parameter_groups(model: Any, config: OptimConfig, rates: LayerRates) -> list
         {"params": parameters, "shares": list(shares), "weight_decay": config.weight_decay if decays else 0.0}
         for (_, decays, shares), parameters in groups.items()
     ]
+
+
+def exempted(names: Sequence[str], patterns: Sequence[str]) -> set[str]:
+    """Return the names that match a pattern. Raises UserError for a pattern that matches none."""
+    matching = {pattern: {name for name in names if fnmatch(name, pattern)} for pattern in patterns}
+    for pattern, found in matching.items():
+        if not found:
+            raise UserError(
+                f"optim.no_decay has {pattern!r}, which no parameter matches; they are named like {names[-1]}"
+            )
+    return set().union(*matching.values())
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float, phase: int) -> None:

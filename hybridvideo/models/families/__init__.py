@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from hybridvideo.models.families.can import CANS
+from hybridvideo.models.families.choice import CHOICES
+from hybridvideo.models.families.conformer_time import CONFORMERS_IN_TIME
 from hybridvideo.models.families.encoder_decoder import ENCODER_DECODERS
 from hybridvideo.models.families.hybrid import HYBRIDS
+from hybridvideo.models.families.parallel import PARALLELS
 from hybridvideo.models.hybrid import HybridVariant
 
 # name -> builder(num_classes, **changes), of all families
 FAMILIES: dict[str, HybridVariant] = {
     **HYBRIDS,
     **ENCODER_DECODERS,
+    **PARALLELS,
+    **CHOICES,
+    **CANS,
+    **CONFORMERS_IN_TIME,
 }

@@ -46,7 +46,7 @@ class GroupedAttention(nn.Module):
         super().__init__()
         check_heads(dim, heads)
         self.heads = heads
-        self.qkv = Linear(dim, 3 * dim)
+        self.qkv = Linear(dim, 3 * dim, stacked=(dim, dim, dim))
         self.proj = Linear(dim, dim)
 
     def attend(self, x_GNC: Tensor) -> Tensor:

@@ -17,6 +17,8 @@ from hybridvideo.config.model import StageConfig
 from hybridvideo.errors import UserError, nearest
 from hybridvideo.models.parts.attention import JointAttention, SpatialAttention, TemporalAttention, WindowAttention3d
 from hybridvideo.models.parts.bottleneck import Bottleneck
+from hybridvideo.models.parts.can import CanBlock
+from hybridvideo.models.parts.choice import Choice
 from hybridvideo.models.parts.conv_attention import CoatBlock, MaxViTBlock
 from hybridvideo.models.parts.convolution import DepthwiseConv
 from hybridvideo.models.parts.correlation import correlation
@@ -25,15 +27,18 @@ from hybridvideo.models.parts.mbconv import MBConv
 from hybridvideo.models.parts.mlp import Mlp
 from hybridvideo.models.parts.mobilevit import InvertedResidual, MobileVit, Pointwise
 from hybridvideo.models.parts.norms import NORMS, LayerScale
+from hybridvideo.models.parts.parallel import Parallel
 from hybridvideo.models.parts.place import Place
 from hybridvideo.models.parts.positions import ConvPosition
+from hybridvideo.models.parts.speech_conformer import ConformerTimeBlock
 
 Mixers = list[nn.Module]
 
-# Settings of every stage, and those of `Block`.
+# Settings of every stage, those of `Block`, and those that name the kinds inside a composed one.
 ALWAYS = ("block", "depth", "dim", "merge", "time_stride", "pool", "tokens", "temporal")
 OF_CONV_ATTENTION = ("heads", "mlp_ratio", "norm", "norm_eps", "activation", "dropout", "layer_scale", "form")
 OF_BLOCK = ("mlp_ratio", "position", "norm", "norm_place", "activation", "dropout", "layer_scale")
+INSIDE = ("convolution", "attention")
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,8 @@ class Kind:
     """Whether its first block takes another number of channels than it returns."""
     timeless: str | None = None
     """The kind that is the same without any path between frames; null: itself."""
+    composed: bool = False
+    """Whether it contains the two kinds that the stage's `convolution` and `attention` name, with their settings."""
 
 
 # --- kinds that mix positions -----------------------------------------------------------------------------------------
@@ -124,6 +131,13 @@ KINDS: dict[str, Kind] = {
     "maxvit": Kind(
         block=MaxViTBlock, reads=("stride", "kernel", "window", *OF_CONV_ATTENTION), needs_grid=True, changes_width=True
     ),
+    "parallel": Kind(lambda place: parallel(place), reads=("gate", *INSIDE), needs_grid=True, composed=True),
+    "choice": Kind(lambda place: choice(place), reads=("choice", *INSIDE), needs_grid=True, composed=True),
+    "can": Kind(block=CanBlock, reads=("kernel", "weigh", "heads", "layer_scale"), needs_grid=True),
+    "conformer_time": Kind(
+        block=lambda place: ConformerTimeBlock(place, through_time(place)),
+        reads=("heads", "kernel", "mlp_ratio", "activation", "dropout"),
+    ),
 }
 
 
@@ -168,6 +182,49 @@ class Block(nn.Module):
             x = branch(x)
         out: Tensor = self.mlp(x)
         return out
+
+
+# --- blocks of two kinds ----------------------------------------------------------------------------------------------
+
+
+def parallel(place: Place) -> Mixers:
+    """Convolution next to attention, or what the control has of the two."""
+    both = branches(place)
+    return [Parallel(place, *both)] if len(both) == 2 else both
+
+
+def choice(place: Place) -> Mixers:
+    """Convolution or attention, or what the control has of the two."""
+    both = branches(place)
+    return [Choice(place, *both)] if len(both) == 2 else both
+
+
+def branches(place: Place) -> Mixers:
+    """Build the kinds that the stage names; one with nothing left to do without time is missing."""
+    made = [branch(place.inside(name)) for name in (place.stage.convolution, place.stage.attention)]
+    return [module for module in made if module is not None]
+
+
+def branch(place: Place) -> nn.Module | None:
+    """Build a kind as a part of a residual branch: its first mixer, the others in residual branches behind it."""
+    kind = KINDS[place.stage.block]
+    if kind.block is not None:
+        return kind.block(place)
+    assert kind.mixers is not None
+    mixers = kind.mixers(place)
+    plain = replace(place, stage=replace(place.stage, layer_scale=None))
+    behind = [Branch(plain, mixer) for mixer in mixers[1:]]
+    return nn.Sequential(mixers[0], *behind) if behind else mixers[0] if mixers else None
+
+
+def through_time(place: Place) -> Mixers:
+    """Build attention through time, or nothing without time."""
+    mixers = KINDS["temporal"].mixers
+    assert mixers is not None
+    return mixers(place.inside("temporal")) if place.time else []
+
+
+# --- paths in time ----------------------------------------------------------------------------------------------------
 
 
 class PathInTime(nn.Module):
@@ -222,6 +279,7 @@ def without_time(stage: StageConfig) -> StageConfig:
         attention=timeless(stage.attention),
         convolution=timeless(stage.convolution),
         window=(1, rows, columns),
+        gate=replace(stage.gate, per="frame"),
         temporal="none",
     )
 
@@ -241,6 +299,8 @@ def check_stage(stage: StageConfig, where: str) -> None:
         raise UserError(f"{where}.block is {stage.block!r}{hint}; give one of {', '.join(KINDS)}")
     kind = KINDS[stage.block]
     reads = {*ALWAYS, *kind.reads, *(OF_BLOCK if kind.mixers is not None else ())}
+    if kind.composed:
+        reads.update(*({*inner_kind(stage, name, where).reads} - {"stride"} for name in INSIDE))
     if stage.temporal == "attention":
         reads.add("heads")
     for field in fields(stage):
@@ -249,3 +309,12 @@ def check_stage(stage: StageConfig, where: str) -> None:
             raise UserError(f"{where}.{field.name} has no meaning for {stage.block} blocks; they have {settings}")
     if stage.kernel is not None and not all(side % 2 for side in stage.kernel):
         raise UserError(f"{where}.kernel is {stage.kernel}; give three odd numbers: frames, rows, columns")
+
+
+def inner_kind(stage: StageConfig, name: str, where: str) -> Kind:
+    """Return the kind inside a composed one; raise UserError for one that does not mix positions, or is composed."""
+    allowed = [kind for kind, made in KINDS.items() if kind != "mlp" and not {*INSIDE} & {*made.reads}]
+    wanted = getattr(stage, name)
+    if wanted not in allowed:
+        raise UserError(f"{where}.{name} is {wanted!r}{nearest(wanted, allowed)}; give one of {', '.join(allowed)}")
+    return KINDS[wanted]

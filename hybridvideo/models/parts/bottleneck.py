@@ -57,7 +57,7 @@ class RelativeAttention(nn.Module):
         super().__init__()
         check_heads(dim, heads)
         self.heads = heads
-        self.qkv = Linear(dim, 3 * dim, bias=False)
+        self.qkv = Linear(dim, 3 * dim, bias=False, stacked=(dim, dim, dim))
         frames, rows, columns = (nn.Parameter(torch.empty(dim // heads, 2 * side - 1)) for side in grid)
         self.rows_CR, self.columns_CR = rows, columns
         self.frames_CR = frames if joint else None

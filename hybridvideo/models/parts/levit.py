@@ -8,6 +8,8 @@ frame; `temporal` in the stage's settings adds a path between frames.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from timm.layers import DropPath
@@ -25,11 +27,15 @@ SHRINKING_RATIO = 4  # of values to keys where the grid shrinks: fewer queries c
 
 
 class LinearNorm(nn.Module):
-    """A matrix without bias, then BatchNorm; `scale` is the start of the norm's factor."""
+    """A matrix without bias, then BatchNorm; `scale` is the start of the norm's factor.
 
-    def __init__(self, dim: int, out: int, scale: float = 1.0) -> None:
+    `parts`: channels of a head's queries, keys and values, if the matrix holds those of `out / sum(parts)` heads.
+    """
+
+    def __init__(self, dim: int, out: int, scale: float = 1.0, parts: Sequence[int] = ()) -> None:
         super().__init__()
-        self.linear = Linear(dim, out, bias=False)
+        heads = out // sum(parts) if parts else 1
+        self.linear = Linear(dim, out, bias=False, stacked=[heads * part for part in parts], interleaved=heads)
         self.norm = GridBatchNorm(out)
         nn.init.constant_(self.norm.weight, scale)
 
@@ -89,7 +95,8 @@ class LevitAttention(nn.Module):
 
     def make_projections(self, dim: int, out: int) -> None:
         """Queries, keys and values from one matrix; what is added to the grid starts at zero."""
-        self.qkv = LinearNorm(dim, self.heads * (2 * self.key_dim + self.value_dim))
+        parts = (self.key_dim, self.key_dim, self.value_dim)
+        self.qkv = LinearNorm(dim, self.heads * sum(parts), parts=parts)
         self.proj = LinearNorm(self.heads * self.value_dim, out, scale=0.0)
 
     def project(self, x_BTHWC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -113,7 +120,8 @@ class ShrinkingAttention(LevitAttention):
 
     def make_projections(self, dim: int, out: int) -> None:
         """Keys and values from one matrix, queries from another."""
-        self.kv = LinearNorm(dim, self.heads * (self.key_dim + self.value_dim))
+        parts = (self.key_dim, self.value_dim)
+        self.kv = LinearNorm(dim, self.heads * sum(parts), parts=parts)
         self.q = LinearNorm(dim, self.heads * self.key_dim)
         self.proj = LinearNorm(self.heads * self.value_dim, out)
 

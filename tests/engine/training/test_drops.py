@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hybridvideo.engine.training.classification import logits_of
 from hybridvideo.engine.training.drops import Drops
 from hybridvideo.models import MODELS, create_model
 from tests.models.test_contract import FEWER, SMALL_INPUT
@@ -30,8 +31,7 @@ def drawn(model: nn.Module, seed: int) -> Tensor:
     x = torch.randn(SMALL_INPUT, generator=torch.Generator().manual_seed(0))
     torch.manual_seed(seed)
     with torch.no_grad():
-        logits: Tensor = model(x)
-    return logits
+        return logits_of(model(x))
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))
