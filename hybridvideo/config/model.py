@@ -132,6 +132,10 @@ class StageConfig:
     """Of attention."""
     window: tuple[int, int, int] = (8, 7, 7)
     """window3d, sparse, maxvit: frames, rows, columns; window3d shifts every second block by half a window."""
+    random_keys: int = 64
+    """sparse: positions anywhere in the clip that each window sees apart from its own."""
+    features: int = 0
+    """linear: random features of each head that approximate softmax (FAVOR+); 0: elu + 1, which is cheaper."""
     mlp_ratio: float = 4.0
     """Hidden channels of the MLP (of mbconv: of the expansion) per channel; 0: no MLP."""
     position: Literal["none", "conv"] = "none"
@@ -172,7 +176,7 @@ class StageConfig:
     inner_depth: int = 2
     """mobilevit: blocks of its Transformer."""
     relative: Literal["none", "table", "mlp"] = "none"
-    """Relative position in attention: a table of the offset, or an MLP of it. window3d always has one."""
+    """Relative position in attention: a table of the offset, or an MLP of it. window3d always has one of the two."""
     temporal: Literal["none", "attention", "conv"] = "none"
     """A path in time after each block: attention of each position through the frames, or a depthwise convolution."""
     attention: str = "spatial"

@@ -120,6 +120,8 @@ RANGES: dict[str, Range] = {
     "stride": Range(1, 1024),
     "time_stride": Range(1, 64),
     "tokens": Range(0, 4096),
+    "random_keys": Range(0, 4096),
+    "features": Range(0, 4096),
     "kernel": Range(1, 127),
     "layer_scale": Range(0, 64),
     "radius": Range(0, 16),

@@ -23,15 +23,16 @@ from hybridvideo.config.model import HybridConfig, StageConfig, StemConfig
 from hybridvideo.errors import UserError
 from hybridvideo.models.checks import check_lengths, check_settings, check_size
 from hybridvideo.models.contract import Outputs
-from hybridvideo.models.parts.blocks import KINDS, check_stage, make_block, without_time
+from hybridvideo.models.parts.blocks import KINDS, built_kind, check_stage, make_block, without_time
 from hybridvideo.models.parts.convolution import PatchMerging
 from hybridvideo.models.parts.correlation import MotionStream
+from hybridvideo.models.parts.geometry import Positions, check_positions
 from hybridvideo.models.parts.heads import PoolHead
 from hybridvideo.models.parts.inputs import ClipInput, check_input, see_correlation, see_differences
 from hybridvideo.models.parts.linear import Linear, init_linear, init_xavier
 from hybridvideo.models.parts.norms import NORMS
 from hybridvideo.models.parts.place import Grid, Place
-from hybridvideo.models.parts.positions import AbsolutePosition
+from hybridvideo.models.parts.positions import AbsolutePosition, SinusoidalPosition
 from hybridvideo.models.parts.resampling import SpacePool, TimePool, Tokeniser
 from hybridvideo.models.parts.stems import open_stem, without_network
 from hybridvideo.models.precision import set_precisions
@@ -112,7 +113,8 @@ def encode(stem: nn.Module, x_BCTHW: Tensor) -> Tensor:
 class HybridStage(nn.Module):
     """What changes the grid, then `depth` blocks of one kind.
 
-    `dim` and `grid` are those it starts from; afterwards, those it ends with.
+    `dim` and `grid` are those it starts from; afterwards, those it ends with. `kind` is that of its blocks, for `auto`
+    the one it chose.
     """
 
     def __init__(self, dim: int, grid: Grid, config: StageConfig, drop_paths: list[float], time: bool) -> None:
@@ -131,6 +133,7 @@ class HybridStage(nn.Module):
         for i, rate in enumerate(drop_paths):
             into = dim if i == 0 and kind.changes_width and not config.merge else width
             place = Place(config, i, into, width, grid, rate, time)
+            self.kind = built_kind(place)
             blocks.append(make_block(place))
             grid = (grid[0], -(-grid[1] // place.stride), -(-grid[2] // place.stride))
         self.blocks = nn.Sequential(*blocks)
@@ -179,6 +182,8 @@ class Hybrid(StagedModel):
             stage = HybridStage(dim, grid, settings, drop_paths, config.time)
             self.stages.append(stage)
             dim, grid = stage.dim, stage.grid
+            if settings.block == "auto":
+                self.notes += (f"stages[{len(self.stages) - 1}]: auto is {stage.kind}",)
         normed = config.stages and config.norm != "none"
         self.norm = NORMS[config.norm](dim, eps=config.norm_eps) if normed else nn.Identity()
         self.grid_dim = dim  # of the last grid
@@ -270,6 +275,8 @@ def make_position(config: HybridConfig, dim: int, grid: Grid) -> nn.Module:
     """Build the position that is added to the first grid."""
     if config.position == "none":
         return nn.Identity()
+    if config.position == "sinusoidal":
+        return SinusoidalPosition(dim, config.time)
     return AbsolutePosition(dim, *grid, time=config.time)
 
 
@@ -317,13 +324,11 @@ def random_stem(stem: StemConfig) -> tuple[str, ...]:
 def check(config: HybridConfig) -> None:
     """Raise UserError for settings that cannot be built."""
     check_input(config.input, config.stem.frozen)
-    geometry = True  # whether positions are still those of frames
+    positions: Positions = "of frames"
     for i, stage in enumerate(config.stages):
         where = f"stages[{i}]"
         check_stage(stage, where)
-        geometry = geometry and stage.pool == "none" and not stage.tokens
-        if not geometry and (KINDS[stage.block].needs_grid or stage.merge or stage.stride > 1):
-            raise UserError(f"{where}: {stage.block} needs the rows and columns of frames, which are pooled before it")
+        positions = check_positions(stage, positions, where)
         if stage.depth < 1 or min(stage.window) < 1:
             raise UserError(f"{where}: depth {stage.depth} and window {stage.window} must be 1 or more")
     if config.frames < 1 or min(config.height, config.width) < 1:

@@ -27,6 +27,26 @@ FEWER: dict[str, dict[str, Any]] = {
     "can_base": {"dim": 64, "stages": [{"block": "can", "depth": 1, "temporal": "attention"}]},
     "can_spatial_base": {"dim": 64, "stages": [{"block": "can", "depth": 1, "weigh": "spatial"}]},
     "conformer_time_base": {"dim": 64, "stages": [{"block": "conformer_time", "depth": 1}]},
+    "serial_temporal_base": {
+        "stem": {"name": "timm/resnet18"},
+        "dim": 64,
+        "stages": [{"block": "temporal", "depth": 1}],
+    },
+    "serial_temporal_vectors_base": {
+        "stem": {"name": "timm/resnet18"},
+        "dim": 64,
+        "stages": [{"block": "temporal", "depth": 1, "pool": "space"}],
+    },
+    "serial_divided_base": {
+        "stem": {"name": "timm/resnet18"},
+        "dim": 64,
+        "stages": [{"block": "divided", "depth": 1, "relative": "table"}],
+    },
+    "serial_window_base": {
+        "stem": {"name": "timm/resnet18"},
+        "dim": 64,
+        "stages": [{"block": "window3d", "depth": 2, "window": (2, 3, 3)}],
+    },
     "video_swin_tiny": {"dim": 12, "depths": (2, 1, 2, 1)},
     "video_swin_small": {"dim": 12, "depths": (1, 2, 1, 1), "window": (2, 7, 7)},
     "video_swin_base": {"dim": 16, "depths": (2, 1, 1, 1)},

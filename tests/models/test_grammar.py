@@ -27,6 +27,8 @@ VALUES: dict[str, list[Any]] = {
     "stride": [2],
     "time_stride": [2, 3],
     "tokens": [3],
+    "random_keys": [0, 5],
+    "features": [8],
     "kernel": [[1, 3, 3], [3, 3, 3], [5, 1, 1]],
     "dropout": [0.1],
     "layer_scale": [0.1],

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from hybridvideo.models import create_model
+from hybridvideo.models.contract import VideoModel
 from tests.models.test_contract import small
 
 
@@ -28,7 +30,11 @@ class Largest(TorchDispatchMode):
 
 
 def largest_tensor(name: str, frames: int, training: bool) -> int:
-    model, x = small(name).train(training), torch.randn(1, 3, frames, 64, 64)
+    return largest_of(small(name), frames, training)
+
+
+def largest_of(model: VideoModel, frames: int, training: bool) -> int:
+    model, x = model.train(training), torch.randn(1, 3, frames, 64, 64)
     with torch.set_grad_enabled(training), Largest() as largest:
         out = model(x)
         if training:
@@ -40,6 +46,20 @@ def largest_tensor(name: str, frames: int, training: bool) -> int:
 @pytest.mark.parametrize("name", ["video_swin_tiny", "timesformer_base", "hybrid_tiny"])
 def test_the_largest_tensor_grows_with_the_frames_not_with_their_square(name: str, training: bool) -> None:
     assert largest_tensor(name, 128, training) <= 4.4 * largest_tensor(name, 32, training)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("relative", ["none", "table", "mlp"])
+@pytest.mark.parametrize("block", ["temporal", "divided", "window3d", "sparse", "linear"])
+def test_nor_does_any_attention_that_is_not_joint(block: str, relative: str, training: bool) -> None:
+    """Channels are few, so that biases and scores would show."""
+    if block == "linear" and relative != "none":
+        return
+    window = {"window": [4, 4, 4]} if block in ("window3d", "sparse") else {}
+    stage = {"block": block, "depth": 2, "heads": 2, "relative": relative, **window}
+    settings = {"frames": 32, "height": 64, "width": 64, "stem": {"widths": [8, 8, 8]}, "stages": [stage]}
+    few, many = (largest_of(create_model("hybrid", 3, **settings), frames, training) for frames in (64, 256))
+    assert many <= 4.4 * few
 
 
 def test_attention_among_all_tokens_is_computed_without_its_scores_too() -> None:

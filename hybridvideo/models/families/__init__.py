@@ -8,11 +8,15 @@ from hybridvideo.models.families.conformer_time import CONFORMERS_IN_TIME
 from hybridvideo.models.families.encoder_decoder import ENCODER_DECODERS
 from hybridvideo.models.families.hybrid import HYBRIDS
 from hybridvideo.models.families.parallel import PARALLELS
+from hybridvideo.models.families.serial import SERIALS
+from hybridvideo.models.families.serial_temporal import SERIAL_TEMPORALS
 from hybridvideo.models.hybrid import HybridVariant
 
 # name -> builder(num_classes, **changes), of all families
 FAMILIES: dict[str, HybridVariant] = {
     **HYBRIDS,
+    **SERIAL_TEMPORALS,
+    **SERIALS,
     **ENCODER_DECODERS,
     **PARALLELS,
     **CHOICES,

@@ -5,6 +5,8 @@ Each class maps (B, T, H, W, C) to the same shape; `attend` does the work, for a
     B batch   T H W grid   C channels   h heads   d channels of a head   N tokens that see each other   G groups of them
     R rows: all positions, window by window
 
+With a `relative` position, a bias of the offset between two positions is added to their scores (see `relative`).
+
 Sources: divided attention, Bertasius et al. 2021 (TimeSformer); 3-D shifted windows, Liu et al. 2022 (Video Swin).
 """
 
@@ -21,6 +23,7 @@ from hybridvideo.models.checks import check_heads
 from hybridvideo.models.parts.attend import attend, attend_packed
 from hybridvideo.models.parts.cached import Cached
 from hybridvideo.models.parts.linear import Linear, in_parts
+from hybridvideo.models.parts.relative import RelativeMlp, RelativePosition
 from hybridvideo.models.parts.shortcuts import shortcuts_allowed
 from hybridvideo.models.parts.windows import (
     Cut,
@@ -42,15 +45,20 @@ from hybridvideo.models.parts.windows import (
 class GroupedAttention(nn.Module):
     """Multi-head self-attention among the N tokens of each group; subclasses define the groups."""
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, relative: RelativePosition | None = None) -> None:
         super().__init__()
         check_heads(dim, heads)
         self.heads = heads
         self.qkv = Linear(dim, 3 * dim, stacked=(dim, dim, dim))
         self.proj = Linear(dim, dim)
+        self.relative = relative
 
-    def attend(self, x_GNC: Tensor) -> Tensor:
-        """Every token of a group to every other, (G, N, C)."""
+    def attend(self, x_GNC: Tensor, grid: Size | None = None) -> Tensor:
+        """Every token of a group to every other, (G, N, C); of this grid, if positions are relative."""
+        if self.relative is not None:
+            assert grid is not None
+            qkv_GNthd = self.packed(x_GNC)
+            return self.proj(attend_packed(qkv_GNthd, self.relative(grid, qkv_GNthd)).flatten(2))
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.project(x_GNC))
         out: Tensor = self.proj(attend(q, k, v).transpose(1, 2).flatten(2))
         return out
@@ -59,12 +67,18 @@ class GroupedAttention(nn.Module):
         """Queries, keys and values (G, N, C). On a CPU each contiguous: the kernel's reads lie closer together."""
         return in_parts(self.qkv, x_GNC, 3) if x_GNC.is_cpu else self.qkv(x_GNC).chunk(3, -1)
 
+    def packed(self, x: Tensor) -> Tensor:
+        """Queries, keys and values in one tensor (..., 3, h, d)."""
+        qkv: Tensor = self.qkv(x)
+        return qkv.view(*x.shape[:-1], 3, self.heads, -1)
+
 
 class JointAttention(GroupedAttention):
     """All positions of all frames; of any number of axes between batch and channels."""
 
     def forward(self, x_BTHWC: Tensor) -> Tensor:
-        return self.attend(x_BTHWC.flatten(1, -2)).view(x_BTHWC.shape)
+        grid = None if self.relative is None else sides(x_BTHWC)
+        return self.attend(x_BTHWC.flatten(1, -2), grid).view(x_BTHWC.shape)
 
 
 class SpatialAttention(GroupedAttention):
@@ -72,7 +86,8 @@ class SpatialAttention(GroupedAttention):
 
     def forward(self, x_BTHWC: Tensor) -> Tensor:
         B, T, H, W, _ = x_BTHWC.shape
-        out = self.attend(rearrange(x_BTHWC, "B T H W C -> (B T) (H W) C"))
+        grid = None if self.relative is None else (1, *sides(x_BTHWC)[1:])
+        out = self.attend(rearrange(x_BTHWC, "B T H W C -> (B T) (H W) C"), grid)
         return rearrange(out, "(B T) (H W) C -> B T H W C", B=B, T=T, H=H, W=W)
 
 
@@ -80,10 +95,45 @@ class TemporalAttention(GroupedAttention):
     """One position through all frames. Positions are further heads, so that nothing is copied into another order."""
 
     def forward(self, x_BTHWC: Tensor) -> Tensor:
-        B, T, H, W, C = x_BTHWC.shape
-        q, k, v = temporal_heads(in_parts(self.qkv, x_BTHWC.flatten(2, 3), 3), self.heads)
-        out: Tensor = self.proj(attend(q, k, v).transpose(1, 2).reshape(B, T, H * W, C))
-        return out.view(B, T, H, W, -1)
+        x_BTNC = x_BTHWC.flatten(2, 3)
+        if self.relative is None or self.bias_is_small(x_BTNC):
+            out = self.all_at_once(x_BTNC)
+        else:
+            out = self.clip_by_clip(x_BTNC)
+        return self.proj(out).view(x_BTHWC.shape)
+
+    def bias_is_small(self, x_BTNC: Tensor) -> bool:
+        """Whether the bias, repeated for each position, has no more numbers than a clip's queries.
+
+        On a CPU it always goes clip by clip: a call costs little, and no scores are kept.
+        """
+        eager_cpu = x_BTNC.is_cpu and not torch.compiler.is_compiling()
+        return not eager_cpu and x_BTNC.shape[1] * self.heads <= x_BTNC.shape[3]
+
+    def all_at_once(self, x_BTNC: Tensor) -> Tensor:
+        """All clips and positions in one call."""
+        q, k, v = temporal_heads(in_parts(self.qkv, x_BTNC, 3), self.heads)
+        bias = None if self.relative is None else self.over_time(x_BTNC, q).repeat(1, x_BTNC.shape[2], 1, 1)
+        return attend(q, k, v, bias).transpose(1, 2).reshape(x_BTNC.shape)
+
+    def clip_by_clip(self, x_BTNC: Tensor) -> Tensor:
+        """Positions are groups, which share one bias: a view of each clip, but not of the batch."""
+        qkv_BTNthd = self.packed(x_BTNC)
+        bias_1hTT = self.over_time(x_BTNC, qkv_BTNthd)
+        clips = [attend_packed(clip.transpose(0, 1), bias_1hTT).transpose(0, 1) for clip in qkv_BTNthd]
+        return torch.stack(clips).view(x_BTNC.shape)
+
+    def over_time(self, x_BTNC: Tensor, like: Tensor) -> Tensor:
+        """The bias of the frames among each other, (1, h, T, T)."""
+        assert self.relative is not None
+        out: Tensor = self.relative((len(range(x_BTNC.shape[1])), 1, 1), like)
+        return out
+
+
+def sides(x_BTHWC: Tensor) -> Size:
+    """Frames, rows and columns as plain numbers: torch.compile would make symbols of them."""
+    T, H, W = (len(range(side)) for side in x_BTHWC.shape[1:4])
+    return T, H, W
 
 
 def temporal_heads(parts_BTNC: Sequence[Tensor], heads: int) -> list[Tensor]:
@@ -100,22 +150,28 @@ class WindowAttention3d(GroupedAttention):
     device (see `windows`): by `true_parts` on an eager CPU, by `masked_parts` elsewhere.
 
     `clipped_bias` chooses the entries of the bias table for a clipped window: those of the true offsets, or, as in the
-    published Video Swin, of the `first` positions of a whole window (the same if only time is clipped).
+    published Video Swin, of the `first` positions of a whole window (the same if only time is clipped). With
+    `by_mlp` a network of the offset takes the table's place.
     """
 
     def __init__(
-        self, dim: int, heads: int, window: Size, shifted: bool, clipped_bias: Literal["offsets", "first"] = "offsets"
+        self,
+        dim: int,
+        heads: int,
+        window: Size,
+        shifted: bool,
+        clipped_bias: Literal["offsets", "first"] = "offsets",
+        by_mlp: bool = False,
     ) -> None:
-        super().__init__(dim, heads)
+        super().__init__(dim, heads, RelativeMlp(heads) if by_mlp else None)
         self.window, self.shifted, self.clipped_bias = window, shifted, clipped_bias
-        t, h, w = (2 * side - 1 for side in window)
-        self.bias_table = nn.Parameter(torch.zeros(t, h, w, heads))
+        if not by_mlp:
+            t, h, w = (2 * side - 1 for side in window)
+            self.bias_table = nn.Parameter(torch.zeros(t, h, w, heads))
         self.cached = Cached[Biases]()
 
     def forward(self, x_BTHWC: Tensor) -> Tensor:
-        # A plain number: torch.compile would make a size of the grid a symbol, but each size has its own windows.
-        T, H, W = (len(range(side)) for side in x_BTHWC.shape[1:4])
-        layout = window_layout((T, H, W), self.window, self.shifted)
+        layout = window_layout(sides(x_BTHWC), self.window, self.shifted)
         return self.through(x_BTHWC, layout, true_parts(layout) if parts_are_faster(x_BTHWC) else masked_parts(layout))
 
     def through(self, x_BTHWC: Tensor, layout: WindowLayout, cut: Cut) -> Tensor:
@@ -142,13 +198,22 @@ class WindowAttention3d(GroupedAttention):
     def biases(self, layout: WindowLayout, cut: Cut, like: Tensor) -> Biases:
         """The bias of each kind of window in a cut. Masks are not cached: as many as there are kinds of border."""
         kinds = dict.fromkeys((part.window, part.offset) for part in cut.parts)
-        make = lambda: {kind: self.bias(layout, *kind, like) for kind in kinds}  # noqa: E731
-        return self.cached.get((self.bias_table,), make, layout, *kinds, self.clipped_bias, like.dtype, like.device)
 
-    def bias(self, layout: WindowLayout, window: Size, offset: Size, like: Tensor) -> Tensor:
+        def make() -> Biases:
+            table = self.table()
+            return {kind: self.bias(table, layout, *kind, like) for kind in kinds}
+
+        sources = (self.bias_table,) if self.relative is None else tuple(self.relative.parameters())
+        return self.cached.get(sources, make, layout, *kinds, self.clipped_bias, like.dtype, like.device)
+
+    def table(self) -> Tensor:
+        """The bias of every offset within a whole window, (2t-1, 2h-1, 2w-1, h)."""
+        return self.bias_table if self.relative is None else self.relative.table(self.window)
+
+    def bias(self, table_THWh: Tensor, layout: WindowLayout, window: Size, offset: Size, like: Tensor) -> Tensor:
         """(1, h, N, N) for windows of a size at a place in the whole window."""
         index_NN = bias_index(layout.window, self.window, self.clipped_bias, window, offset, like.device)
-        return self.bias_table.flatten(0, 2)[index_NN].permute(2, 0, 1)[None].to(like.dtype)
+        return table_THWh.flatten(0, 2)[index_NN].permute(2, 0, 1)[None].to(like.dtype)
 
 
 Biases = dict[tuple[Size, Size], Tensor]  # (window, its offset in the whole window) -> (1, h, N, N)

@@ -7,15 +7,26 @@ class, in a file of this folder, and one line here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 
 from timm.layers import DropPath
 from torch import Tensor, nn
 
 from hybridvideo.config.model import StageConfig
 from hybridvideo.errors import UserError, nearest
-from hybridvideo.models.parts.attention import JointAttention, SpatialAttention, TemporalAttention, WindowAttention3d
+from hybridvideo.models.parts.attention_kinds import (
+    auto,
+    cheaper,
+    cross,
+    divided,
+    joint,
+    linear,
+    sparse,
+    spatial,
+    temporal,
+    window3d,
+)
 from hybridvideo.models.parts.bottleneck import Bottleneck
 from hybridvideo.models.parts.can import CanBlock
 from hybridvideo.models.parts.choice import Choice
@@ -53,6 +64,12 @@ class Kind:
     """The settings of StageConfig that have a meaning for it, apart from ALWAYS and, with mixers, OF_BLOCK."""
     needs_grid: bool = False
     """Whether it needs the rows and columns of frames: neither pooled frames nor learned or class tokens will do."""
+    offsets_in_space: bool = False
+    """Whether `relative` is about rows and columns too, which learned tokens do not have."""
+    among_positions: bool = False
+    """Whether it needs several positions in a frame, which may be learned tokens."""
+    instead: Mapping[str, str] = field(default_factory=dict)
+    """Settings of StageConfig that a user may expect to have a meaning here: what to do instead."""
     changes_width: bool = False
     """Whether its first block takes another number of channels than it returns."""
     timeless: str | None = None
@@ -64,16 +81,6 @@ class Kind:
 # --- kinds that mix positions -----------------------------------------------------------------------------------------
 
 
-def window3d(place: Place) -> Mixers:
-    """3-D windows; every second block is shifted."""
-    return [WindowAttention3d(place.dim, place.stage.heads, place.stage.window, shifted=place.index % 2 == 1)]
-
-
-def divided(place: Place) -> Mixers:
-    """Attention through time, then within each frame."""
-    return [TemporalAttention(place.dim, place.stage.heads), SpatialAttention(place.dim, place.stage.heads)]
-
-
 def mobilevit(place: Place) -> nn.Module:
     """A Transformer of any attention that needs no more than `Block`."""
     inner = KINDS.get(place.stage.attention)
@@ -83,16 +90,32 @@ def mobilevit(place: Place) -> nn.Module:
     return MobileVit(place, make_block)
 
 
+OF_ATTENTION = ("heads", "relative")
+
 KINDS: dict[str, Kind] = {
     "conv": Kind(lambda place: [DepthwiseConv(place.dim, place.kernel((1, 5, 5)))], reads=("kernel",), needs_grid=True),
     "conv3d": Kind(
         lambda place: [DepthwiseConv(place.dim, place.kernel((3, 3, 3)))], reads=("kernel",), needs_grid=True
     ),
-    "spatial": Kind(lambda place: [SpatialAttention(place.dim, place.stage.heads)], reads=("heads",)),
-    "temporal": Kind(lambda place: [TemporalAttention(place.dim, place.stage.heads)], reads=("heads",), timeless="mlp"),
-    "divided": Kind(divided, reads=("heads",), timeless="spatial"),
-    "joint": Kind(lambda place: [JointAttention(place.dim, place.stage.heads)], reads=("heads",), timeless="spatial"),
-    "window3d": Kind(window3d, reads=("heads", "window"), needs_grid=True),
+    "spatial": Kind(lambda place: [spatial(place)], reads=OF_ATTENTION, offsets_in_space=True, among_positions=True),
+    "temporal": Kind(lambda place: [temporal(place)], reads=OF_ATTENTION, timeless="mlp"),
+    "divided": Kind(
+        divided,
+        reads=OF_ATTENTION,
+        offsets_in_space=True,
+        among_positions=True,
+        timeless="spatial",
+    ),
+    "joint": Kind(lambda place: [joint(place)], reads=OF_ATTENTION, offsets_in_space=True, timeless="spatial"),
+    "auto": Kind(auto, reads=OF_ATTENTION, offsets_in_space=True, timeless="spatial"),
+    "window3d": Kind(lambda place: [window3d(place)], reads=(*OF_ATTENTION, "window"), needs_grid=True),
+    "linear": Kind(
+        lambda place: [linear(place)],
+        reads=("heads", "features"),
+        instead={"relative": "linear attention computes no scores for it to be added to; use position: conv"},
+    ),
+    "sparse": Kind(lambda place: [sparse(place)], reads=(*OF_ATTENTION, "window", "random_keys"), needs_grid=True),
+    "cross": Kind(lambda place: [cross(place)], reads=OF_ATTENTION, among_positions=True),
     "correlation": Kind(correlation, reads=("radius", "lags"), needs_grid=True, timeless="mlp"),
     "mlp": Kind(lambda _place: []),
     "levit": Kind(
@@ -242,7 +265,7 @@ class PathInTime(nn.Module):
 
 
 PATHS_IN_TIME: dict[str, Callable[[Place], nn.Module]] = {
-    "attention": lambda place: TemporalAttention(place.dim, place.stage.heads),
+    "attention": temporal,
     "conv": lambda place: DepthwiseConv(place.dim, (3, 1, 1)),
 }
 
@@ -268,6 +291,11 @@ def make_block(place: Place) -> nn.Module:
         assert kind.mixers is not None
         block = Block(place, kind.mixers(place))
     return block if place.stage.temporal == "none" else WithTime(block, PathInTime(place))
+
+
+def built_kind(place: Place) -> str:
+    """Return the kind of the block that `make_block` builds: the stage's, or the one that `auto` chooses."""
+    return cheaper(place) if place.stage.block == "auto" else place.stage.block
 
 
 def without_time(stage: StageConfig) -> StageConfig:
@@ -302,11 +330,12 @@ def check_stage(stage: StageConfig, where: str) -> None:
     if kind.composed:
         reads.update(*({*inner_kind(stage, name, where).reads} - {"stride"} for name in INSIDE))
     if stage.temporal == "attention":
-        reads.add("heads")
-    for field in fields(stage):
-        if field.name not in reads and getattr(stage, field.name) != getattr(StageConfig(), field.name):
-            settings = ", ".join(name for name in (f.name for f in fields(stage)) if name in reads)
-            raise UserError(f"{where}.{field.name} has no meaning for {stage.block} blocks; they have {settings}")
+        reads.update(OF_ATTENTION)
+    for name in (f.name for f in fields(stage)):
+        if name not in reads and getattr(stage, name) != getattr(StageConfig(), name):
+            settings = ", ".join(f.name for f in fields(stage) if f.name in reads)
+            advice = kind.instead.get(name, f"they have {settings}")
+            raise UserError(f"{where}.{name} has no meaning for {stage.block} blocks; {advice}")
     if stage.kernel is not None and not all(side % 2 for side in stage.kernel):
         raise UserError(f"{where}.kernel is {stage.kernel}; give three odd numbers: frames, rows, columns")
 

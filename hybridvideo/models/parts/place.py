@@ -37,6 +37,16 @@ class Place:
         t, h, w = self.stage.kernel or default
         return (t if self.time else 1, h, w)
 
+    @property
+    def frame(self) -> Grid:
+        """One frame of the grid."""
+        return (1, *self.grid[1:])
+
+    @property
+    def instant(self) -> Grid:
+        """One position of the grid through all frames."""
+        return (self.grid[0], 1, 1)
+
     def inside(self, block: str) -> Place:
         """The same place for a kind inside this block, such as a branch."""
         return replace(self, stage=replace(self.stage, block=block), drop_path=0.0)

@@ -34,9 +34,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def constant(function: Callable[P, R]) -> Callable[P, R]:
+def constant(function: Callable[P, R], most: int = 256) -> Callable[P, R]:
     """Cache a function of constants by its arguments; torch.compile takes its result as a constant."""
-    cached = lru_cache(maxsize=256)(torch.inference_mode(False)(function))
+    cached = lru_cache(maxsize=most)(torch.inference_mode(False)(function))
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -44,6 +44,11 @@ def constant(function: Callable[P, R]) -> Callable[P, R]:
 
     constant_call: Callable[P, R] = torch.compiler.assume_constant_result(call)
     return constant_call
+
+
+def constant_few(function: Callable[P, R]) -> Callable[P, R]:
+    """The same for large results, of which only a few are kept: those of the grids of one model."""
+    return constant(function, most=8)
 
 
 class WindowLayout(NamedTuple):

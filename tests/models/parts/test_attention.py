@@ -8,11 +8,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.models.video.swin_transformer import ShiftedWindowAttention3d
 
+from hybridvideo.config.model import StageConfig
 from hybridvideo.errors import UserError
 from hybridvideo.models import create_model
+from hybridvideo.models.contract import count_gmacs
 from hybridvideo.models.parts import attend as ways
 from hybridvideo.models.parts.attend import BiasedAttention
 from hybridvideo.models.parts.attention import JointAttention, SpatialAttention, TemporalAttention, WindowAttention3d
+from hybridvideo.models.parts.blocks import make_block
+from hybridvideo.models.parts.place import Place
+from hybridvideo.models.parts.relative import RelativeTable, fitted_table
 from hybridvideo.models.parts.windows import masked_parts, true_parts, window_layout
 
 
@@ -135,3 +140,54 @@ def test_masks_of_windows_are_bounded_whatever_the_clip_and_the_batch(monkeypatc
     assert total < 0.3e9  # of every block together; a mask for each window took 1.1e9
     assert mask_bytes(32, 224, 8, monkeypatch) == (largest, total)
     assert mask_bytes(64, 448, 1, monkeypatch)[1] <= 1.5 * total  # the last stage is shifted along rows and columns too
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("relative", [False, True])
+@pytest.mark.parametrize("window", [(3, 4, 5), (8, 7, 7)])
+def test_a_window_as_large_as_the_clip_is_joint_attention(window: tuple[int, int, int], relative: bool) -> None:
+    """Without biases, or with one table for both: that of a larger window has the same offsets in its middle."""
+    grid = (3, 4, 5)
+    windows = WindowAttention3d(16, 4, window, shifted=True)
+    joint = JointAttention(16, 4, RelativeTable(4, grid) if relative else None)
+    if joint.relative is not None:
+        torch.nn.init.normal_(windows.bias_table)
+        joint.relative.load_state_dict({"bias_table": fitted_table(windows.bias_table, grid)})
+    for name in ("qkv", "proj"):
+        joint.get_submodule(name).load_state_dict(windows.get_submodule(name).state_dict())
+    x = torch.randn(2, *grid, 16)
+    assert torch.allclose(windows(x), joint(x), atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("relative", ["none", "table", "mlp"])
+def test_divided_attention_of_one_frame_is_spatial_attention(relative: str) -> None:
+    """A frame that can only look at itself in time mixes nothing: what is added is a map of each position alone."""
+    stage = StageConfig("divided", 1, 4, relative=relative)  # type: ignore[arg-type]
+    place = Place(stage, 0, 16, 16, (4, 3, 5))
+    divided, spatial = make_block(place), make_block(place.inside("spatial"))
+    for parameter in divided.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    of_time = divided.branches[0]  # type: ignore[index]
+    state = {name: value for name, value in divided.state_dict().items() if not name.startswith("branches.0.")}
+    spatial.load_state_dict({name.replace("branches.1.", "branches.0."): value for name, value in state.items()})
+    x = torch.randn(2, 1, 3, 5, 16)
+    alone = of_time.inner.proj(of_time.inner.qkv(of_time.norm(x)).chunk(3, -1)[2])
+    assert torch.allclose(divided(x), spatial(x + alone), atol=1e-5)
+    torch.nn.init.zeros_(of_time.inner.proj.weight)
+    torch.nn.init.zeros_(of_time.inner.proj.bias)  # as a path in time starts from image weights
+    assert torch.allclose(divided(x), spatial(x), atol=1e-5)
+
+
+@torch.no_grad()
+def test_auto_is_joint_for_few_positions_and_divided_for_many() -> None:
+    small = create_model("hybrid", 3, frames=2, height=8, width=8, stages=[{"block": "auto"}], stem={"widths": [16]})
+    large = create_model("hybrid", 3, frames=8, height=64, width=64, stages=[{"block": "auto"}], stem={"widths": [16]})
+    assert (small.notes, large.notes) == (("stages[0]: auto is joint",), ("stages[0]: auto is divided",))
+    for model, kind, other in ((small, "joint", "divided"), (large, "divided", "joint")):
+        costs = {
+            name: count_gmacs(create_model("hybrid", 3, **{**model.settings(), "stages": [{"block": name}]}))
+            for name in (kind, other)
+        }
+        assert model.stages[0].kind == kind  # type: ignore[index, union-attr]
+        assert count_gmacs(model) == costs[kind] < costs[other]
