@@ -23,7 +23,8 @@ FEWER: dict[str, dict[str, Any]] = {
     "coatnet_base": {
         "stages": [
             {"block": "mbconv", "depth": 1, "dim": 16, "stride": 2, "form": {"squeeze_first": True}},
-            {"block": "coat", "depth": 2, "dim": 32, "stride": 2, "heads": 2, "temporal": "attention"},
+            {"block": "coat", "depth": 1, "dim": 24, "stride": 2, "heads": 2, "temporal": "attention"},
+            {"block": "coat", "depth": 2, "dim": 32, "stride": 2, "heads": 2, "attention": "joint"},
         ]
     },
     "coatnet_alternating_base": {
