@@ -93,6 +93,8 @@ class FormConfig:
     """mbconv of stride 2: the depthwise convolution has the stride, or an average before it."""
     pool: Literal["mean", "max"] = "mean"
     """Of the shortcut of a block of stride 2, and before coat's attention: over 2x2, or the maximum over 3x3."""
+    activation: Literal["gelu", "gelu_tanh", "relu", "silu", "hard_swish"] = "gelu"
+    """Of mbconv."""
     activate_first: bool = False
     """Activation after the first norm of mbconv too."""
     squeeze: float = 0.0625
@@ -160,7 +162,6 @@ class StageConfig:
     norm_eps: float = 1e-5
     """coat, maxvit: added to the variance in the norms of attention and MLP."""
     activation: Literal["gelu", "gelu_tanh", "relu", "silu", "hard_swish"] = "gelu"
-    """Of MLP and mbconv."""
     form: FormConfig = field(default_factory=FormConfig)
     """mbconv, coat, maxvit: their published forms."""
     dropout: float = 0.0

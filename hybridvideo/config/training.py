@@ -148,8 +148,8 @@ class PhaseConfig:
     """Peak of a new schedule (warm-up and cosine), which lasts until the next phase with an `lr`. Default: the
     schedule that began earlier continues."""
     drop: float | tuple[float, float] = 1.0
-    """Factor on the rates of dropout and stochastic depth, and on the noise of `choice` blocks; two numbers: at the first
-    step of the phase and at the last."""
+    """Factor on the rates of dropout and stochastic depth, and on the noise of `choice` blocks; two numbers: at the
+    first step of the phase and at the last."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):

@@ -20,6 +20,22 @@ SMALL_INPUT = (2, 3, 4, 64, 64)
 FEWER: dict[str, dict[str, Any]] = {
     "hybrid_small": {"stages": [{"block": "window3d", "depth": 1, "heads": 8}]},
     "hybrid_base": {"stages": [{"block": "divided", "depth": 1, "heads": 12}]},
+    "coatnet_base": {
+        "stages": [
+            {"block": "mbconv", "depth": 1, "dim": 16, "stride": 2, "form": {"squeeze_first": True}},
+            {"block": "coat", "depth": 1, "dim": 24, "stride": 2, "heads": 2, "temporal": "attention"},
+            {"block": "coat", "depth": 2, "dim": 32, "stride": 2, "heads": 2, "attention": "joint"},
+        ]
+    },
+    "coatnet_alternating_base": {
+        "stages": [
+            {"block": "mbconv", "depth": 1, "dim": 16, "stride": 2},
+            {"block": "window3d", "depth": 1, "heads": 2, "window": (2, 7, 7)},
+            {"block": "mbconv", "depth": 1, "dim": 32, "stride": 2, "kernel": (3, 3, 3)},
+            {"block": "coat", "depth": 1, "heads": 2, "attention": "joint"},
+        ]
+    },
+    "maxvit_base": {"stages": [{"block": "maxvit", "depth": 1, "dim": 16, "stride": 2, "window": (2, 3, 3)}] * 2},
     "encoder_decoder_base": {"encoder_depth": 1, "decoder_depth": 1},
     "decoder_base": {"decoder_depth": 1},
     "parallel_base": {"stages": [{"block": "parallel", "depth": 1, "heads": 10, "attention": "divided"}]},

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from hybridvideo.models.families.can import CANS
 from hybridvideo.models.families.choice import CHOICES
+from hybridvideo.models.families.coatnet import COATNETS
 from hybridvideo.models.families.conformer_time import CONFORMERS_IN_TIME
 from hybridvideo.models.families.encoder_decoder import ENCODER_DECODERS
 from hybridvideo.models.families.hybrid import HYBRIDS
+from hybridvideo.models.families.maxvit import MAXVITS
 from hybridvideo.models.families.parallel import PARALLELS
 from hybridvideo.models.families.serial import SERIALS
 from hybridvideo.models.families.serial_temporal import SERIAL_TEMPORALS
@@ -22,4 +24,6 @@ FAMILIES: dict[str, HybridVariant] = {
     **CHOICES,
     **CANS,
     **CONFORMERS_IN_TIME,
+    **COATNETS,
+    **MAXVITS,
 }

@@ -144,7 +144,7 @@ KINDS: dict[str, Kind] = {
     "pointwise": Kind(block=Pointwise, reads=("activation",), changes_width=True),
     "mbconv": Kind(
         block=MBConv,
-        reads=("stride", "kernel", "mlp_ratio", "activation", "form"),
+        reads=("stride", "kernel", "mlp_ratio", "form"),
         needs_grid=True,
         changes_width=True,
     ),

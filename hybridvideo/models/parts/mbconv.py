@@ -46,7 +46,7 @@ class MBConv(nn.Module):
         self.project = Linear(hidden, dim)
         self.drop_path = DropPath(place.drop_path)
         self.expanded, self.convolved = Folded(), Folded()
-        self.activation = stage.activation
+        self.activation = form.activation
         self.activate_first, self.squeeze_first = form.activate_first, form.squeeze_first
 
     def forward(self, x_BTHWC: Tensor) -> Tensor:

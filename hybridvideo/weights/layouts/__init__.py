@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hybridvideo.weights.layouts.image_coatnet import IMAGE_COATNET
+from hybridvideo.weights.layouts.image_maxvit import IMAGE_MAXVIT
 from hybridvideo.weights.layouts.image_resnet import IMAGE_RESNET_LAYOUTS
 from hybridvideo.weights.layouts.image_swin import IMAGE_SWIN, IMAGE_SWIN_TIMM, IMAGE_SWIN_TORCHVISION
 from hybridvideo.weights.layouts.image_vit import IMAGE_VITS
@@ -26,6 +28,8 @@ LAYOUTS: tuple[Layout, ...] = (
     *PYTORCHVIDEO_LAYOUTS,
     *TORCHVISION_LAYOUTS,
     *IMAGE_RESNET_LAYOUTS,
+    IMAGE_COATNET,
+    IMAGE_MAXVIT,
     TIMESFORMER,
     TIMESFORMER_HUGGING_FACE,
     *IMAGE_VITS,  # last: authors of video models took timm's names too
