@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from hybridvideo.models.families.botnet import BOTNETS
 from hybridvideo.models.families.encoder_decoder import ENCODER_DECODERS
+from hybridvideo.models.families.hvt import HVTS
 from hybridvideo.models.families.hybrid import HYBRIDS
+from hybridvideo.models.families.levit import LEVITS
+from hybridvideo.models.families.mobilevit import MOBILEVITS
 from hybridvideo.models.hybrid import HybridVariant
 
 # name -> builder(num_classes, **changes), of all families
 FAMILIES: dict[str, HybridVariant] = {
     **HYBRIDS,
     **ENCODER_DECODERS,
+    **LEVITS,
+    **BOTNETS,
+    **MOBILEVITS,
+    **HVTS,
 }

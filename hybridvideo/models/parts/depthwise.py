@@ -3,6 +3,7 @@
     way       how                                                              default for
     conv3d    torch's kernel                                                   no gradients; GPUs; compilers
     mirrored  torch's kernel forward; with its own backward pass                     training on a CPU
+    shifted    a sum of the frames before and after, each times a factor        kernels in time alone, on a CPU
     planes    a sum of 2-D convolutions, one for each frame of the kernel      nothing yet
 
 Forward, torch's CPU kernel is fast on channels-last memory. Its backward kernels are 10 to 100 times slower, and in
@@ -39,7 +40,7 @@ class DepthwiseConv3d(nn.Conv3d):
         super().__init__(dim, dim, kernel, padding=(t // 2, h // 2, w // 2), groups=dim, bias=bias)
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
-        return WAYS[fastest(x_BCTHW)](self, x_BCTHW)
+        return WAYS[fastest(self, x_BCTHW)](self, x_BCTHW)
 
 
 def on_grid(conv: Callable[[Tensor], Tensor], x_BTHWC: Tensor) -> Tensor:
@@ -48,19 +49,47 @@ def on_grid(conv: Callable[[Tensor], Tensor], x_BTHWC: Tensor) -> Tensor:
     return out.permute(0, 2, 3, 4, 1)
 
 
-def fastest(x: Tensor) -> str:
-    """Return the name of the way that is fastest for such a tensor."""
-    return "mirrored" if x.is_cpu and torch.is_grad_enabled() else "conv3d"
+def fastest(conv: nn.Conv3d, x: Tensor) -> str:
+    """Return the name of the way that is fastest for such a kernel and tensor."""
+    if not x.is_cpu:
+        return "conv3d"
+    if conv.kernel_size[1:] == (1, 1):
+        return "shifted"
+    return "mirrored" if torch.is_grad_enabled() else "conv3d"
 
 
 def mirrored(conv: nn.Conv3d, x_BCTHW: Tensor) -> Tensor:
     """torch's kernel with the backward pass of `MirroredBackward`."""
+    out: Tensor = MirroredBackward.apply(*in_autocast(conv, x_BCTHW))
+    return out
+
+
+def in_autocast(conv: nn.Conv3d, x_BCTHW: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Input, weight and bias in the precision in which autocast would convolve."""
     weight, bias = conv.weight, conv.bias
     device = x_BCTHW.device.type
-    if torch.is_autocast_enabled(device):
-        kind = torch.get_autocast_dtype(device)
-        x_BCTHW, weight, bias = x_BCTHW.to(kind), weight.to(kind), None if bias is None else bias.to(kind)
-    out: Tensor = MirroredBackward.apply(x_BCTHW, weight, bias)
+    if not torch.is_autocast_enabled(device):
+        return x_BCTHW, weight, bias
+    kind = torch.get_autocast_dtype(device)
+    return x_BCTHW.to(kind), weight.to(kind), None if bias is None else bias.to(kind)
+
+
+def shifted(conv: nn.Conv3d, x_BCTHW: Tensor) -> Tensor:
+    """A kernel of several frames and one position; torch's own leaves channels-last memory for it, and is slow there.
+
+    768 channels on 16x4x4, one core: 1.1 ms forward, 19 ms with gradients; this way 0.4 and 2.0 ms.
+    """
+    x, weight, bias = in_autocast(conv, x_BCTHW)
+    weight_tC111 = weight.permute(2, 0, 1, 3, 4)
+    T, centre = x.shape[2], len(weight_tC111) // 2
+    out = x * weight_tC111[centre]
+    if bias is not None:
+        out = out + bias.view(-1, 1, 1, 1)
+    for frame, weight_C111 in enumerate(weight_tC111):
+        offset = frame - centre
+        if offset and abs(offset) < T:
+            first, last = max(-offset, 0), T - max(offset, 0)
+            out[:, :, first:last].addcmul_(x[:, :, first + offset : last + offset], weight_C111)
     return out
 
 
@@ -82,6 +111,7 @@ def planes(conv: nn.Conv3d, x_BCTHW: Tensor) -> Tensor:
 WAYS: dict[str, Callable[[nn.Conv3d, Tensor], Tensor]] = {
     "conv3d": lambda conv, x_BCTHW: conv._conv_forward(x_BCTHW, conv.weight, conv.bias),
     "mirrored": mirrored,
+    "shifted": shifted,
     "planes": planes,
 }
 
