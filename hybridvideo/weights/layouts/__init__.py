@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from hybridvideo.weights.layouts.image_botnet import IMAGE_BOTNET
+from hybridvideo.weights.layouts.image_levit import IMAGE_LEVIT
+from hybridvideo.weights.layouts.image_mobilevit import IMAGE_MOBILEVIT
 from hybridvideo.weights.layouts.image_resnet import IMAGE_RESNET_LAYOUTS
 from hybridvideo.weights.layouts.image_swin import IMAGE_SWIN, IMAGE_SWIN_TIMM, IMAGE_SWIN_TORCHVISION
 from hybridvideo.weights.layouts.image_vit import IMAGE_VITS
@@ -26,6 +29,9 @@ LAYOUTS: tuple[Layout, ...] = (
     *PYTORCHVIDEO_LAYOUTS,
     *TORCHVISION_LAYOUTS,
     *IMAGE_RESNET_LAYOUTS,
+    IMAGE_LEVIT,
+    IMAGE_BOTNET,
+    IMAGE_MOBILEVIT,
     TIMESFORMER,
     TIMESFORMER_HUGGING_FACE,
     *IMAGE_VITS,  # last: authors of video models took timm's names too
