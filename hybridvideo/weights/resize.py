@@ -1,6 +1,7 @@
 """Bring one tensor of a checkpoint into the shape a model has: resize tables, inflate 2-D kernels, nothing else.
 
     space_CHW    bicubic          time_CT   linear          bias_table (2t-1, 2h-1, 2w-1, heads)   both
+    rows_CR, columns_CR, frames_CR linear                   bias_hHW   bicubic, distance 0 where it is
     kernel (O, I, h, w)           repeated over time and divided by the frames: (O, I, t, h, w)
 
 A bias table of one frame is repeated over time. On a still clip an inflated kernel returns what it did on the frame
@@ -14,6 +15,7 @@ from typing import Literal, NamedTuple
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from hybridvideo.models.parts.levit import resized_distances
 from hybridvideo.models.parts.positions import resized_space, resized_time
 
 How = Literal["unchanged", "resized", "inflated"]
@@ -35,6 +37,10 @@ def fit_tensor(name: str, source: Tensor, own: Tensor) -> Fitted | None:
         return Fitted(resized_space(source.float(), *own.shape[1:]), "resized")
     if table.endswith("time_CT") and source.ndim == own.ndim and source.shape[0] == own.shape[0]:
         return Fitted(resized_time(source.float(), own.shape[1]), "resized")
+    if table.endswith("_CR") and source.ndim == own.ndim and source.shape[0] == own.shape[0]:
+        return Fitted(resized_time(source.float(), own.shape[1]), "resized")
+    if table.endswith("bias_hHW") and source.ndim == own.ndim and source.shape[0] == own.shape[0]:
+        return Fitted(resized_distances(source.float(), *own.shape[1:]), "resized")
     if table.endswith("bias_table") and source.ndim == own.ndim == 4 and source.shape[3] == own.shape[3]:
         return Fitted(resized_bias(source.float(), *own.shape[:3]), "resized")
     return inflated(source, own)

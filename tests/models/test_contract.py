@@ -63,6 +63,23 @@ FEWER: dict[str, dict[str, Any]] = {
         "dim": 64,
         "stages": [{"block": "window3d", "depth": 2, "window": (2, 3, 3)}],
     },
+    "levit_base": {
+        "stem": {"widths": (16, 32, 64)},
+        "stages": [{"block": "levit", "depth": 2, "heads": 2, "dim": 64, "stride": 2, "temporal": "conv"}],
+    },
+    "botnet_base": {
+        "stem": {"widths": (16, 32)},
+        "stages": [{"block": "bottleneck", "depth": 2, "dim": 64, "stride": 2, "temporal": "conv"}],
+    },
+    "botnet_joint_base": {
+        "stem": {"widths": (16, 32)},
+        "stages": [{"block": "bottleneck", "depth": 2, "dim": 64, "stride": 2, "attention": "joint"}],
+    },
+    "mobilevit_base": {
+        "stem": {"widths": (16, 32)},
+        "stages": [{"block": "mobilevit", "depth": 1, "inner_dim": 48, "attention": "divided"}],
+    },
+    "hvt_base": {"stem": {"widths": (16, 32, 64)}, "stages": [{"block": "divided", "depth": 1, "heads": 6}]},
     "video_swin_tiny": {"dim": 12, "depths": (2, 1, 2, 1)},
     "video_swin_small": {"dim": 12, "depths": (1, 2, 1, 1), "window": (2, 7, 7)},
     "video_swin_base": {"dim": 16, "depths": (2, 1, 1, 1)},

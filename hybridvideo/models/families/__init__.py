@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from hybridvideo.models.families.botnet import BOTNETS
 from hybridvideo.models.families.can import CANS
 from hybridvideo.models.families.choice import CHOICES
 from hybridvideo.models.families.coatnet import COATNETS
 from hybridvideo.models.families.conformer_time import CONFORMERS_IN_TIME
 from hybridvideo.models.families.encoder_decoder import ENCODER_DECODERS
+from hybridvideo.models.families.hvt import HVTS
 from hybridvideo.models.families.hybrid import HYBRIDS
+from hybridvideo.models.families.levit import LEVITS
 from hybridvideo.models.families.maxvit import MAXVITS
+from hybridvideo.models.families.mobilevit import MOBILEVITS
 from hybridvideo.models.families.parallel import PARALLELS
 from hybridvideo.models.families.serial import SERIALS
 from hybridvideo.models.families.serial_temporal import SERIAL_TEMPORALS
@@ -26,4 +30,8 @@ FAMILIES: dict[str, HybridVariant] = {
     **CONFORMERS_IN_TIME,
     **COATNETS,
     **MAXVITS,
+    **LEVITS,
+    **BOTNETS,
+    **MOBILEVITS,
+    **HVTS,
 }

@@ -128,7 +128,7 @@ class ShrinkingAttention(LevitAttention):
     def project(self, x_BTHWC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         kv = self.kv(x_BTHWC).unflatten(-1, (self.heads, -1))
         k, v = kv.split([self.key_dim, self.value_dim], -1)
-        q = self.q(x_BTHWC[:, :, :: self.stride, :: self.stride]).unflatten(-1, (self.heads, -1))
+        q = self.q(x_BTHWC[:, :, :: self.stride, :: self.stride].contiguous()).unflatten(-1, (self.heads, -1))
         return q, k, v
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from hybridvideo.weights.layouts.image_botnet import IMAGE_BOTNET
 from hybridvideo.weights.layouts.image_coatnet import IMAGE_COATNET
+from hybridvideo.weights.layouts.image_levit import IMAGE_LEVIT
 from hybridvideo.weights.layouts.image_maxvit import IMAGE_MAXVIT
+from hybridvideo.weights.layouts.image_mobilevit import IMAGE_MOBILEVIT
 from hybridvideo.weights.layouts.image_resnet import IMAGE_RESNET_LAYOUTS
 from hybridvideo.weights.layouts.image_swin import IMAGE_SWIN, IMAGE_SWIN_TIMM, IMAGE_SWIN_TORCHVISION
 from hybridvideo.weights.layouts.image_vit import IMAGE_VITS
@@ -30,6 +33,9 @@ LAYOUTS: tuple[Layout, ...] = (
     *IMAGE_RESNET_LAYOUTS,
     IMAGE_COATNET,
     IMAGE_MAXVIT,
+    IMAGE_LEVIT,
+    IMAGE_BOTNET,
+    IMAGE_MOBILEVIT,
     TIMESFORMER,
     TIMESFORMER_HUGGING_FACE,
     *IMAGE_VITS,  # last: authors of video models took timm's names too

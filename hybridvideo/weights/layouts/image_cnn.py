@@ -1,7 +1,7 @@
 """Any network of images into the stem of a hybrid: the keys of timm or torchvision, for the stem of the same name.
 
-The stem takes what lies before its cut; what follows it is left out. Everything after the stem keeps its fresh weights,
-paths in time start as identity.
+The stem takes what lies before its cut, and bottlenecks after it what a ResNet has for them; the rest is left out.
+Everything else after the stem keeps its fresh weights, paths in time start as identity.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from hybridvideo.errors import UserError
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.models.hybrid import Hybrid
 from hybridvideo.models.parts.stems import LibraryStem, TimmTrunk
+from hybridvideo.weights.layouts.image_botnet import bottlenecks, reshaped
 from hybridvideo.weights.layouts.layout import Architecture, Layout, State
 
 COUNTERS = "num_batches_tracked"  # of BatchNorm; old files have none
@@ -29,14 +30,16 @@ def stem_layout(state: Mapping[str, Tensor], model: VideoModel) -> Layout | None
     needed = {key for key in next(iter(trunks.values()), {}) if not key.endswith(COUNTERS)}
     if not needed or not needed <= state.keys():
         return None
+    trunk = next(iter(trunks.values()))
+    after = bottlenecks(state, model, trunk)
     return Layout(
         name=f"image network ({model.config.stem.name})",
         family="Hybrid",
         signature=(),
         renames=(),
         architecture=no_architecture,
-        computed=tuple(re.sub(r"[{}]", "", key) for key in state if key not in next(iter(trunks.values()))),
-        fix=lambda state: filled(state, trunks),
+        computed=tuple(re.sub(r"[{}]", "", key) for key in state if key not in trunk and key not in after),
+        fix=lambda state: filled(state, trunks) | {name: reshaped(name, state[key]) for key, name in after.items()},
         of_images=True,
         lacks=outside_the_stem,
     )

@@ -9,7 +9,8 @@ Kernels and bias tables of one frame are extended over time by the loader (see `
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -57,3 +58,19 @@ def tables_of_time(model: nn.Module) -> list[str]:
     """Return the names of learned tables of absolute time."""
     tables = ((name, module) for name, module in model.named_modules() if isinstance(module, AbsolutePosition))
     return [f"{name}.time_CT" for name, table in tables if table.time_CT is not None]
+
+
+# --- names --------------------------------------------------------------------------------------------------------
+
+BLOCK = re.compile(r"stages\.\d+\.blocks\.\d+\.")
+
+
+def inside_paths(state: State, own: Mapping[str, Tensor]) -> State:
+    """Rename the tensors of blocks that a path in time follows, which are one level deeper in the model."""
+    return {name if name in own else deeper(name, own): value for name, value in state.items()}
+
+
+def deeper(name: str, own: Mapping[str, Tensor]) -> str:
+    """Return the name of a block's tensor behind a path in time, if the model has it there."""
+    inside = BLOCK.sub(r"\g<0>block.", name, count=1)
+    return inside if inside in own else name

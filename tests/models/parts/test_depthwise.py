@@ -18,7 +18,9 @@ def gradients(conv: nn.Conv3d, out: Tensor, x: Tensor) -> list[Tensor]:
     return list(torch.autograd.grad(out, [x, conv.weight, conv.bias], torch.randn(out.shape).to(out.dtype)))
 
 
-@pytest.mark.parametrize("kernel", [(3, 3, 3), (5, 5, 5), (1, 5, 5), (3, 1, 1), (1, 1, 3), (3, 7, 5), (1, 1, 1)])
+@pytest.mark.parametrize(
+    "kernel", [(3, 3, 3), (5, 5, 5), (1, 5, 5), (3, 1, 1), (13, 1, 1), (1, 1, 3), (3, 7, 5), (1, 1, 1)]
+)
 @pytest.mark.parametrize("grid", [(2, 4, 9, 7), (1, 1, 6, 6), (3, 2, 2, 1)])
 def test_output_and_gradients_are_those_of_torch(kernel: Kernel, grid: tuple[int, int, int, int]) -> None:
     torch.manual_seed(0)
@@ -76,7 +78,13 @@ def test_the_way_follows_device_and_gradients() -> None:
     x = torch.zeros(1)
     assert fastest(x) == "mirrored" and fastest(x.to("meta")) == "conv3d"
     with torch.no_grad():
-        assert fastest(x) == "conv3d"
+        assert fastest(x) == "conv3d" and fastest(x, (3, 1, 1)) == "shifted"
+
+
+def test_a_kernel_in_time_alone_stays_channels_last() -> None:
+    x = torch.randn(1, 4, 2, 2, 8)
+    with torch.no_grad():
+        assert on_grid(DepthwiseConv3d(8, (3, 1, 1)), x).is_contiguous()
 
 
 def test_hooks_on_the_layer_are_called() -> None:
