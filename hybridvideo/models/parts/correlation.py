@@ -41,23 +41,20 @@ def check_lags(lags: Sequence[int], where: str) -> None:
         raise UserError(f"{where}.lags is {list(lags)}; give frames ahead (1, 2, ...) or back (-1, -2, ...), not 0")
 
 
-def between_frames(
-    x: Tensor, lags: Sequence[int], compare: Callable[[Tensor, Tensor], Tensor], channels: int
-) -> Tensor:
-    """Compare frame t with frame t + lag, (B, T, ...) each, for every lag; zeros where there is none.
+def between_frames(x: Tensor, lags: Sequence[int], compare: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Compare every frame of (B, T, H, W, ...) with the one each lag ahead, zeros where there is none.
 
-    `compare` maps two tensors (B, T', H, W, ...) to one (B, T', H, W, channels).
+    `compare` maps two such tensors to one (B, T, H, W, channels); the results are concatenated.
     """
-    T = x.shape[1]
-    volumes = []
-    for lag in lags:
-        first, last = min(T, max(0, -lag)), max(0, T - max(0, lag))  # frames that have a neighbour
-        if first >= last:
-            volumes.append(x.new_zeros(*x.shape[:4], channels))
-            continue
-        volume = compare(x[:, first:last], x[:, first + lag : last + lag])
-        volumes.append(F.pad(volume, (0, 0) * 3 + (first, T - last)))
+    volumes = [compare(x, shifted(x, lag)) for lag in lags]
     return torch.cat(volumes, -1) if len(volumes) > 1 else volumes[0]
+
+
+def shifted(x: Tensor, lag: int) -> Tensor:
+    """Frame t of the result is frame t + lag of (B, T, ...), or zeros."""
+    T = x.shape[1]
+    ahead, back = min(T, max(0, lag)), min(T, max(0, -lag))
+    return F.pad(x[:, ahead : T - back], (0, 0) * (x.ndim - 2) + (back, ahead))
 
 
 # --- of features ------------------------------------------------------------------------------------------------------
@@ -65,7 +62,7 @@ def between_frames(
 
 def feature_volume(x_BTHWC: Tensor, radius: int, lags: Sequence[int]) -> Tensor:
     """Scalar products of each position's channels with those around it in other frames, (B, T, H, W, D)."""
-    return between_frames(x_BTHWC, lags, lambda q, k: neighbourhood_products(q, k, radius), (2 * radius + 1) ** 2)
+    return between_frames(x_BTHWC, lags, lambda q, k: neighbourhood_products(q, k, radius))
 
 
 def neighbourhood_products(q_BTHWC: Tensor, k_BTHWC: Tensor, radius: int) -> Tensor:
@@ -145,7 +142,7 @@ def frame_volume(
         grey_NHW = normalised(grey_NHW, box)
     grey_BTHW = grey_NHW.unflatten(0, (x_BCTHW.shape[0], -1))
     compare = lambda q, k: box_products(q, k, radius, box)  # noqa: E731
-    volume_BTHWD = between_frames(grey_BTHW, lags, compare, (2 * radius + 1) ** 2)
+    volume_BTHWD = between_frames(grey_BTHW, lags, compare)
     return volume_BTHWD.permute(0, 4, 1, 2, 3)
 
 
