@@ -13,6 +13,7 @@ from torch import Tensor
 from hybridvideo.errors import UserError
 from hybridvideo.models import MODELS, create_model, list_models
 from hybridvideo.models.baselines.pytorchvideo import SlowFast
+from hybridvideo.models.conformer import Conformer
 from hybridvideo.models.contract import AfterFrozen, Grids, Outputs, VideoModel, count_gmacs, count_parameters
 
 SMALL_INPUT = (2, 3, 4, 64, 64)
@@ -47,6 +48,7 @@ FEWER: dict[str, dict[str, Any]] = {
         "dim": 64,
         "stages": [{"block": "window3d", "depth": 2, "window": (2, 3, 3)}],
     },
+    "conformer_base": {"depths": (1, 1, 1), "widths": (32, 64, 64), "dim": 48, "transformer": {"heads": 3}},
     "video_swin_tiny": {"dim": 12, "depths": (2, 1, 2, 1)},
     "video_swin_small": {"dim": 12, "depths": (1, 2, 1, 1), "window": (2, 7, 7)},
     "video_swin_base": {"dim": 16, "depths": (2, 1, 1, 1)},
@@ -182,7 +184,7 @@ def test_a_forward_pass_holds_no_grid_but_the_current_one(model: VideoModel, mon
         grids.extend(weakref.ref(part) for part in (out if isinstance(out, tuple) else (out,)) if is_grid(part))
         return out
 
-    per_call = 2 if isinstance(model, SlowFast) else 1  # a pathway each
+    per_call = 2 if isinstance(model, SlowFast | Conformer) else 1  # pathways, branches
     monkeypatch.setattr(model, "run_block", watched)
     model.eval()(torch.randn(SMALL_INPUT))
     assert len(grids) >= len(model.stage_names)
