@@ -14,6 +14,7 @@ from hybridvideo.models.families.hybrid import HYBRIDS
 from hybridvideo.models.families.parallel import PARALLELS
 from hybridvideo.models.families.serial import SERIALS
 from hybridvideo.models.families.serial_temporal import SERIAL_TEMPORALS
+from hybridvideo.models.families.towers import TOWERS
 
 # name -> builder(num_classes, **changes), of all families
 FAMILIES: dict[str, Callable[..., VideoModel]] = {
@@ -26,4 +27,5 @@ FAMILIES: dict[str, Callable[..., VideoModel]] = {
     **CHOICES,
     **CANS,
     **CONFORMERS_IN_TIME,
+    **TOWERS,
 }
