@@ -262,8 +262,9 @@ class ModelConfig:
     """One of `hybridvideo models`."""
     changes: dict[str, Any] = field(default_factory=dict)
     """Changed settings of the variant; for hybrids the fields of HybridConfig, such as `stages` or `drop_path`."""
-    weights: str | None = None
+    weights: str | dict[str, str] | None = None
     """Start from these weights: a run or checkpoint folder, a file of weights in any layout known here, a folder of
-    Hugging Face, `torchvision:NAME`, `timm:NAME` or `hf:OWNER/REPO`."""
+    Hugging Face, `torchvision:NAME`, `timm:NAME` or `hf:OWNER/REPO`. Towers take one source for each tower:
+    `{conv: SOURCE, attention: SOURCE}`."""
     head: Literal["strict", "replace", "drop"] = "strict"
     """With `weights` of another label set: replace starts a new head."""

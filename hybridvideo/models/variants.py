@@ -48,12 +48,15 @@ class Variant(Generic[Config]):
     network: Callable[[Config, int], VideoModel]
     config: Config
     published: Published | None = None
+    sized: Callable[[Config], Config] | None = None
+    """The config with small networks in place of a library's, to measure the size of all else before building."""
 
     def __call__(self, num_classes: int, **changes: Any) -> VideoModel:
         check_lengths(changes)
         config = changed(self.config, changes) if changes else self.config
         check_settings(config)
-        check_size(lambda: self.network(config, num_classes))
+        small = self.sized(config) if self.sized is not None else config
+        check_size(lambda: self.network(small, num_classes))
         model = self.network(config, num_classes)
         if self.published is not None:
             model.normalisation = self.published.normalisation

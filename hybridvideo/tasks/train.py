@@ -252,10 +252,15 @@ def build_model(run: TrainRun, labels: tuple[str, ...], shown: bool = False) -> 
     model = build_from_settings(run.model.name, len(labels), {**size, **run.model.changes}, "model")
     if run.model.weights:
         report = load_weights(model, run.model.weights, head=run.model.head)
-        say(shown, "\n".join([f"{run.model.weights}: {report}", *report.notes]))
+        say(shown, "\n".join([f"{sources_of(run.model.weights)}: {report}", *report.notes]))
     elif model.notes:
         say(shown, "\n".join(model.notes))
     return model
+
+
+def sources_of(weights: str | dict[str, str]) -> str:
+    """Return the sources of weights, for the line that reports on them."""
+    return weights if isinstance(weights, str) else ", ".join(f"{part} {source}" for part, source in weights.items())
 
 
 def card_of(run: TrainRun, model: VideoModel, labels: tuple[str, ...]) -> ModelCard:

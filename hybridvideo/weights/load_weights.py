@@ -6,14 +6,16 @@ open the source -> recognise its layout -> rename and adapt -> resize or inflate
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from dataclasses import fields, replace
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 
 from hybridvideo.config.data import Normalisation
-from hybridvideo.errors import UserError
+from hybridvideo.errors import UserError, nearest
 from hybridvideo.models.contract import VideoModel
+from hybridvideo.models.towers import TOWERS, Towers
 from hybridvideo.weights.layouts.inflate import identity_in_time, paths_in_time
 from hybridvideo.weights.layouts.layout import Layout
 from hybridvideo.weights.load_report import LoadReport
@@ -27,7 +29,7 @@ MOST_NAMED = 3  # tensors of each kind named in an error
 COUNTERS = "num_batches_tracked"  # of BatchNorm; torch before 0.4.1 had none, and nothing here reads them
 
 
-def load_weights(model: VideoModel, source: From, head: Head = "strict") -> LoadReport:
+def load_weights(model: VideoModel, source: From | Mapping[str, str], head: Head = "strict") -> LoadReport:
     """Load weights of any known layout into `model`.
 
     Position tables of another size are resized and 2-D kernels are inflated over time; everything else must fit
@@ -38,7 +40,8 @@ def load_weights(model: VideoModel, source: From, head: Head = "strict") -> Load
         model: receives the weights, in place.
         source: a run folder, a checkpoint folder, a file (.safetensors, .pth, .pt, .pyth, .bin, .ckpt; pickles are
             read without running them), a Hugging Face folder, `torchvision:NAME[.WEIGHTS]`, `timm:NAME[.TAG]`,
-            `hf:OWNER/REPO`, or a state dict. The layout is recognised by its keys.
+            `hf:OWNER/REPO`, or a state dict. The layout is recognised by its keys. For towers also a mapping to one of
+            these for each: `{"conv": ..., "attention": ...}`; see `load_towers`.
         head: strict: the classifier must fit. replace: if it does not fit, the model keeps its own. drop: the model
             always keeps its own.
 
@@ -51,7 +54,9 @@ def load_weights(model: VideoModel, source: From, head: Head = "strict") -> Load
     """
     if head not in ("strict", "replace", "drop"):
         raise UserError(f"head is {head!r}; give strict, replace or drop")
-    opened = open_source(source)
+    if isinstance(source, Mapping) and source.keys() & set(TOWERS):
+        return load_towers(model, source, head)
+    opened = open_source(cast(From, source))
     return load_opened(model, opened, recognise(opened.state, model, opened.where), head)
 
 
@@ -182,3 +187,67 @@ def advice(known: Recognised) -> str:
     name, changes = architecture
     arguments = ", ".join([repr(name), *(f"{key}={value!r}" for key, value in changes.items())])
     return f"these {known.layout.name} weights belong to create_model({arguments})"
+
+
+# --- towers -----------------------------------------------------------------------------------------------------------
+
+
+def load_towers(model: VideoModel, sources: Mapping[str, Any], head: Head) -> LoadReport:
+    """Load weights of one network into each tower named, each of whose classifiers is left out.
+
+    Each tower keeps the normalisation of its own weights, `model.normalisation` becomes the convolution's. After an
+    error the model is as it was. Raises UserError as `load_weights` does, and for a model without towers.
+    """
+    names = ", ".join(sources)
+    if not isinstance(model, Towers):
+        raise UserError(f"weights for {names}, but a {type(model).__name__} is one network; give one source")
+    if unknown := [name for name in sources if name not in TOWERS]:
+        raise UserError(f"weights for {unknown[0]!r}{nearest(unknown[0], TOWERS)}; towers are {' and '.join(TOWERS)}")
+    if head == "strict":
+        raise UserError(
+            f"weights for {names} have no classifier for both towers; head=replace (`hybridvideo train --model.head "
+            "replace`) trains a new one"
+        )
+    towers = dict(model.towers)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    normalisations = {name: tower.normalisation for name, tower in towers.items()}
+    try:
+        reports = {name: load_tower(towers[name], source) for name, source in sources.items()}
+    except BaseException:
+        model.load_state_dict(before)
+        for name, tower in towers.items():
+            tower.normalisation = normalisations[name]
+        raise
+    model.normalisation = model.conv.normalisation
+    report = joined(reports)
+    report.normalisation = model.normalisation
+    report.fresh += [name for name in before if name.partition(".")[0] not in TOWERS]
+    return report
+
+
+def load_tower(tower: VideoModel, source: From) -> LoadReport:
+    """Load weights of a whole network into one that has no head."""
+    opened = open_source(source)
+    known = recognise(opened.state, tower, opened.where)
+    if known.layout is None:
+        known = replace(known, state={name: value for name, value in known.state.items() if not in_head(name)})
+    return load_opened(tower, opened, known, "drop")
+
+
+def in_head(name: str) -> bool:
+    """Return whether a tensor of a hybrid belongs to its head."""
+    return name.startswith("head.")
+
+
+def joined(reports: Mapping[str, LoadReport]) -> LoadReport:
+    """Return the reports on several networks as one on the model that holds them."""
+    whole = LoadReport(", ".join(f"{report.layout} ({name})" for name, report in reports.items()))
+    for name, report in reports.items():
+        for field in fields(LoadReport):
+            value = getattr(report, field.name)
+            if field.name in ("notes", "left_out"):  # names in the source
+                getattr(whole, field.name).extend(f"{name}: {each}" for each in value)
+            elif isinstance(value, list):
+                getattr(whole, field.name).extend(f"{name}.{each}" for each in value)
+        whole.shapes.update({f"{name}.{each}": shapes for each, shapes in report.shapes.items()})
+    return whole

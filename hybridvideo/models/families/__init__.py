@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from hybridvideo.models.contract import VideoModel
 from hybridvideo.models.families.botnet import BOTNETS
 from hybridvideo.models.families.can import CANS
 from hybridvideo.models.families.choice import CHOICES
 from hybridvideo.models.families.coatnet import COATNETS
+from hybridvideo.models.families.conformer import CONFORMERS
 from hybridvideo.models.families.conformer_time import CONFORMERS_IN_TIME
 from hybridvideo.models.families.encoder_decoder import ENCODER_DECODERS
 from hybridvideo.models.families.hvt import HVTS
@@ -16,10 +20,11 @@ from hybridvideo.models.families.mobilevit import MOBILEVITS
 from hybridvideo.models.families.parallel import PARALLELS
 from hybridvideo.models.families.serial import SERIALS
 from hybridvideo.models.families.serial_temporal import SERIAL_TEMPORALS
-from hybridvideo.models.hybrid import HybridVariant
+from hybridvideo.models.families.towers import TOWERS
 
 # name -> builder(num_classes, **changes), of all families
-FAMILIES: dict[str, HybridVariant] = {
+FAMILIES: dict[str, Callable[..., VideoModel]] = {
+    **CONFORMERS,
     **HYBRIDS,
     **SERIAL_TEMPORALS,
     **SERIALS,
@@ -34,4 +39,5 @@ FAMILIES: dict[str, HybridVariant] = {
     **BOTNETS,
     **MOBILEVITS,
     **HVTS,
+    **TOWERS,
 }

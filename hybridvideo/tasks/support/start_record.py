@@ -55,8 +55,11 @@ def with_found_paths(run: TrainRun, folder: Path) -> TrainRun:
     return replace(run, **sections)
 
 
-def moved_path(path: str | None, folder: str) -> str | None:
-    """Return the path below `folder`, if it exists there and not here."""
+def moved_path(path: str | dict[str, str] | None, folder: str) -> str | dict[str, str] | None:
+    """Return the path below `folder`, if it exists there and not here; of several, all, if that holds for one."""
+    if isinstance(path, dict):
+        moved = {name: moved_path(each, folder) for name, each in path.items()}
+        return {name: str(there or path[name]) for name, there in moved.items()} if any(moved.values()) else None
     if not path or os.path.exists(path) or not os.path.exists(there := os.path.join(folder, path)):
         return None
     return there
@@ -66,4 +69,7 @@ def same_setting(place: tuple[str, ...], old: Any, new: Any, folder: str) -> boo
     """Return whether a setting is unchanged; a path may be written differently. `folder`: that of the old one."""
     if old == new or place[-1] not in PATHS.get(place[0], ()) or not (old and new):
         return bool(old == new)
+    if isinstance(old, dict) or isinstance(new, dict):
+        both = isinstance(old, dict) and isinstance(new, dict) and old.keys() == new.keys()
+        return both and all(same_setting(place, old[name], new[name], folder) for name in old)
     return os.path.abspath(os.path.join(folder, old)) == os.path.abspath(new)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from hybridvideo.engine.training.objective import Place
 from hybridvideo.models.contract import Outputs
 from tests.engine.training.fits import Clips, MemoryFeeds, phase, plan
 from tests.engine.training.processes import in_processes
+from tests.engine.training.runs import lines, run, settings
 
 LABELS = ("a", "b", "c", "d")
 
@@ -89,11 +91,11 @@ def test_logits_alone_are_one_term_that_is_not_logged_twice() -> None:
     assert loss.scalars == {} and loss.sum > 0
 
 
-def trained(**settings: Any) -> Fitted:
+def trained(**changes: Any) -> Fitted:
     accelerator = Accelerator(cpu=True)
     feeds = MemoryFeeds(accelerator, bad=(3, 7))
-    settings = plan(optim=OptimConfig(lr=1e-2, ema=0.9), **settings)  # type: ignore[assignment]
-    return fit(Auxiliary(), settings, objective(mixup=0.8), feeds, accelerator=accelerator)  # type: ignore[arg-type]
+    steps = plan(optim=OptimConfig(lr=1e-2, ema=0.9), **changes)
+    return fit(Auxiliary(), steps, objective(mixup=0.8), feeds, accelerator=accelerator)
 
 
 def test_a_run_logs_each_term_and_validates_by_the_logits() -> None:
@@ -121,3 +123,21 @@ def test_outputs_come_out_of_a_compiled_graph() -> None:
     found, expected = torch.compile(model, fullgraph=True, backend="eager")(x), model(x)
     assert torch.allclose(found.logits, expected.logits) and found.auxiliary.keys() == expected.auxiliary.keys()
     assert not found.supervised
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_conformer_trains_by_both_its_heads_from_a_cached_stem_too(
+    motion: Path, tmp_path: Path, frozen: bool
+) -> None:
+    changes = {
+        "stem": {"widths": [8, 16], "frozen": frozen},
+        "widths": [16, 32],
+        "depths": [1, 1],
+        "dim": 16,
+        "transformer": {"heads": 2},
+    }
+    job = settings(motion, model={"name": "conformer_tiny", "changes": changes}, optim={"ema": 0.9})
+    folder = run(tmp_path / "run", replace(job, model=replace(job.model, changes=changes)))
+    for row in lines(folder, "epoch"):
+        heads = row["train_cross_entropy_conv"] + row["train_cross_entropy_attention"]
+        assert row["train_loss"] == pytest.approx(heads, rel=1e-5) and row["val_top1"] is not None
