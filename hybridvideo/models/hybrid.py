@@ -11,6 +11,7 @@ A hybrid is data, a `HybridConfig`: the named ones are in `families`, and a user
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -23,12 +24,14 @@ from hybridvideo.errors import UserError
 from hybridvideo.models.checks import check_lengths, check_settings, check_size
 from hybridvideo.models.parts.attention import GroupedAttention
 from hybridvideo.models.parts.blocks import KINDS, check_stage, make_block, without_time
+from hybridvideo.models.parts.class_token import ClassToken, without_class_token
 from hybridvideo.models.parts.convolution import PatchMerging
 from hybridvideo.models.parts.correlation import MotionStream
 from hybridvideo.models.parts.heads import PoolHead
 from hybridvideo.models.parts.inputs import ClipInput, check_input, see_correlation, see_differences
 from hybridvideo.models.parts.linear import Linear
 from hybridvideo.models.parts.norms import NORMS
+from hybridvideo.models.parts.patches import PatchStem, patch_stem
 from hybridvideo.models.parts.place import Grid, Place
 from hybridvideo.models.parts.positions import AbsolutePosition
 from hybridvideo.models.parts.resampling import SpacePool, TimePool, Tokeniser
@@ -47,10 +50,10 @@ class FrameEncoder(nn.Module):
     With a correlation, a library's stem starts as it is without one: what is added to it starts at zero.
     """
 
-    def __init__(self, config: StemConfig, input: ClipInput, height: int, width: int) -> None:
+    def __init__(self, config: StemConfig, input: ClipInput, height: int, width: int, time: bool = True) -> None:
         super().__init__()
         self.config = config
-        first = open_stem(config, height, width)
+        first = patch_stem(config, time) if config.name == "patch" else open_stem(config, height, width)
         mode, of_library = input.config.mode, config.name != "small"
         if mode == "both":
             see_differences(first)
@@ -62,7 +65,8 @@ class FrameEncoder(nn.Module):
         if mode == "correlation_stream":
             stride = max(1, first.stride // input.config.scale)
             self.motion = MotionStream(input.volume_channels, first.channels, stride, start_at_zero=of_library)
-        self.channels, self.stride = first.channels * len(streams), first.stride
+        self.channels = first.channels * len(streams)
+        self.strides: Grid = first.strides if isinstance(first, PatchStem) else (1, first.stride, first.stride)
         self.normalisation = first.normalisation
         if config.frozen:
             self.requires_grad_(False)
@@ -85,8 +89,13 @@ class FrameEncoder(nn.Module):
 
 
 def with_motion(grid_BTHWC: Tensor, motion_BTHWC: Tensor) -> Tensor:
-    """The sum, of the first's size: for frames that do not divide by the stride, stems differ by a position."""
+    """The sum, of the first's size: for frames that do not divide by the stride, stems differ by a position.
+
+    Tubelets get the mean over their frames.
+    """
     B, T, H, W, _ = grid_BTHWC.shape
+    if motion_BTHWC.shape[1] != T:
+        motion_BTHWC = TimePool(-(-motion_BTHWC.shape[1] // T))(motion_BTHWC)
     if motion_BTHWC.shape[2:4] != (H, W):
         motion_NCHW = F.interpolate(motion_BTHWC.flatten(0, 1).permute(0, 3, 1, 2), (H, W), mode="bilinear")
         motion_BTHWC = motion_NCHW.permute(0, 2, 3, 1).unflatten(0, (B, T))
@@ -94,7 +103,12 @@ def with_motion(grid_BTHWC: Tensor, motion_BTHWC: Tensor) -> Tensor:
 
 
 def encode(stem: nn.Module, x_BCTHW: Tensor) -> Tensor:
-    """Apply a stem with time folded into the batch and channels last in memory, the fastest on CPU and GPU."""
+    """Apply a stem: of patches to the clip, of frames with time folded into the batch.
+
+    Channels are last in memory, the fastest on CPU and GPU.
+    """
+    if isinstance(stem, PatchStem):
+        return stem(x_BCTHW)
     B, C, T, H, W = x_BCTHW.shape
     x_NCHW = x_BCTHW.permute(0, 2, 3, 4, 1).reshape(B * T, H, W, C).permute(0, 3, 1, 2)
     if torch.is_grad_enabled() or x_NCHW.device.type != "cpu":
@@ -162,7 +176,7 @@ class Hybrid(StagedModel):
         check(config)
         input = config.input if config.time else replace(config.input, mode="rgb")
         self.input = ClipInput(input)
-        self.stem = FrameEncoder(config.stem, self.input, config.height, config.width)
+        self.stem = FrameEncoder(config.stem, self.input, config.height, config.width, config.time)
         self.normalisation = self.stem.normalisation
         self.notes = random_stem(config.stem)
 
@@ -170,6 +184,9 @@ class Hybrid(StagedModel):
         self.project = Linear(self.stem.channels, dim) if config.dim else nn.Identity()
         grid = self._first_grid_size()
         self.position = make_position(config, dim, grid)
+        self.class_token = ClassToken(dim) if config.class_token else nn.Identity()
+        if config.class_token:
+            grid = (grid[0], 1, 1 + grid[1] * grid[2])
         self.stages = nn.ModuleList()
         rates = rising_rates(config.drop_path, [stage.depth for stage in config.stages])
         for settings, drop_paths in zip(config.stages, rates, strict=True):
@@ -181,6 +198,7 @@ class Hybrid(StagedModel):
         self.grid_dim = dim  # of the last grid
         self.head = PoolHead(dim, num_classes, config.head)
         self.num_features = self.head.num_features
+        self.inflation = config.inflation
         self._init_weights()
         self.train()  # so that a frozen stem starts in evaluation mode
 
@@ -196,7 +214,10 @@ class Hybrid(StagedModel):
 
     def layer_groups(self) -> list[tuple[str, list[nn.Parameter]]]:
         """A group for each stage, not for each block, and one for what lies between stem and stages."""
-        groups = [("stem", parameters([self.stem])), ("embedding", parameters([self.project, self.position]))]
+        groups = [
+            ("stem", parameters([self.stem])),
+            ("embedding", parameters([self.project, self.position, self.class_token])),
+        ]
         groups += [(f"stage{i + 1}", parameters([stage])) for i, stage in enumerate(self.stages)]
         return [*groups, ("head", parameters(self.head_parts()))]
 
@@ -204,10 +225,19 @@ class Hybrid(StagedModel):
         return self.stem(self.input(x_BCTHW))
 
     def enter(self, grid_BTHWC: Tensor) -> Tensor:
-        return self.position(self.project(grid_BTHWC))
+        return self.class_token(self.position(self.project(grid_BTHWC)))
+
+    def forward_intermediates(self, x_BCTHW: Tensor, stages: Sequence[str]) -> list[Tensor]:
+        """Return the grids after the named stages, without class tokens."""
+        if not self.config.class_token:
+            return super().forward_intermediates(x_BCTHW, stages)
+        stem, *grids = super().forward_intermediates(x_BCTHW, ["stem", *stages])
+        sides = stem.shape[2:4]
+        pairs = zip(stages, grids, strict=True)
+        return [grid if name == "stem" else without_class_token(grid, sides) for name, grid in pairs]
 
     def leave(self, x: Tensor) -> Tensor:
-        return self.norm(x)
+        return self.norm(x[..., :1, :] if self.config.class_token else x)
 
     def forward_head(self, grid_BTHWC: Tensor, pre_logits: bool = False) -> Tensor:
         return self.head(grid_BTHWC, pre_logits)
@@ -238,8 +268,9 @@ class Hybrid(StagedModel):
 
     def _first_grid_size(self) -> Grid:
         """The stem's grid for the standard input."""
-        config, stride = self.config, self.stem.stride
-        return (self.input.frames(config.frames), -(-config.height // stride), -(-config.width // stride))
+        sides = (self.input.frames(self.config.frames), self.config.height, self.config.width)
+        T, H, W = (-(-side // stride) for side, stride in zip(sides, self.stem.strides, strict=True))
+        return (T, H, W)
 
     def _init_weights(self) -> None:
         for part in (self.project, self.stages, self.head):
@@ -285,17 +316,36 @@ def random_stem(stem: StemConfig) -> tuple[str, ...]:
 def check(config: HybridConfig) -> None:
     """Raise UserError for settings that cannot be built."""
     check_input(config.input, config.stem.frozen)
-    geometry = True  # whether positions are still those of frames
+    geometry = not config.class_token  # whether positions are still those of frames
     for i, stage in enumerate(config.stages):
         where = f"stages[{i}]"
         check_stage(stage, where)
         geometry = geometry and stage.pool == "none" and not stage.tokens
+        if config.class_token and (reason := moves_tokens(stage)):
+            raise UserError(f"{where}: {reason}, which class tokens do not have; set class_token false")
         if not geometry and (KINDS[stage.block].needs_grid or stage.merge or stage.stride > 1):
             raise UserError(f"{where}: {stage.block} needs the rows and columns of frames, which are pooled before it")
         if stage.depth < 1 or min(stage.window) < 1:
             raise UserError(f"{where}: depth {stage.depth} and window {stage.window} must be 1 or more")
     if config.frames < 1 or min(config.height, config.width) < 1:
         raise UserError(f"input of {config.frames} frames of {config.height}x{config.width}; give 1 or more")
+
+
+def moves_tokens(stage: StageConfig) -> str | None:
+    """Return which setting of a stage needs the rows and columns of frames; None if it takes class tokens."""
+    kind = KINDS[stage.block]
+    inside = [name for name in ("attention", "convolution") if name in kind.reads]
+    if kind.needs_grid or any(KINDS[name].needs_grid for i in inside if (name := getattr(stage, i)) in KINDS):
+        return f"{stage.block} blocks need rows and columns"
+    settings = {
+        "merge": stage.merge,
+        "stride 2": stage.stride > 1,
+        "pool space": stage.pool == "space",
+        "tokens": stage.tokens > 0,
+        "position conv": stage.position == "conv",
+        "relative position": stage.relative != "none",
+    }
+    return next((f"{name} needs rows and columns" for name, wanted in settings.items() if wanted), None)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ FEWER: dict[str, dict[str, Any]] = {
     "hybrid_base": {"stages": [{"block": "divided", "depth": 1, "heads": 12}]},
     "encoder_decoder_base": {"encoder_depth": 1, "decoder_depth": 1},
     "decoder_base": {"decoder_depth": 1},
+    "vit_base": {"stages": [{"block": "divided", "depth": 1, "heads": 6}]},
+    "conv_vit_base": {"stages": [{"block": "divided", "depth": 1, "heads": 6}]},
     "video_swin_tiny": {"dim": 12, "depths": (2, 1, 2, 1)},
     "video_swin_small": {"dim": 12, "depths": (1, 2, 1, 1), "window": (2, 7, 7)},
     "video_swin_base": {"dim": 16, "depths": (2, 1, 1, 1)},

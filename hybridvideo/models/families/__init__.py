@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from hybridvideo.models.families.conv_vit import CONV_VITS
 from hybridvideo.models.families.encoder_decoder import ENCODER_DECODERS
 from hybridvideo.models.families.hybrid import HYBRIDS
+from hybridvideo.models.families.vit import VITS
 from hybridvideo.models.hybrid import HybridVariant
 
 # name -> builder(num_classes, **changes), of all families
 FAMILIES: dict[str, HybridVariant] = {
     **HYBRIDS,
     **ENCODER_DECODERS,
+    **CONV_VITS,
+    **VITS,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hybridvideo.weights.layouts.hybrid_vit import CONV_VIT, HYBRID_VITS
 from hybridvideo.weights.layouts.image_resnet import IMAGE_RESNET_LAYOUTS
 from hybridvideo.weights.layouts.image_swin import IMAGE_SWIN, IMAGE_SWIN_TIMM, IMAGE_SWIN_TORCHVISION
 from hybridvideo.weights.layouts.image_vit import IMAGE_VITS
@@ -28,5 +29,7 @@ LAYOUTS: tuple[Layout, ...] = (
     *IMAGE_RESNET_LAYOUTS,
     TIMESFORMER,
     TIMESFORMER_HUGGING_FACE,
-    *IMAGE_VITS,  # last: authors of video models took timm's names too
+    CONV_VIT,
+    *IMAGE_VITS,  # late: authors of video models took timm's names too
+    *HYBRID_VITS,  # last: a ViT whose model is not named is taken for TimeSformer
 )
