@@ -205,6 +205,24 @@ class HeadConfig:
 
 
 @dataclass(frozen=True)
+class AdapterConfig:
+    """Small trained parts in a network of images that is otherwise frozen, the head apart."""
+
+    kind: Literal["none", "st", "aim", "zeroi2v"] = "none"
+    """st: a bottleneck with a depthwise convolution through time before each attention. aim: each attention a second
+    time, through time, and bottlenecks. zeroi2v: some heads attend to other frames, and linear adapters, which merge
+    into the weights for inference."""
+    dim: int | None = None
+    """Channels inside an adapter; null: a quarter of the block's."""
+    kernel: tuple[int, int, int] = (3, 1, 1)
+    """st: of its convolution: frames, rows, columns, each odd."""
+    heads: int = 1
+    """zeroi2v: heads that attend to the frame before, and as many to the frame after."""
+    merged: bool = False
+    """zeroi2v: the linear adapters are in the weights, as after `merge()`; only the head can be trained on."""
+
+
+@dataclass(frozen=True)
 class HybridConfig:
     """A hybrid is data: stem, list of stages, head."""
 
@@ -232,6 +250,8 @@ class HybridConfig:
     head: HeadConfig = field(default_factory=HeadConfig)
     inflation: Literal["mean", "centre"] = "mean"
     """How weights of images start kernels over time: spread evenly over the frames, or at the middle frame alone."""
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    """Other than none: all but the adapters and the head is frozen."""
     time: bool = True
     """False removes every path between frames: the control that cannot see motion."""
 

@@ -270,6 +270,11 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+def count_trained(model: nn.Module) -> int:
+    """Return the number of parameters that training changes."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
 def count_gmacs(model: VideoModel, input_shape: tuple[int, int, int, int] | None = None) -> float:
     """Return billions of multiply-adds of a forward pass of one view: what this field calls GFLOPs.
 

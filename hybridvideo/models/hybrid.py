@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from hybridvideo.config.model import HybridConfig, StageConfig, StemConfig
 from hybridvideo.errors import UserError
+from hybridvideo.models.adapters import freeze_but_adapters, insert_adapters, merge_linear_adapters, rest_frozen_norms
 from hybridvideo.models.checks import check_lengths, check_settings, check_size
 from hybridvideo.models.parts.attention import GroupedAttention
 from hybridvideo.models.parts.blocks import KINDS, check_stage, make_block, without_time
@@ -199,7 +200,11 @@ class Hybrid(StagedModel):
         self.head = PoolHead(dim, num_classes, config.head)
         self.num_features = self.head.num_features
         self.inflation = config.inflation
+        if config.adapter.kind != "none":
+            insert_adapters(self.stages, config.adapter, config.time)
         self._init_weights()
+        if config.adapter.kind != "none":
+            freeze_but_adapters(self, "head.")
         self.train()  # so that a frozen stem starts in evaluation mode
 
     def stem_parts(self) -> list[nn.Module]:
@@ -246,8 +251,25 @@ class Hybrid(StagedModel):
         weightless = replace(self.config.stem, weights=None)
         return plain(replace(self.config, stem=weightless))
 
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode, except for BatchNorm that an adapted model keeps frozen."""
+        super().train(mode)
+        if self.config.adapter.kind != "none":
+            rest_frozen_norms(self)
+        return self
+
+    def merge(self) -> None:
+        """Fold the linear adapters of ZeroI2V into the weights: the same logits at the image network's cost.
+
+        Raises UserError if there are none: other adapters are not linear.
+        """
+        if self.config.adapter.kind != "zeroi2v" or self.config.adapter.merged:
+            raise UserError("there are no linear adapters to merge; build the model with adapter.kind zeroi2v")
+        merge_linear_adapters(self.stages)
+        self.config = replace(self.config, adapter=replace(self.config.adapter, merged=True))
+
     def has_frozen_part(self) -> bool:
-        return self.config.stem.frozen
+        return self.config.stem.frozen or self.config.adapter.kind != "none"
 
     def forward_frozen(self, x_BCTHW: Tensor) -> Tensor:
         grid_BTHWC = self.first_grid(x_BCTHW)
@@ -315,7 +337,8 @@ def random_stem(stem: StemConfig) -> tuple[str, ...]:
 
 def check(config: HybridConfig) -> None:
     """Raise UserError for settings that cannot be built."""
-    check_input(config.input, config.stem.frozen)
+    check_input(config.input, config.stem.frozen or config.adapter.kind != "none")
+    check_adapter(config)
     geometry = not config.class_token  # whether positions are still those of frames
     for i, stage in enumerate(config.stages):
         where = f"stages[{i}]"
@@ -329,6 +352,17 @@ def check(config: HybridConfig) -> None:
             raise UserError(f"{where}: depth {stage.depth} and window {stage.window} must be 1 or more")
     if config.frames < 1 or min(config.height, config.width) < 1:
         raise UserError(f"input of {config.frames} frames of {config.height}x{config.width}; give 1 or more")
+
+
+def check_adapter(config: HybridConfig) -> None:
+    """Raise UserError for an adapter's settings that cannot be built."""
+    adapter = config.adapter
+    if not all(side % 2 for side in adapter.kernel):
+        raise UserError(f"adapter.kernel is {adapter.kernel}; give three odd numbers: frames, rows, columns")
+    if config.class_token and adapter.kind == "st" and adapter.kernel[1:] != (1, 1):
+        raise UserError(f"adapter.kernel is {adapter.kernel}; with class tokens it has one row and column")
+    if adapter.merged and adapter.kind != "zeroi2v":
+        raise UserError(f"adapter.merged has no meaning for {adapter.kind}; only zeroi2v merges")
 
 
 def moves_tokens(stage: StageConfig) -> str | None:

@@ -23,6 +23,10 @@ FEWER: dict[str, dict[str, Any]] = {
     "encoder_decoder_base": {"encoder_depth": 1, "decoder_depth": 1},
     "decoder_base": {"decoder_depth": 1},
     "vit_base": {"stages": [{"block": "divided", "depth": 1, "heads": 6}]},
+    **{
+        f"vit_{kind}_base": {"stages": [{"block": "spatial", "depth": 1, "heads": 6}]}
+        for kind in ("st_adapter", "aim", "zeroi2v")
+    },
     "conv_vit_base": {"stages": [{"block": "divided", "depth": 1, "heads": 6}]},
     "video_swin_tiny": {"dim": 12, "depths": (2, 1, 2, 1)},
     "video_swin_small": {"dim": 12, "depths": (1, 2, 1, 1), "window": (2, 7, 7)},

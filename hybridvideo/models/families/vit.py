@@ -2,6 +2,7 @@
 
     vit_tiny    from scratch, small clips
     vit_base    ViT-S/16 of images, inflated: `--model.weights timm:vit_small_patch16_224`
+    vit_st_adapter_base, vit_aim_base, vit_zeroi2v_base    the same, frozen, with adapters
 
 Other widths and depths of image ViTs (timm:vit_tiny_patch16_224, timm:vit_base_patch32_224, timm:deit_small_patch16_224
 ...) take the same form with `stem.widths`, `stem.patch` and `stages` changed.
@@ -10,8 +11,9 @@ Other widths and depths of image ViTs (timm:vit_tiny_patch16_224, timm:vit_base_
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from hybridvideo.config.model import HeadConfig, HybridConfig, StageConfig, StemConfig
+from hybridvideo.config.model import AdapterConfig, HeadConfig, HybridConfig, StageConfig, StemConfig
 from hybridvideo.models.hybrid import HybridVariant
 
 
@@ -54,7 +56,32 @@ vit_base = HybridConfig(
     head=HeadConfig(norm="none"),
 )
 
+# The same ViT-S/16 frozen, 16 frames, and small parts that train: for little data, little memory, or many tasks on one
+# set of weights. The most accurate on scenes; motion through a convolution. Pan et al. 2022, *ST-Adapter*.
+vit_st_adapter_base = replace(
+    vit_base,
+    stem=patches(384, (1, 16, 16)),
+    stages=vit_stages("spatial", 12, 6, parts=4),
+    adapter=AdapterConfig("st", dim=192),
+    drop_path=0.0,
+)
+
+# Attention through time by the frozen weights of attention within frames; every second frame, since it costs as much
+# again. Yang et al. 2023, *AIM*.
+vit_aim_base = replace(
+    vit_st_adapter_base,
+    stem=patches(384, (2, 16, 16)),
+    inflation="centre",
+    adapter=AdapterConfig("aim", dim=96),
+)
+
+# Costs nothing over the image network once `merge()` was called. Li et al. 2024, *ZeroI2V*.
+vit_zeroi2v_base = replace(vit_st_adapter_base, adapter=AdapterConfig("zeroi2v", dim=96, heads=1))
+
 VITS: dict[str, HybridVariant] = {
     "vit_tiny": HybridVariant(vit_tiny),
     "vit_base": HybridVariant(vit_base),
+    "vit_st_adapter_base": HybridVariant(vit_st_adapter_base),
+    "vit_aim_base": HybridVariant(vit_aim_base),
+    "vit_zeroi2v_base": HybridVariant(vit_zeroi2v_base),
 }

@@ -16,9 +16,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from hybridvideo.errors import UserError
+from hybridvideo.models.adapters import ADAPTER, is_of_images
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.models.hybrid import Hybrid
-from hybridvideo.models.parts.attention import GroupedAttention, JointAttention, SpatialAttention
 from hybridvideo.models.parts.blocks import Block, Branch
 from hybridvideo.weights.layouts.image_cnn import places_in
 from hybridvideo.weights.layouts.image_vit import NAMINGS, TIMM, Naming
@@ -45,15 +45,13 @@ def vit_blocks(model: nn.Module) -> Iterator[tuple[str, str]]:
     """Yield, for each block of a hybrid that a ViT has too, the names of its attention branch and of its MLP branch."""
     for name, block in model.named_modules():
         if isinstance(block, Block) and isinstance(block.mlp, Branch):
-            fitting = [i for i, branch in enumerate(block.branches) if is_images(branch)]
+            fitting = [
+                i
+                for i, branch in enumerate(block.branches)
+                if isinstance(branch, Branch) and is_of_images(branch.inner)
+            ]
             if len(fitting) == 1:
                 yield f"{name}.branches.{fitting[0]}", f"{name}.mlp"
-
-
-def is_images(branch: nn.Module) -> bool:
-    """Return whether a branch is attention that an image network has too."""
-    inner = branch.inner
-    return isinstance(inner, GroupedAttention) and isinstance(inner, SpatialAttention | JointAttention)
 
 
 def block_renames(naming: Naming, model: nn.Module) -> Renames:
@@ -122,7 +120,7 @@ def lacking(model: VideoModel) -> list[str]:
     """Return the names of the tensors in a hybrid that no ViT has."""
     shared = tuple(f"{branch}." for block in vit_blocks(model) for branch in block)
     names = [name for name in model.state_dict() if name.startswith(("stages.", "stem.motion."))]
-    return [name for name in names if ".adapter" in name or not name.startswith(shared)]
+    return [name for name in names if ADAPTER in name or not name.startswith(shared)]
 
 
 # --- which hybrid -----------------------------------------------------------------------------------------------------
