@@ -36,12 +36,14 @@ class InputConfig:
 
 @dataclass(frozen=True)
 class StemConfig:
-    """The per-frame CNN."""
+    """The per-frame CNN, or the embedding of patches."""
 
     name: str = "small"
-    """small, coatnet (two convolutions, the first of stride 2), timm/NAME, or torchvision/NAME."""
+    """small, patch, coatnet (two convolutions, the first of stride 2), timm/NAME, torchvision/NAME, or backbone/NAME:
+    the CNN before the patch embedding of a ViT of timm, such as vit_small_r26_s32_224."""
     widths: tuple[int, ...] = (24, 48, 96)
-    """small: channels of its stride-2 convolutions. coatnet: of its two convolutions."""
+    """small: channels of its stride-2 convolutions. coatnet: of its two convolutions. patch: one
+    number, the channels of the grid."""
     repeat: int = 1
     """small: convolutions of each width, of which the first has stride 2."""
     norm: Literal["layer", "batch"] = "layer"
@@ -50,10 +52,12 @@ class StemConfig:
     """coatnet: added to the variance in its BatchNorm."""
     activation: Literal["gelu", "gelu_tanh", "relu", "silu", "hard_swish"] = "gelu"
     """small, coatnet: between the convolutions."""
+    patch: tuple[int, int, int] = (1, 16, 16)
+    """patch: frames, rows, columns; 2 or more frames make tubelets."""
     stride: int = 32
-    """timm and torchvision: pixels per feature, a power of two."""
+    """timm, torchvision, backbone: pixels per feature, a power of two."""
     weights: str | None = None
-    """timm and torchvision: a state-dict file (safetensors or pth), or `hub` to download; null: random."""
+    """timm, torchvision, backbone: a state-dict file (safetensors or pth), or `hub` to download; null: random."""
     padding: Literal["own", "same"] = "own"
     """same: TensorFlow's padding, for weights that were trained with it."""
     mean: tuple[float, float, float] | None = None
@@ -160,7 +164,7 @@ class StageConfig:
     norm_place: Literal["pre", "post"] = "pre"
     """Norm before each branch, or after each sum as in the Transformer of 2017."""
     norm_eps: float = 1e-5
-    """coat, maxvit: added to the variance in the norms of attention and MLP."""
+    """Added to the variance in the norms of attention and MLP."""
     activation: Literal["gelu", "gelu_tanh", "relu", "silu", "hard_swish"] = "gelu"
     form: FormConfig = field(default_factory=FormConfig)
     """mbconv, coat, maxvit: their published forms."""
@@ -222,6 +226,24 @@ class HeadConfig:
 
 
 @dataclass(frozen=True)
+class AdapterConfig:
+    """Small trained parts in a network of images that is otherwise frozen, the head apart."""
+
+    kind: Literal["none", "st", "aim", "zeroi2v"] = "none"
+    """st: a bottleneck with a depthwise convolution through time before each attention. aim: each attention a second
+    time, through time, and bottlenecks. zeroi2v: some heads attend to other frames, and linear adapters, which merge
+    into the weights for inference."""
+    dim: int | None = None
+    """Channels inside an adapter; null: a quarter of the block's."""
+    kernel: tuple[int, int, int] = (3, 1, 1)
+    """st: of its convolution: frames, rows, columns, each odd."""
+    heads: int = 1
+    """zeroi2v: heads that attend to the frame before, and as many to the frame after."""
+    merged: bool = False
+    """zeroi2v: the linear adapters are in the weights, as after `merge()`; only the head can be trained on."""
+
+
+@dataclass(frozen=True)
 class HybridConfig:
     """A hybrid is data: stem, list of stages, head."""
 
@@ -237,6 +259,8 @@ class HybridConfig:
     """Width of the grid after the stem; null: the stem's own."""
     position: Literal["none", "absolute", "sinusoidal"] = "none"
     """Added to the grid. absolute: learned tables of time and of space. sinusoidal: fixed waves of the place."""
+    class_token: bool = False
+    """A learned token joins the positions of each frame, after `position`; the head reads it in their place."""
     stages: tuple[StageConfig, ...] = ()
     norm: Literal["layer", "batch", "none"] = "layer"
     """Of the last grid, before the head."""
@@ -250,6 +274,10 @@ class HybridConfig:
     standard deviation of 0.02, as in the first ViT. Convolutions start after Kaiming, biases at zero."""
     precision: Literal["one", "parts"] = "one"
     """parts: in a run of bf16 or fp16, convolutions compute in fp16 and attention in bf16; one: both as the run."""
+    inflation: Literal["mean", "centre"] = "mean"
+    """How weights of images start kernels over time: spread evenly over the frames, or at the middle frame alone."""
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    """Other than none: all but the adapters and the head is frozen."""
     time: bool = True
     """False removes every path between frames: the control that cannot see motion."""
 

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from hybridvideo.config.model import HybridConfig, InputConfig, StageConfig, StemConfig
 from hybridvideo.errors import UserError
 from hybridvideo.models.contract import Outputs
-from hybridvideo.models.hybrid import Hybrid, initialise
+from hybridvideo.models.hybrid import Hybrid
+from hybridvideo.models.initialisation import initialise
 from hybridvideo.models.parts.blocks import KINDS, check_stage, make_block, without_time
 from hybridvideo.models.parts.coupling import CoupledBlock, resized
 from hybridvideo.models.parts.patches import PatchEmbed

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -86,6 +86,7 @@ class VideoModel(nn.Module, ABC):
     name: str | None = None  # as for create_model, which sets it
     grad_checkpointing: bool = False  # see set_grad_checkpointing
     notes: tuple[str, ...] = ()  # lines that a command should show to its user
+    inflation: Literal["mean", "centre"] = "mean"  # of 2-D kernels into its kernels over time
     least_side: int = 1  # fewest rows and columns of a frame
 
     def forward(self, x_BCTHW: Tensor) -> Tensor | Outputs:
@@ -267,6 +268,11 @@ def kept_statistics(model: nn.Module) -> Iterator[None]:
 def count_parameters(model: nn.Module) -> int:
     """Return the number of parameters, frozen ones included."""
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def count_trained(model: nn.Module) -> int:
+    """Return the number of parameters that training changes."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def count_gmacs(model: VideoModel, input_shape: tuple[int, int, int, int] | None = None) -> float:

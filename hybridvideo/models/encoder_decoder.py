@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from hybridvideo.config.model import HybridConfig
 from hybridvideo.errors import UserError
-from hybridvideo.models.hybrid import Hybrid, initialise
+from hybridvideo.models.hybrid import Hybrid
+from hybridvideo.models.initialisation import initialise
 from hybridvideo.models.parts.decoder import DecoderLayer, EncoderLayer, LabelDecoder, QueryDecoder, grid_waves
 from hybridvideo.models.parts.heads import PoolHead
 from hybridvideo.models.parts.linear import Linear

@@ -11,9 +11,9 @@ A hybrid is data, a `HybridConfig`: the named ones are in `families`, and a user
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -21,16 +21,20 @@ from torch import Tensor, nn
 
 from hybridvideo.config.model import HybridConfig, StageConfig, StemConfig
 from hybridvideo.errors import UserError
+from hybridvideo.models.adapters import freeze_but_adapters, insert_adapters, merge_linear_adapters, rest_frozen_norms
 from hybridvideo.models.checks import check_lengths, check_settings, check_size
 from hybridvideo.models.contract import Outputs
+from hybridvideo.models.initialisation import INITIALISERS, initialise
 from hybridvideo.models.parts.blocks import KINDS, built_kind, check_stage, make_block, without_time
+from hybridvideo.models.parts.class_token import ClassToken, without_class_token
 from hybridvideo.models.parts.convolution import PatchMerging
 from hybridvideo.models.parts.correlation import MotionStream
-from hybridvideo.models.parts.geometry import Positions, check_positions
+from hybridvideo.models.parts.geometry import Positions, check_positions, moves_tokens
 from hybridvideo.models.parts.heads import PoolHead
 from hybridvideo.models.parts.inputs import ClipInput, check_input, see_correlation, see_differences
-from hybridvideo.models.parts.linear import Linear, init_linear, init_xavier
+from hybridvideo.models.parts.linear import Linear
 from hybridvideo.models.parts.norms import NORMS
+from hybridvideo.models.parts.patches import PatchStem, patch_stem
 from hybridvideo.models.parts.place import Grid, Place
 from hybridvideo.models.parts.positions import AbsolutePosition, SinusoidalPosition
 from hybridvideo.models.parts.resampling import SpacePool, TimePool, Tokeniser
@@ -51,10 +55,10 @@ class FrameEncoder(nn.Module):
     With a correlation, a library's stem starts as it is without one: what is added to it starts at zero.
     """
 
-    def __init__(self, config: StemConfig, input: ClipInput, height: int, width: int) -> None:
+    def __init__(self, config: StemConfig, input: ClipInput, height: int, width: int, time: bool = True) -> None:
         super().__init__()
         self.config = config
-        first = open_stem(config, height, width)
+        first = patch_stem(config, time) if config.name == "patch" else open_stem(config, height, width)
         mode, of_library = input.config.mode, config.name != "small"
         if mode == "both":
             see_differences(first)
@@ -66,7 +70,8 @@ class FrameEncoder(nn.Module):
         if mode == "correlation_stream":
             stride = max(1, first.stride // input.config.scale)
             self.motion = MotionStream(input.volume_channels, first.channels, stride, start_at_zero=of_library)
-        self.channels, self.stride = first.channels * len(streams), first.stride
+        self.channels = first.channels * len(streams)
+        self.strides: Grid = first.strides if isinstance(first, PatchStem) else (1, first.stride, first.stride)
         self.normalisation = first.normalisation
         if config.frozen:
             self.requires_grad_(False)
@@ -89,8 +94,13 @@ class FrameEncoder(nn.Module):
 
 
 def with_motion(grid_BTHWC: Tensor, motion_BTHWC: Tensor) -> Tensor:
-    """The sum, of the first's size: for frames that do not divide by the stride, stems differ by a position."""
+    """The sum, of the first's size: for frames that do not divide by the stride, stems differ by a position.
+
+    Tubelets get the mean over their frames.
+    """
     B, T, H, W, _ = grid_BTHWC.shape
+    if motion_BTHWC.shape[1] != T:
+        motion_BTHWC = TimePool(-(-motion_BTHWC.shape[1] // T))(motion_BTHWC)
     if motion_BTHWC.shape[2:4] != (H, W):
         motion_NCHW = F.interpolate(motion_BTHWC.flatten(0, 1).permute(0, 3, 1, 2), (H, W), mode="bilinear")
         motion_BTHWC = motion_NCHW.permute(0, 2, 3, 1).unflatten(0, (B, T))
@@ -98,7 +108,12 @@ def with_motion(grid_BTHWC: Tensor, motion_BTHWC: Tensor) -> Tensor:
 
 
 def encode(stem: nn.Module, x_BCTHW: Tensor) -> Tensor:
-    """Apply a stem with time folded into the batch and channels last in memory, the fastest on CPU and GPU."""
+    """Apply a stem: of patches to the clip, of frames with time folded into the batch.
+
+    Channels are last in memory, the fastest on CPU and GPU.
+    """
+    if isinstance(stem, PatchStem):
+        return stem(x_BCTHW)
     B, C, T, H, W = x_BCTHW.shape
     x_NCHW = x_BCTHW.permute(0, 2, 3, 4, 1).reshape(B * T, H, W, C).permute(0, 3, 1, 2)
     if torch.is_grad_enabled() or x_NCHW.device.type != "cpu":
@@ -168,7 +183,7 @@ class Hybrid(StagedModel):
         check(config)
         input = config.input if config.time else replace(config.input, mode="rgb")
         self.input = ClipInput(input)
-        self.stem = FrameEncoder(config.stem, self.input, config.height, config.width)
+        self.stem = FrameEncoder(config.stem, self.input, config.height, config.width, config.time)
         self.normalisation = self.stem.normalisation
         self.notes = random_stem(config.stem)
 
@@ -176,6 +191,9 @@ class Hybrid(StagedModel):
         self.project = Linear(self.stem.channels, dim) if config.dim else nn.Identity()
         grid = self._first_grid_size()
         self.position = make_position(config, dim, grid)
+        self.class_token = ClassToken(dim) if config.class_token else nn.Identity()
+        if config.class_token:
+            grid = (grid[0], 1, 1 + grid[1] * grid[2])
         self.stages = nn.ModuleList()
         rates = rising_rates(config.drop_path, [stage.depth for stage in config.stages])
         for settings, drop_paths in zip(config.stages, rates, strict=True):
@@ -189,9 +207,14 @@ class Hybrid(StagedModel):
         self.grid_dim = dim  # of the last grid
         self.head = PoolHead(dim, num_classes, config.head)
         self.num_features = self.head.num_features
+        self.inflation = config.inflation
+        if config.adapter.kind != "none":
+            insert_adapters(self.stages, config.adapter, config.time)
         self._init_weights()
         if config.precision == "parts":
             set_precisions(self)
+        if config.adapter.kind != "none":
+            freeze_but_adapters(self, "head.")
         self.train()  # so that a frozen stem starts in evaluation mode
 
     def stem_parts(self) -> list[nn.Module]:
@@ -206,7 +229,10 @@ class Hybrid(StagedModel):
 
     def layer_groups(self) -> list[tuple[str, list[nn.Parameter]]]:
         """A group for each stage, not for each block, and one for what lies between stem and stages."""
-        groups = [("stem", parameters([self.stem])), ("embedding", parameters([self.project, self.position]))]
+        groups = [
+            ("stem", parameters([self.stem])),
+            ("embedding", parameters([self.project, self.position, self.class_token])),
+        ]
         groups += [(f"stage{i + 1}", parameters([stage])) for i, stage in enumerate(self.stages)]
         return [*groups, ("head", parameters(self.head_parts()))]
 
@@ -228,10 +254,19 @@ class Hybrid(StagedModel):
         return self.stem(self.input(x_BCTHW))
 
     def enter(self, grid_BTHWC: Tensor) -> Tensor:
-        return self.position(self.project(grid_BTHWC))
+        return self.class_token(self.position(self.project(grid_BTHWC)))
+
+    def forward_intermediates(self, x_BCTHW: Tensor, stages: Sequence[str]) -> list[Tensor]:
+        """Return the grids after the named stages, without class tokens."""
+        if not self.config.class_token:
+            return super().forward_intermediates(x_BCTHW, stages)
+        stem, *grids = super().forward_intermediates(x_BCTHW, ["stem", *stages])
+        sides = stem.shape[2:4]
+        pairs = zip(stages, grids, strict=True)
+        return [grid if name == "stem" else without_class_token(grid, sides) for name, grid in pairs]
 
     def leave(self, x: Tensor) -> Tensor:
-        return self.norm(x)
+        return self.norm(x[..., :1, :] if self.config.class_token else x)
 
     def forward_head(self, grid_BTHWC: Tensor, pre_logits: bool = False) -> Tensor:
         return self.head(grid_BTHWC, pre_logits)
@@ -240,8 +275,25 @@ class Hybrid(StagedModel):
         weightless = replace(self.config.stem, weights=None)
         return plain(replace(self.config, stem=weightless))
 
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode, except for BatchNorm that an adapted model keeps frozen."""
+        super().train(mode)
+        if self.config.adapter.kind != "none":
+            rest_frozen_norms(self)
+        return self
+
+    def merge(self) -> None:
+        """Fold the linear adapters of ZeroI2V into the weights: the same logits at the image network's cost.
+
+        Raises UserError if there are none: other adapters are not linear.
+        """
+        if self.config.adapter.kind != "zeroi2v" or self.config.adapter.merged:
+            raise UserError("there are no linear adapters to merge; build the model with adapter.kind zeroi2v")
+        merge_linear_adapters(self.stages)
+        self.config = replace(self.config, adapter=replace(self.config.adapter, merged=True))
+
     def has_frozen_part(self) -> bool:
-        return self.config.stem.frozen
+        return self.config.stem.frozen or self.config.adapter.kind != "none"
 
     def forward_frozen(self, x_BCTHW: Tensor) -> Tensor:
         grid_BTHWC = self.first_grid(x_BCTHW)
@@ -262,8 +314,9 @@ class Hybrid(StagedModel):
 
     def _first_grid_size(self) -> Grid:
         """The stem's grid for the standard input."""
-        config, stride = self.config, self.stem.stride
-        return (self.input.frames(config.frames), -(-config.height // stride), -(-config.width // stride))
+        sides = (self.input.frames(self.config.frames), self.config.height, self.config.width)
+        T, H, W = (-(-side // stride) for side, stride in zip(sides, self.stem.strides, strict=True))
+        return (T, H, W)
 
     def _init_weights(self) -> None:
         for part in (self.project, self.stages, self.head):
@@ -280,40 +333,6 @@ def make_position(config: HybridConfig, dim: int, grid: Grid) -> nn.Module:
     return AbsolutePosition(dim, *grid, time=config.time)
 
 
-def init_by_kind(layer: nn.Module) -> None:
-    """Kaiming for convolutions; Xavier for matrices, each by itself if a layer holds several; zero biases."""
-    init_convolution(layer)
-    if isinstance(layer, nn.Linear):
-        init_xavier(layer)
-        if layer.bias is not None:
-            nn.init.zeros_(layer.bias)
-
-
-def init_normal(layer: nn.Module) -> None:
-    """Kaiming for convolutions; truncated normal numbers of standard deviation 0.02 for matrices; zero biases."""
-    init_convolution(layer)
-    init_linear(layer)
-
-
-def init_convolution(layer: nn.Module) -> None:
-    """Kaiming weights and zero bias; other layers are left alone."""
-    if isinstance(layer, nn.Conv2d | nn.Conv3d):
-        nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="linear")
-        if layer.bias is not None:
-            nn.init.zeros_(layer.bias)
-
-
-INITIALISERS: dict[str, Callable[[nn.Module], None]] = {"xavier": init_by_kind, "normal": init_normal}
-
-
-def initialise(part: nn.Module, by_kind: Callable[[nn.Module], None] = init_by_kind) -> None:
-    """Initialise every layer by its kind, then let modules that start in a way of their own (`start()`) do so."""
-    part.apply(by_kind)
-    for module in part.modules():
-        if (start := getattr(module, "start", None)) is not None:
-            start()
-
-
 def random_stem(stem: StemConfig) -> tuple[str, ...]:
     """Return a note for the user if a network that is published with weights starts without them."""
     if "/" not in stem.name or stem.weights is not None:
@@ -323,16 +342,30 @@ def random_stem(stem: StemConfig) -> tuple[str, ...]:
 
 def check(config: HybridConfig) -> None:
     """Raise UserError for settings that cannot be built."""
-    check_input(config.input, config.stem.frozen)
+    check_input(config.input, config.stem.frozen or config.adapter.kind != "none")
+    check_adapter(config)
     positions: Positions = "of frames"
     for i, stage in enumerate(config.stages):
         where = f"stages[{i}]"
         check_stage(stage, where)
+        if config.class_token and (reason := moves_tokens(stage)):
+            raise UserError(f"{where}: {reason}, which class tokens do not have; set class_token false")
         positions = check_positions(stage, positions, where)
         if stage.depth < 1 or min(stage.window) < 1:
             raise UserError(f"{where}: depth {stage.depth} and window {stage.window} must be 1 or more")
     if config.frames < 1 or min(config.height, config.width) < 1:
         raise UserError(f"input of {config.frames} frames of {config.height}x{config.width}; give 1 or more")
+
+
+def check_adapter(config: HybridConfig) -> None:
+    """Raise UserError for an adapter's settings that cannot be built."""
+    adapter = config.adapter
+    if not all(side % 2 for side in adapter.kernel):
+        raise UserError(f"adapter.kernel is {adapter.kernel}; give three odd numbers: frames, rows, columns")
+    if config.class_token and adapter.kind == "st" and adapter.kernel[1:] != (1, 1):
+        raise UserError(f"adapter.kernel is {adapter.kernel}; with class tokens it has one row and column")
+    if adapter.merged and adapter.kind != "zeroi2v":
+        raise UserError(f"adapter.merged has no meaning for {adapter.kind}; only zeroi2v merges")
 
 
 @dataclass(frozen=True)

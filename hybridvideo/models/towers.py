@@ -22,7 +22,8 @@ from hybridvideo.config.data import Normalisation
 from hybridvideo.config.model import HeadConfig, HybridConfig
 from hybridvideo.errors import UserError
 from hybridvideo.models.contract import NOTHING, Grids, Outputs, VideoModel
-from hybridvideo.models.hybrid import Hybrid, initialise
+from hybridvideo.models.hybrid import Hybrid
+from hybridvideo.models.initialisation import initialise
 from hybridvideo.models.parts.linear import Linear
 from hybridvideo.models.parts.place import Grid
 from hybridvideo.models.parts.stems import without_network

@@ -21,7 +21,7 @@ from hybridvideo.weights.layouts.layout import Layout
 from hybridvideo.weights.load_report import LoadReport
 from hybridvideo.weights.open_source import From, open_source
 from hybridvideo.weights.recognise import Recognised, likely_architecture, recognise
-from hybridvideo.weights.resize import fit_tensor
+from hybridvideo.weights.resize import Inflation, fit_tensor
 from hybridvideo.weights.source import Source
 
 Head = Literal["strict", "replace", "drop"]
@@ -74,7 +74,7 @@ def load_opened(model: VideoModel, source: Source, known: Recognised, head: Head
     if known.layout is not None:
         report.fresh += fresh_names(known.layout, model, adapted, report)
     report.filled = [name for name in adapted if name not in wanted and name in own]
-    loaded = fit_all(adapted, own, report)
+    loaded = fit_all(adapted, own, report, model.inflation)
     report.missing = [name for name in own if name not in adapted and name not in report.fresh]
     report.unexpected = [name for name in adapted if name not in own]
     check_complete(source, known, report)
@@ -138,14 +138,16 @@ def is_head(model: VideoModel, name: str) -> bool:
     return name.startswith(f"{model.classifier_name}.")
 
 
-def fit_all(state: Mapping[str, Tensor], own: Mapping[str, Tensor], report: LoadReport) -> dict[str, Tensor]:
+def fit_all(
+    state: Mapping[str, Tensor], own: Mapping[str, Tensor], report: LoadReport, inflation: Inflation
+) -> dict[str, Tensor]:
     """Return the tensors in the model's shapes, and note in the report what was done to each."""
     loaded = {}
     for name in own:
         if name not in state:
             report.fresh += [name] if name.endswith(COUNTERS) else []
             continue
-        fit = fit_tensor(name, state[name], own[name])
+        fit = fit_tensor(name, state[name], own[name], inflation)
         if fit is None or fit.how != "unchanged":
             report.shapes[name] = (tuple(state[name].shape), tuple(own[name].shape))
         if fit is None:

@@ -108,11 +108,12 @@ def recognise(state: Mapping[str, Tensor], model: VideoModel, where: str) -> Rec
 def best_of(fitting: list[Layout], state: State, model: VideoModel) -> Layout | None:
     """Return the layout for the model's class, of several the one that fills most of the model; None if none fits."""
     stem = stem_layout(state, model)
-    candidates = [*(layout for layout in fitting if layout.family == type(model).__name__), *([stem] if stem else [])]
+    own = [layout.for_model(model) for layout in fitting if layout.family == type(model).__name__]
+    candidates = [*own, *([stem] if stem else [])]
     if len(candidates) < 2:
         return candidates[0] if candidates else None
-    own = model.state_dict().keys()
-    return max(candidates, key=lambda layout: len(own & layout.to_ours(state).keys()))
+    names = model.state_dict().keys()
+    return max(candidates, key=lambda layout: len(names & layout.to_ours(state).keys()))
 
 
 def layouts_of(state: State) -> list[Layout]:

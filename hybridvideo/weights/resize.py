@@ -2,7 +2,8 @@
 
     space_CHW    bicubic          time_CT   linear          bias_table (2t-1, 2h-1, 2w-1, heads)   both
     rows_CR, columns_CR, frames_CR linear                   bias_hHW   bicubic, distance 0 where it is
-    kernel (O, I, h, w)           repeated over time and divided by the frames: (O, I, t, h, w)
+    kernel (O, I, h, w)           repeated over time and divided by the frames: (O, I, t, h, w);
+                                  or, if the model asks for it, at the middle frame among zeros
 
 A bias table of one frame is repeated over time. On a still clip an inflated kernel returns what it did on the frame
 (Carreira & Zisserman 2017, *Quo Vadis, Action Recognition?*).
@@ -19,6 +20,7 @@ from hybridvideo.models.parts.levit import resized_distances
 from hybridvideo.models.parts.positions import resized_space, resized_time
 
 How = Literal["unchanged", "resized", "inflated"]
+Inflation = Literal["mean", "centre"]
 
 
 class Fitted(NamedTuple):
@@ -28,7 +30,7 @@ class Fitted(NamedTuple):
     how: How
 
 
-def fit_tensor(name: str, source: Tensor, own: Tensor) -> Fitted | None:
+def fit_tensor(name: str, source: Tensor, own: Tensor, inflation: Inflation = "mean") -> Fitted | None:
     """Return `source` in the shape of `own`, the model's tensor of that name; None if it cannot be."""
     if source.shape == own.shape:
         return Fitted(source, "unchanged")
@@ -43,7 +45,7 @@ def fit_tensor(name: str, source: Tensor, own: Tensor) -> Fitted | None:
         return Fitted(resized_distances(source.float(), *own.shape[1:]), "resized")
     if table.endswith("bias_table") and source.ndim == own.ndim == 4 and source.shape[3] == own.shape[3]:
         return Fitted(resized_bias(source.float(), *own.shape[:3]), "resized")
-    return inflated(source, own)
+    return inflated(source, own, inflation)
 
 
 def resized_bias(table_THWh: Tensor, frames: int, height: int, width: int) -> Tensor:
@@ -59,12 +61,16 @@ def resized_bias(table_THWh: Tensor, frames: int, height: int, width: int) -> Te
     return table_THWh
 
 
-def inflated(source: Tensor, own: Tensor) -> Fitted | None:
-    """Repeat a kernel of one frame over the frames of the model's; None if the shapes differ otherwise."""
+def inflated(source: Tensor, own: Tensor, inflation: Inflation = "mean") -> Fitted | None:
+    """Extend a kernel of one frame over the frames of the model's; None if the shapes differ otherwise."""
     if own.ndim != 5 or source.ndim not in (4, 5):
         return None
     kernel = source if source.ndim == 5 else source[:, :, None]
     frames = own.shape[2]
     if kernel.shape[2] != 1 or kernel.shape[:2] != own.shape[:2] or kernel.shape[3:] != own.shape[3:]:
         return None
-    return Fitted(kernel.expand(own.shape) / frames, "inflated")
+    if inflation == "mean":
+        return Fitted(kernel.expand(own.shape) / frames, "inflated")
+    centred = kernel.new_zeros(own.shape)
+    centred[:, :, frames // 2] = kernel[:, :, 0]
+    return Fitted(centred, "inflated")

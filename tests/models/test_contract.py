@@ -85,6 +85,12 @@ FEWER: dict[str, dict[str, Any]] = {
     "hvt_base": {"stem": {"widths": (16, 32, 64)}, "stages": [{"block": "divided", "depth": 1, "heads": 6}]},
     "conformer_base": {"depths": (1, 1, 1), "widths": (32, 64, 64), "dim": 48, "transformer": {"heads": 3}},
     "towers_base": {"attention": {"stages": [{"block": "divided", "depth": 1, "heads": 6, "time_stride": 2}]}},
+    "vit_base": {"stages": [{"block": "divided", "depth": 1, "heads": 6}]},
+    **{
+        f"vit_{kind}_base": {"stages": [{"block": "spatial", "depth": 1, "heads": 6}]}
+        for kind in ("st_adapter", "aim", "zeroi2v")
+    },
+    "conv_vit_base": {"stages": [{"block": "divided", "depth": 1, "heads": 6}]},
     "video_swin_tiny": {"dim": 12, "depths": (2, 1, 2, 1)},
     "video_swin_small": {"dim": 12, "depths": (1, 2, 1, 1), "window": (2, 7, 7)},
     "video_swin_base": {"dim": 16, "depths": (2, 1, 1, 1)},

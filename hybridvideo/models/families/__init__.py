@@ -11,6 +11,7 @@ from hybridvideo.models.families.choice import CHOICES
 from hybridvideo.models.families.coatnet import COATNETS
 from hybridvideo.models.families.conformer import CONFORMERS
 from hybridvideo.models.families.conformer_time import CONFORMERS_IN_TIME
+from hybridvideo.models.families.conv_vit import CONV_VITS
 from hybridvideo.models.families.encoder_decoder import ENCODER_DECODERS
 from hybridvideo.models.families.hvt import HVTS
 from hybridvideo.models.families.hybrid import HYBRIDS
@@ -21,6 +22,7 @@ from hybridvideo.models.families.parallel import PARALLELS
 from hybridvideo.models.families.serial import SERIALS
 from hybridvideo.models.families.serial_temporal import SERIAL_TEMPORALS
 from hybridvideo.models.families.towers import TOWERS
+from hybridvideo.models.families.vit import VITS
 
 # name -> builder(num_classes, **changes), of all families
 FAMILIES: dict[str, Callable[..., VideoModel]] = {
@@ -40,4 +42,6 @@ FAMILIES: dict[str, Callable[..., VideoModel]] = {
     **MOBILEVITS,
     **HVTS,
     **TOWERS,
+    **CONV_VITS,
+    **VITS,
 }

@@ -48,8 +48,9 @@ Mixers = list[nn.Module]
 # Settings of every stage, those of `Block`, and those that name the kinds inside a composed one.
 ALWAYS = ("block", "depth", "dim", "merge", "time_stride", "pool", "tokens", "temporal")
 OF_CONV_ATTENTION = ("heads", "mlp_ratio", "norm", "norm_eps", "activation", "dropout", "layer_scale", "form")
-OF_BLOCK = ("mlp_ratio", "position", "norm", "norm_place", "activation", "dropout", "layer_scale")
+
 INSIDE = ("convolution", "attention")
+OF_BLOCK = ("mlp_ratio", "position", "norm", "norm_eps", "norm_place", "activation", "dropout", "layer_scale")
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ class Branch(nn.Module):
     def __init__(self, place: Place, inner: nn.Module, dropout: float = 0.0) -> None:
         super().__init__()
         stage = place.stage
-        self.norm = NORMS[stage.norm](place.dim)
+        self.norm = NORMS[stage.norm](place.dim, eps=stage.norm_eps)
         self.inner = inner
         self.dropout = nn.Dropout(dropout)
         self.scale = nn.Identity() if stage.layer_scale is None else LayerScale(place.dim, stage.layer_scale)

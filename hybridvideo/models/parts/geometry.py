@@ -47,3 +47,20 @@ def positions_after(stage: StageConfig, before: Positions) -> Positions:
     if stage.tokens:
         return "tokens"
     return "whole" if stage.pool == "space" else before
+
+
+def moves_tokens(stage: StageConfig) -> str | None:
+    """Return which setting of a stage needs the rows and columns of frames; None if it takes class tokens."""
+    kind = KINDS[stage.block]
+    inside = [name for name in ("attention", "convolution") if name in kind.reads]
+    if kind.needs_grid or any(KINDS[name].needs_grid for i in inside if (name := getattr(stage, i)) in KINDS):
+        return f"{stage.block} blocks need rows and columns"
+    settings = {
+        "merge": stage.merge,
+        "stride 2": stage.stride > 1,
+        "pool space": stage.pool == "space",
+        "tokens": stage.tokens > 0,
+        "position conv": stage.position == "conv",
+        "relative position": stage.relative != "none",
+    }
+    return next((f"{name} needs rows and columns" for name, wanted in settings.items() if wanted), None)

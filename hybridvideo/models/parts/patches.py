@@ -1,4 +1,4 @@
-"""Patch embedding: non-overlapping cuboids of the clip, each through one linear map.
+"""Patch embedding: non-overlapping cuboids of the clip, each through one linear map; and a stem of nothing else.
 
 A convolution whose stride is its kernel is a matrix product; as a convolution it is many times slower in some builds.
 The weight keeps the shape of the convolution, so that 2-D and 3-D checkpoints load and inflate directly.
@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from hybridvideo.config.data import Normalisation
+from hybridvideo.config.model import StemConfig
 from hybridvideo.errors import UserError
 
 Patch = tuple[int, int, int]  # frames, rows, columns
@@ -59,3 +61,39 @@ class PatchEmbed(nn.Module):
                 f"resize or crop it to multiples of {step}"
             )
         return F.pad(x_BcTHW, (0, w, 0, h, 0, t))
+
+
+class PatchStem(nn.Module):
+    """The first grid of a ViT: patches, or tubelets of several frames (Arnab et al. 2021, *ViViT*).
+
+    (B, 3, T, H, W) -> (B, ceil(T / t), ceil(H / h), ceil(W / w), C). A last tubelet that lacks frames repeats the last
+    one, so that a single frame is seen as a still clip is; rows and columns are padded with zeros. Without `time`, a
+    tubelet is its first frame.
+    """
+
+    def __init__(self, dim: int, patch: Patch, normalisation: Normalisation, time: bool = True) -> None:
+        super().__init__()
+        t, h, w = patch
+        self.every = 1 if time else t
+        self.embed = PatchEmbed(dim, (t if time else 1, h, w), pad=True)
+        self.channels, self.strides, self.stride = dim, patch, h
+        self.normalisation = normalisation
+
+    def forward(self, x_BcTHW: Tensor) -> Tensor:
+        x = x_BcTHW[:, :, :: self.every]
+        if missing := -x.shape[2] % self.embed.patch[0]:
+            x = torch.cat([x, x[:, :, -1:].expand(-1, -1, missing, -1, -1)], 2)
+        grid_BTHWC: Tensor = self.embed(x)
+        return grid_BTHWC
+
+
+def patch_stem(config: StemConfig, time: bool) -> PatchStem:
+    """Build the stem of a config. Raises UserError for settings that it does not have."""
+    if len(config.widths) != 1:
+        raise UserError(f"stem.widths is {config.widths}; give one number for the patch stem, the channels of its grid")
+    if config.weights is not None:
+        raise UserError("stem.weights is set, but the patch stem has none; load those of a ViT with model.weights")
+    own = Normalisation()
+    return PatchStem(
+        config.widths[0], config.patch, Normalisation(config.mean or own.mean, config.std or own.std), time
+    )

@@ -118,7 +118,9 @@ def open_stem(config: StemConfig, height: int, width: int) -> SmallStem | TwoCon
     """Build the stem of a config for this frame size. Raises UserError for an unknown name, stride or unfit weights."""
     library, _, name = config.name.partition("/")
     if library not in STEMS or bool(name) == (library not in LIBRARIES):
-        raise UserError(f"stem.name is {config.name!r}; give small, coatnet, timm/NAME or torchvision/NAME")
+        raise UserError(
+            f"stem.name is {config.name!r}; give small, patch, coatnet, timm/NAME, torchvision/NAME or backbone/NAME"
+        )
     stem = STEMS[library](name, config, (height, width))
     if isinstance(stem, LibraryStem):
         stem.check_size(height, width)
@@ -276,7 +278,55 @@ def torchvision_trunk(model: nn.Module, layer: Any) -> nn.Module:
     return create_feature_extractor(model, {layer: "map"}, tracer_kwargs={"leaf_modules": [Conv2dSame]})
 
 
-LIBRARIES: dict[str, Callable[[str], Library]] = {"timm": timm_library, "torchvision": torchvision_library}
+class BackboneTrunk(nn.Module):
+    """The CNN before the patch embedding of a ViT of timm, whole."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        out = self.backbone(x_NCHW)
+        return cast(Tensor, out[-1] if isinstance(out, list | tuple) else out)
+
+
+def backbone_stem(name: str, config: StemConfig, size: FrameSize) -> LibraryStem:
+    """The CNN before the patch embedding of a ViT of timm."""
+    import timm
+
+    cut, _ = cut_for(config.name, config.stride, size)
+    try:
+        model = timm.create_model(name, pretrained=config.weights == "hub")
+    except (OSError, RuntimeError) as error:
+        raise offline(f"timm/{name}", error) from error
+    prepare_trunk(model, config)
+    own = Normalisation(tuple(model.pretrained_cfg["mean"]), tuple(model.pretrained_cfg["std"]))
+    return LibraryStem(BackboneTrunk(backbone_of(model, name)), cut, config, own)
+
+
+def backbone_of(model: Any, name: str) -> nn.Module:
+    """Return the CNN in a model's patch embedding. Raises UserError if there is none."""
+    backbone = getattr(getattr(model, "patch_embed", None), "backbone", None)
+    if not isinstance(backbone, nn.Module):
+        raise UserError(f"timm's {name} has no CNN before its patch embedding; one that has is vit_small_r26_s32_224")
+    return backbone
+
+
+def backbone_library(name: str) -> Library:
+    """Return how to take the CNN out of a ViT of timm. Raises UserError if there is none of that name."""
+    timm_library(name)
+    import timm
+
+    build = lambda: BackboneTrunk(backbone_of(timm.create_model(name), name))  # noqa: E731
+    layers = lambda model, x_NCHW: {"backbone": model(x_NCHW)}  # noqa: E731
+    return Library(f"backbone/{name}", build, lambda _size: [{}], layers, lambda model, _layer: model)
+
+
+LIBRARIES: dict[str, Callable[[str], Library]] = {
+    "timm": timm_library,
+    "torchvision": torchvision_library,
+    "backbone": backbone_library,
+}
 
 
 @lru_cache(maxsize=256)
@@ -299,6 +349,7 @@ STEMS: dict[str, Callable[[str, StemConfig, FrameSize], SmallStem | TwoConvStem 
     "coatnet": two_conv_stem,
     "timm": timm_stem,
     "torchvision": torchvision_stem,
+    "backbone": backbone_stem,
 }
 
 

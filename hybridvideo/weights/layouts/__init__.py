@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hybridvideo.weights.layouts.hybrid_vit import CONV_VIT, HYBRID_VITS
 from hybridvideo.weights.layouts.image_botnet import IMAGE_BOTNET
 from hybridvideo.weights.layouts.image_coatnet import IMAGE_COATNET
 from hybridvideo.weights.layouts.image_levit import IMAGE_LEVIT
@@ -38,5 +39,7 @@ LAYOUTS: tuple[Layout, ...] = (
     IMAGE_MOBILEVIT,
     TIMESFORMER,
     TIMESFORMER_HUGGING_FACE,
-    *IMAGE_VITS,  # last: authors of video models took timm's names too
+    CONV_VIT,
+    *IMAGE_VITS,  # late: authors of video models took timm's names too
+    *HYBRID_VITS,  # last: a ViT whose model is not named is taken for TimeSformer
 )

@@ -8,75 +8,86 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hybridvideo.errors import UserError
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.models.hybrid import Hybrid
-from hybridvideo.models.parts.stems import LibraryStem, TimmTrunk
+from hybridvideo.models.parts.stems import BackboneTrunk, LibraryStem, TimmTrunk
 from hybridvideo.weights.layouts.image_botnet import bottlenecks, reshaped
 from hybridvideo.weights.layouts.layout import Architecture, Layout, State
 
 COUNTERS = "num_batches_tracked"  # of BatchNorm; old files have none
+# What the names in a trunk start with, and what the library's start with in its place.
+STARTS: dict[type, tuple[str, str]] = {TimmTrunk: ("model.", ""), BackboneTrunk: ("", "patch_embed.")}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor of the stem is found in the library's network."""
+
+    theirs: str
+    own: Tensor
 
 
 def stem_layout(state: Mapping[str, Tensor], model: VideoModel) -> Layout | None:
     """Return the layout that fills the stem of a hybrid from these weights; None if they are not of its network."""
     if not isinstance(model, Hybrid):
         return None
-    trunks = trunks_of(model.stem)
-    needed = {key for key in next(iter(trunks.values()), {}) if not key.endswith(COUNTERS)}
-    if not needed or not needed <= state.keys():
+    places = places_in(model)
+    used = {place.theirs for place in places.values()}
+    if not used or not {key for key in used if not key.endswith(COUNTERS)} <= state.keys():
         return None
-    trunk = next(iter(trunks.values()))
-    after = bottlenecks(state, model, trunk)
+    after = bottlenecks(state, model, {place.theirs: place.own for place in places.values()})
     return Layout(
         name=f"image network ({model.config.stem.name})",
         family="Hybrid",
         signature=(),
         renames=(),
         architecture=no_architecture,
-        computed=tuple(re.sub(r"[{}]", "", key) for key in state if key not in trunk and key not in after),
-        fix=lambda state: filled(state, trunks) | {name: reshaped(name, state[key]) for key, name in after.items()},
+        computed=tuple(key for key in state if key not in used and key not in after and not re.search("[{}]", key)),
+        fix=lambda state: filled(state, places) | {name: reshaped(name, state[key]) for key, name in after.items()},
         of_images=True,
-        lacks=outside_the_stem,
+        lacks=lambda model: outside(model, places),
     )
 
 
-def trunks_of(stem: nn.Module) -> dict[str, dict[str, Tensor]]:
-    """Return the tensors of each trunk under the library's own names, by what precedes these in the model's."""
-    parts: dict[str, dict[str, Tensor]] = {}
-    for name, module in stem.named_modules():
+def places_in(model: Hybrid) -> dict[str, Place]:
+    """Return where each tensor of the model's stems is found, by its name in the model."""
+    places: dict[str, Place] = {}
+    for name, module in model.stem.named_modules():
         if isinstance(module, LibraryStem):
-            within = "model." if isinstance(module.trunk, TimmTrunk) else ""
-            tensors = module.trunk.state_dict()
-            parts[f"stem.{name}.trunk.{within}"] = {key.removeprefix(within): value for key, value in tensors.items()}
-    return parts
+            ours, theirs = STARTS.get(type(module.trunk), ("", ""))
+            for key, own in module.trunk.state_dict().items():
+                places[f"stem.{name}.trunk.{key}"] = Place(theirs + key.removeprefix(ours), own)
+    return places
 
 
-def filled(state: State, trunks: Mapping[str, Mapping[str, Tensor]]) -> State:
+def filled(state: State, places: Mapping[str, Place]) -> State:
     """Return the tensors of every trunk under the model's names."""
-    return {
-        f"{below}{key}": widened(state[key], own)
-        for below, tensors in trunks.items()
-        for key, own in tensors.items()
-        if key in state
-    }
+    present = {name: place for name, place in places.items() if place.theirs in state}
+    return {name: widened(state[place.theirs], place.own) for name, place in present.items()}
 
 
 def widened(kernel: Tensor, own: Tensor) -> Tensor:
-    """Repeat a first convolution of three channels for a stem of six, frames and their differences."""
-    if kernel.ndim == 4 and kernel.shape[1] == 3 and own.shape[1] == 6:
+    """Extend a first convolution of three channels: for frames and differences it is repeated, for more it sees zeros.
+
+    The channels after the third are a correlation's, whose part of the kernel is zero in a library's stem at the start.
+    """
+    if kernel.ndim != 4 or kernel.shape[1] != 3 or own.shape[1] <= 3:
+        return kernel
+    if own.shape[1] == 6:
         return torch.cat([kernel, kernel], 1) / 2
-    return kernel
+    return torch.cat([kernel, kernel.new_zeros(len(kernel), own.shape[1] - 3, *kernel.shape[2:])], 1)
 
 
-def outside_the_stem(model: VideoModel) -> list[str]:
-    """Return the names of all tensors after the stem, the classifier's apart."""
+def outside(model: VideoModel, places: Mapping[str, Place]) -> list[str]:
+    """Return the names of all tensors that are not in a trunk, the classifier's apart."""
     head = f"{model.classifier_name}."
-    return [name for name in model.state_dict() if not name.startswith(("stem.", head))]
+    return [name for name in model.state_dict() if name not in places and not name.startswith(head)]
 
 
 def no_architecture(_state: State) -> Architecture:

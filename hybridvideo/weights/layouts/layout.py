@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -60,6 +60,8 @@ class Layout:
     """Return whether tensors with the signature's keys also have this layout's shapes."""
     of_images: bool = False
     """Of an image network, for a hybrid: paths in time, which it lacks, start as identity (see `inflate`)."""
+    renames_into: Callable[[VideoModel], Renames] | None = None
+    """Return the renames for a model whose names depend on its settings, in place of `renames`."""
     lacks: Callable[[VideoModel], Iterable[str]] = lambda _model: ()
     """Return names of tensors in a model that such weights never have; the model keeps its own."""
 
@@ -72,6 +74,10 @@ class Layout:
         """Return the tensors under the names used here; a key that no row matches keeps its name, to be reported."""
         kept = {key: value for key, value in state.items() if not self.is_computed(key)}
         return {renamed(key, self.renames): value for key, value in self.fix(kept).items()}
+
+    def for_model(self, model: VideoModel) -> Layout:
+        """Return the layout with the renames for this very model."""
+        return self if self.renames_into is None else replace(self, renames=self.renames_into(model))
 
     def to_theirs(self, state: Mapping[str, Tensor]) -> State:
         """Return the tensors under their names, in their shapes."""

@@ -293,7 +293,7 @@ def test_bad_settings_are_named() -> None:
     for changes, message in [
         ({"stages": [{"block": "windw3d"}]}, r"stages\[0\].block is 'windw3d' \(did you mean 'window3d'\?\)"),
         ({"stages": [{"blok": "window3d"}]}, r"unknown setting stages\[0\].blok .did you mean 'block'"),
-        ({"stem": {"name": "resnet50"}}, "give small, coatnet, timm/NAME or torchvision/NAME"),
+        ({"stem": {"name": "resnet50"}}, "give small, patch, coatnet, timm/NAME"),
         ({"stem": {"name": "timm/resnet5"}}, "timm has no model 'resnet5' .did you mean"),
         ({"stem": {"name": "torchvision/resnet5"}}, "torchvision has no classification model"),
         ({"stem": {"name": "timm/resnet18", "stride": 5}}, "no feature map of stride 5"),

@@ -1,0 +1,213 @@
+"""Image ViTs, with or without a CNN before the patch embedding, into hybrids: timm, torchvision, Hugging Face.
+
+The ViT's blocks go, in order, into those blocks of the hybrid that have attention within frames or over all positions,
+and an MLP. Whatever else the hybrid has keeps its fresh weights; paths in time start as identity, so that a still clip,
+or a single frame, is seen as the ViT sees the image.
+
+The position of the class token is added to the token itself. A hybrid without a class token leaves both out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from math import isqrt
+from typing import Any
+
+from torch import Tensor, nn
+
+from hybridvideo.errors import UserError
+from hybridvideo.models.adapters import ADAPTER, is_of_images
+from hybridvideo.models.contract import VideoModel
+from hybridvideo.models.hybrid import Hybrid
+from hybridvideo.models.parts.blocks import Block, Branch
+from hybridvideo.weights.layouts.image_cnn import places_in
+from hybridvideo.weights.layouts.image_vit import NAMINGS, TIMM, Naming
+from hybridvideo.weights.layouts.layout import Architecture, Layout, Renames, State, numbers_of
+
+BACKBONE = "patch_embed.backbone."
+# Parts of ViTs that no hybrid has: registers, distillation, norms before the blocks or inside attention, pooling.
+FOREIGN = ("reg_token", "dist_token", "norm_pre", "q_norm", "k_norm", "attn_pool", "time_embed", "temporal")
+EPS = 1e-6  # of the norms of ViTs
+# Channels of ViTs whose heads do not have 64 of them -> heads.
+HEADS = {1152: 16, 1280: 16, 1408: 16, 1664: 16}
+# Blocks in the stages of a CNN before a patch embedding -> the network of timm that has them, its stride.
+BACKBONES = {
+    (2, 2, 2, 2): ("vit_small_r26_s32_224", 32),
+    (3, 4, 9): ("vit_base_r50_s16_224", 16),
+    (3, 4, 6, 3): ("vit_large_r50_s32_224", 32),
+}
+
+
+# --- blocks -----------------------------------------------------------------------------------------------------------
+
+
+def vit_blocks(model: nn.Module) -> Iterator[tuple[str, str]]:
+    """Yield, for each block of a hybrid that a ViT has too, the names of its attention branch and of its MLP branch."""
+    for name, block in model.named_modules():
+        if isinstance(block, Block) and isinstance(block.mlp, Branch):
+            fitting = [
+                i
+                for i, branch in enumerate(block.branches)
+                if isinstance(branch, Branch) and is_of_images(branch.inner)
+            ]
+            if len(fitting) == 1:
+                yield f"{name}.branches.{fitting[0]}", f"{name}.mlp"
+
+
+def block_renames(naming: Naming, model: nn.Module) -> Renames:
+    """Return the renames of all blocks."""
+    ours = ("{a}.norm.{{p}}", "{a}.inner.qkv.{{p}}", "{a}.inner.proj.{{p}}", "{m}.norm.{{p}}", "{m}.inner.fc1.{{p}}")
+    rows = []
+    for i, (attention, mlp) in enumerate(vit_blocks(model)):
+        block = naming.block.replace("{i}", str(i))
+        names = [template.format(a=attention, m=mlp) for template in (*ours, "{m}.inner.fc2.{{p}}")]
+        rows += [(f"{block}.{theirs}", name) for theirs, name in zip(naming.parts, names, strict=True)]
+        rows += [(f"{block}.ls1.gamma", f"{attention}.scale.scale_C"), (f"{block}.ls2.gamma", f"{mlp}.scale.scale_C")]
+    return tuple(rows)
+
+
+# --- names and shapes -------------------------------------------------------------------------------------------------
+
+
+def renames_into(naming: Naming) -> Callable[[VideoModel], Renames]:
+    """Return a function that returns the renames for one hybrid."""
+
+    def rows(model: VideoModel) -> Renames:
+        assert isinstance(model, Hybrid)
+        embed = "stem.stems.0.embed.{p}" if model.config.stem.name == "patch" else "project.{p}"
+        ends = (
+            (naming.class_token, "class_token.token_C"),
+            (naming.positions, "position.space_CHW"),
+            (naming.embed, embed),
+            (naming.norm, "norm.{p}"),
+            ("fc_norm.{p}", "head.norm.{p}"),
+            (naming.head, "head.classifier.{p}"),
+        )
+        stem = tuple((place.theirs, name) for name, place in places_in(model).items())
+        return (*block_renames(naming, model), *ends, *stem)
+
+    return rows
+
+
+def fixer(naming: Naming) -> Callable[[State], State]:
+    """Return a function that reshapes class token, table of positions and embedding."""
+    embed = naming.embed.replace("{p}", "weight")
+
+    def fix(state: State) -> State:
+        state = naming.joined(state)
+        positions_NC = state[naming.positions][0]
+        if naming.class_token in state:
+            state[naming.class_token] = state[naming.class_token].flatten()
+            if isqrt(len(positions_NC)) ** 2 != len(positions_NC):
+                state[naming.class_token] = state[naming.class_token] + positions_NC[0]
+                positions_NC = positions_NC[1:]
+        side = isqrt(len(positions_NC))
+        state[naming.positions] = positions_NC.t().unflatten(1, (side, side))
+        of_maps = any(key.startswith(BACKBONE) for key in state)
+        state[embed] = state[embed].flatten(1) if of_maps else state[embed].unsqueeze(2)
+        return state
+
+    return fix
+
+
+def without_unused(state: State, own: Mapping[str, Tensor]) -> State:
+    """Leave out the class token, if the hybrid has none."""
+    token = "class_token.token_C"
+    return {name: value for name, value in state.items() if name != token or token in own}
+
+
+def lacking(model: VideoModel) -> list[str]:
+    """Return the names of the tensors in a hybrid that no ViT has."""
+    shared = tuple(f"{branch}." for block in vit_blocks(model) for branch in block)
+    names = [name for name in model.state_dict() if name.startswith(("stages.", "stem.motion."))]
+    return [name for name in names if ADAPTER in name or not name.startswith(shared)]
+
+
+# --- which hybrid -----------------------------------------------------------------------------------------------------
+
+
+def architecture_of(naming: Naming) -> Callable[[State], Architecture]:
+    """Return a function that infers the hybrid with the blocks of a ViT, each with attention through time."""
+    embed = naming.embed.replace("{p}", "weight")
+
+    def read(state: State) -> Architecture:
+        fixed = fixer(naming)(state)
+        dim, side, _ = fixed[naming.positions].shape
+        fc1 = f"{naming.block}.{naming.parts[4]}".replace("{p}", "weight")
+        numbers = numbers_of(fc1, state)
+        ratio = len(state[fc1.format(i=numbers[0])]) / dim
+        stage: dict[str, Any] = {
+            "block": "divided",
+            "depth": len(numbers),
+            "heads": HEADS.get(dim, max(1, dim // 64)),
+            "norm_eps": EPS,
+        }
+        if ratio != 4:
+            stage["mlp_ratio"] = ratio
+        if any(key.endswith("ls1.gamma") for key in state):
+            stage["layer_scale"] = 1e-5
+        pooled_first = "fc_norm.weight" in state
+        ends = {
+            "class_token": naming.class_token in state,
+            "norm": "none" if pooled_first else "layer",
+            "norm_eps": EPS,
+            "head": {"norm": "layer" if pooled_first else "none", "norm_eps": EPS},
+        }
+        family, first = conv_stem(state, dim) if is_conv_vit(state) else patch_stem(state[embed], dim)
+        pixels = side * (first["stem"]["stride"] if "stride" in first["stem"] else first["stem"]["patch"][1])
+        return Architecture(family, {"height": pixels, "width": pixels, **first, "stages": [stage], **ends})
+
+    return read
+
+
+def patch_stem(kernel: Tensor, dim: int) -> tuple[str, dict[str, Any]]:
+    """Return the family and the stem of a plain ViT, with tubelets of two frames."""
+    return "vit_base", {"stem": {"name": "patch", "widths": [dim], "patch": [2, *kernel.shape[2:]]}}
+
+
+def conv_stem(state: State, dim: int) -> tuple[str, dict[str, Any]]:
+    """Return the family and the stem of a ViT after a CNN. Raises UserError for a CNN not known here."""
+    stages = numbers_of(f"{BACKBONE}stages.{{i}}.blocks.{{j}}.conv1.weight", state)
+    depths = tuple(len(numbers_of(f"{BACKBONE}stages.{s}.blocks.{{i}}.conv1.weight", state)) for s in stages)
+    if depths not in BACKBONES:
+        raise UserError("the CNN before this ViT's patch embedding is not known here; name the hybrid with --model")
+    name, stride = BACKBONES[depths]
+    return "conv_vit_base", {"stem": {"name": f"backbone/{name}", "stride": stride}, "dim": dim}
+
+
+def is_conv_vit(state: Mapping[str, Tensor]) -> bool:
+    """Return whether a CNN comes before the patch embedding."""
+    return any(key.startswith(BACKBONE) for key in state)
+
+
+def is_plain(state: Mapping[str, Tensor]) -> bool:
+    """Return whether a ViT has no part that hybrids lack."""
+    return not any(part in key for key in state for part in FOREIGN)
+
+
+# --- layouts ----------------------------------------------------------------------------------------------------------
+
+
+def into_hybrid(naming: Naming, signature: tuple[str, ...], accepts: Callable[[Mapping[str, Tensor]], bool]) -> Layout:
+    """Return the layout of one naming for hybrids."""
+    return Layout(
+        name=naming.name,
+        family="Hybrid",
+        signature=signature,
+        renames=(),
+        architecture=architecture_of(naming),
+        fix=fixer(naming),
+        adapt=without_unused,
+        accepts=accepts,
+        of_images=True,
+        renames_into=renames_into(naming),
+        lacks=lacking,
+    )
+
+
+TIMM_BLOCKS = ("pos_embed", "blocks.{i}.attn.qkv.bias", "blocks.{i}.mlp.fc1.bias")  # some have no class token
+CONV_VIT = into_hybrid(TIMM, TIMM_BLOCKS, lambda state: is_conv_vit(state) and is_plain(state))
+HYBRID_VITS = (
+    into_hybrid(TIMM, TIMM_BLOCKS, lambda state: not is_conv_vit(state) and is_plain(state)),
+    *(into_hybrid(naming, naming.signature(), is_plain) for naming in NAMINGS if naming is not TIMM),
+)

@@ -1,0 +1,142 @@
+"""ViTs of images inflated into hybrids: a still clip, and a single frame, are named as timm names the image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+from hybridvideo.errors import UserError
+from hybridvideo.models import create_model
+from hybridvideo.models.contract import VideoModel
+from hybridvideo.weights.load_weights import load_weights
+from hybridvideo.weights.recognise import architecture_of, layouts_of
+from tests.models.baselines.test_baselines import randomised
+
+SIZE: dict[str, Any] = {"depth": 3, "embed_dim": 48, "num_heads": 3, "img_size": 64}
+STAGE = {"heads": 3, "norm_eps": 1e-6}
+
+
+def image_vit(name: str = "vit_small_patch16_224", **changes: Any) -> nn.Module:
+    return randomised(timm.create_model(name, num_classes=7, **{**SIZE, **changes})).double().eval()
+
+
+def video_vit(block: str = "divided", **changes: Any) -> VideoModel:
+    stem = {"name": "patch", "widths": [48], "patch": [2, 16, 16]}
+    stages = [{"block": block, "depth": 1, **STAGE}, {"block": block, "depth": 2, **STAGE}]
+    size = {"frames": 4, "height": 64, "width": 64, "stages": stages}
+    return create_model("vit_base", 7, **{**size, "stem": stem, **changes}).double().eval()
+
+
+def images() -> Tensor:
+    return torch.randn(2, 3, 64, 64, dtype=torch.float64)
+
+
+def still(image_BCHW: Tensor, frames: int) -> Tensor:
+    return image_BCHW[:, :, None].expand(-1, -1, frames, -1, -1)
+
+
+@torch.no_grad()
+def agree(net: nn.Module, model: VideoModel) -> bool:
+    """Whether the video model gives the image network's logits for a still clip of any length and for a frame."""
+    image = images()
+    wanted = net(image)
+    assert float(wanted.std()) > 0.1
+    return all(torch.allclose(model(still(image, frames)), wanted, atol=1e-5) for frames in (1, 3, 4, 6))
+
+
+@pytest.mark.parametrize("block", ["divided", "joint", "spatial"])
+@pytest.mark.parametrize("inflation", ["mean", "centre"])
+def test_a_vit_of_images_is_the_video_model_of_a_still_clip(block: str, inflation: str) -> None:
+    net, model = image_vit(), video_vit(block, inflation=inflation)
+    load_weights(model, net.state_dict())
+    assert agree(net, model)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("deit_tiny_patch16_224", {}),
+        ("vit_base_patch32_224", {"img_size": 96, "embed_dim": 64, "num_heads": 1, "depth": 2}),
+        ("vit_tiny_patch16_224", {"mlp_ratio": 2.0, "embed_dim": 64, "num_heads": 1}),
+        ("vit_small_patch16_224", {"class_token": False, "global_pool": "avg", "embed_dim": 128, "num_heads": 2}),
+        ("deit3_small_patch16_224", {"embed_dim": 64, "num_heads": 1}),  # layer scale, no position of the class token
+    ],
+)
+def test_the_architecture_is_inferred_for_every_width_depth_and_pooling(name: str, changes: dict[str, Any]) -> None:
+    net = image_vit(name, **{"embed_dim": 64, "num_heads": 1, **changes})
+    layout = next(layout for layout in layouts_of(net.state_dict()) if layout.family == "Hybrid")
+    model_name, inferred = architecture_of(layout, net.state_dict(), "")
+    model = create_model(model_name, 7, **{**inferred, "frames": 4}).double().eval()
+    load_weights(model, net.state_dict())
+    side = changes.get("img_size", 64)
+    image = torch.randn(1, 3, side, side, dtype=torch.float64)
+    with torch.no_grad():
+        assert torch.allclose(model(still(image, 4)), net(image), atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("name", "stride"), [("vit_small_r26_s32_224", 32), ("vit_base_r50_s16_224", 16)])
+def test_a_vit_after_a_cnn_is_the_video_model_of_a_still_clip(name: str, stride: int) -> None:
+    net = image_vit(name)
+    stem = {"name": f"backbone/{name}", "stride": stride}
+    stages = [{"block": "divided", "depth": 3, **STAGE}]
+    size = {"frames": 3, "height": 64, "width": 64}
+    model = create_model("conv_vit_base", 7, **size, stem=stem, dim=48, stages=stages).double().eval()
+    load_weights(model, net.state_dict())
+    image = images()[:1]
+    assert torch.allclose(model(still(image, 3)), net(image), atol=1e-5)
+    assert torch.allclose(model(still(image, 1)), net(image), atol=1e-5)
+
+
+def test_the_cnn_and_the_width_of_a_conv_vit_are_inferred() -> None:
+    state = image_vit("vit_base_r50_s16_224").state_dict()
+    name, changes = architecture_of(layouts_of(state)[0], state, "")
+    assert name == "conv_vit_base" and changes["stem"] == {"name": "backbone/vit_base_r50_s16_224", "stride": 16}
+    assert changes["dim"] == 48 and changes["height"] == 64 and changes["stages"][0]["depth"] == 3
+
+
+def test_a_hybrid_may_mix_the_blocks_of_a_vit_with_others() -> None:
+    net = image_vit()
+    stages = [
+        {"block": "spatial", "depth": 2, **STAGE},
+        {"block": "temporal", "depth": 1, "mlp_ratio": 0.0, **STAGE},
+        {"block": "joint", "depth": 1, "temporal": "conv", "dropout": 0.1, **STAGE},
+    ]
+    model = video_vit(stages=stages)
+    report = load_weights(model, net.state_dict())
+    assert agree(net, model)
+    assert "stages.1.blocks.0.branches.0.inner.qkv.weight" in report.fresh
+    assert "stages.2.blocks.0.temporal.mixer.after.weight" in report.filled
+
+
+def test_without_a_class_token_the_images_is_left_out_and_the_head_is_new() -> None:
+    net, model = image_vit(), video_vit(class_token=False)
+    report = load_weights(model, net.state_dict(), head="drop")
+    assert "head.classifier.weight" in report.fresh and not any("class_token" in name for name in report.matched)
+
+
+def test_the_order_of_frames_matters_once_time_is_trained() -> None:
+    net, model = image_vit(), video_vit()
+    load_weights(model, net.state_dict())
+    for name in ("stages.0.blocks.0.branches.0.inner.proj.weight", "position.time_CT"):
+        assert not model.get_parameter(name).any()
+        torch.nn.init.normal_(model.get_parameter(name))
+    clip = torch.randn(1, 3, 4, 64, 64, dtype=torch.float64)
+    with torch.no_grad():
+        assert not torch.allclose(model(clip), model(clip.flip(2)), atol=1e-3)
+
+
+def test_parts_that_no_hybrid_has_are_refused() -> None:
+    for name in ("vit_small_patch14_reg4_dinov2", "vit_base_patch16_clip_224"):
+        state = timm.create_model(name, depth=1, embed_dim=48, num_heads=3, num_classes=7).state_dict()
+        with pytest.raises(UserError):
+            load_weights(video_vit(), state)
+
+
+def test_a_vit_whose_model_is_not_named_is_still_taken_for_timesformer() -> None:
+    state = image_vit().state_dict()
+    assert layouts_of(state)[0].family == "TimeSformer"
