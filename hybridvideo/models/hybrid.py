@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,7 @@ from hybridvideo.models.parts.correlation import MotionStream
 from hybridvideo.models.parts.heads import PoolHead
 from hybridvideo.models.parts.inputs import ClipInput, check_input, see_correlation, see_differences
 from hybridvideo.models.parts.linear import Linear
+from hybridvideo.models.parts.multiscale import Ends, Pyramid, check_scales, joined, three_levels
 from hybridvideo.models.parts.norms import NORMS
 from hybridvideo.models.parts.place import Grid, Place
 from hybridvideo.models.parts.positions import AbsolutePosition
@@ -109,24 +110,31 @@ def encode(stem: nn.Module, x_BCTHW: Tensor) -> Tensor:
 class HybridStage(nn.Module):
     """What changes the grid, then `depth` blocks of one kind.
 
-    `dim` and `grid` are those it starts from; afterwards, those it ends with.
+    `dim` and `grid` are those it starts from; afterwards, those it ends with. `earlier`: channels and grid at the end
+    of the stem and of each stage before it.
     """
 
-    def __init__(self, dim: int, grid: Grid, config: StageConfig, drop_paths: list[float], time: bool) -> None:
+    def __init__(self, earlier: Ends, config: StageConfig, drop_paths: list[float], time: bool) -> None:
         super().__init__()
+        *_, (dim, grid) = earlier.values()
         width = config.dim or (2 * dim if config.merge else dim)
         kind = KINDS[config.block]
         self.merge = PatchMerging(dim, width) if config.merge else nn.Identity()
-        widens = width != dim and not config.merge and not kind.changes_width
+        widened_by_block = kind.changes_width and not config.merge and config.up is None
+        widens = width != dim and not config.merge and not widened_by_block
         self.widen = Linear(dim, width) if widens else nn.Identity()
         self.frames = TimePool(config.time_stride, mixing=time) if config.time_stride > 1 else nn.Identity()
         self.pool = SpacePool() if config.pool == "space" else nn.Identity()
         self.tokens = Tokeniser(width, config.tokens) if config.tokens else nn.Identity()
         grid = grid_before_blocks(grid, config)
+        self.up = config.up
+        if config.up is not None:
+            skipped, grid = earlier[config.up]
+            self.skip = Linear(skipped, width)
         config = config if time else without_time(config)
         blocks = []
         for i, rate in enumerate(drop_paths):
-            into = dim if i == 0 and kind.changes_width and not config.merge else width
+            into = dim if i == 0 and widened_by_block else width
             place = Place(config, i, into, width, grid, rate, time)
             blocks.append(make_block(place))
             grid = (grid[0], -(-grid[1] // place.stride), -(-grid[2] // place.stride))
@@ -172,10 +180,16 @@ class Hybrid(StagedModel):
         self.position = make_position(config, dim, grid)
         self.stages = nn.ModuleList()
         rates = rising_rates(config.drop_path, [stage.depth for stage in config.stages])
+        ends: Ends = {"stem": (dim, grid)}
         for settings, drop_paths in zip(config.stages, rates, strict=True):
-            stage = HybridStage(dim, grid, settings, drop_paths, config.time)
+            stage = HybridStage(ends, settings, drop_paths, config.time)
             self.stages.append(stage)
-            dim, grid = stage.dim, stage.grid
+            dim = stage.dim
+            ends[f"stage{len(ends)}"] = (dim, stage.grid)
+        self.pyramid: Pyramid | None = None
+        if config.scales != "last":
+            dim = config.scales_dim or dim
+            self.pyramid = Pyramid(three_levels(ends), dim, config.scales == "route", config.time)
         normed = config.stages and config.norm != "none"
         self.norm = NORMS[config.norm](dim, eps=config.norm_eps) if normed else nn.Identity()
         self.grid_dim = dim  # of the last grid
@@ -192,7 +206,7 @@ class Hybrid(StagedModel):
         return [Stage(f"stage{i + 1}", stage.blocks, stage.before) for i, stage in enumerate(stages)]
 
     def head_parts(self) -> list[nn.Module]:
-        return [self.norm, self.head]
+        return [*([self.pyramid] if self.pyramid is not None else []), self.norm, self.head]
 
     def layer_groups(self) -> list[tuple[str, list[nn.Parameter]]]:
         """A group for each stage, not for each block, and one for what lies between stem and stages."""
@@ -205,6 +219,18 @@ class Hybrid(StagedModel):
 
     def enter(self, grid_BTHWC: Tensor) -> Tensor:
         return self.position(self.project(grid_BTHWC))
+
+    def pass_on(self, stage: str, x: Tensor, passed: dict[str, Tensor]) -> None:
+        for number, later in enumerate(self.stages, 1):
+            if later.up == stage:
+                passed[f"stage{number}"] = cast(HybridStage, later).skip(x)
+        if self.pyramid is not None and stage in self.pyramid.levels:
+            passed[f"level {stage}"] = self.pyramid.laterals[stage](x)
+
+    def join(self, stage: str, x: Tensor, passed: dict[str, Tensor]) -> Tensor:
+        if stage == "head" and self.pyramid is not None:
+            return self.pyramid([passed[f"level {level}"] for level in self.pyramid.levels])
+        return joined(x, passed.pop(stage)) if stage in passed else x
 
     def leave(self, x: Tensor) -> Tensor:
         return self.norm(x)
@@ -242,8 +268,9 @@ class Hybrid(StagedModel):
         return (self.input.frames(config.frames), -(-config.height // stride), -(-config.width // stride))
 
     def _init_weights(self) -> None:
-        for part in (self.project, self.stages, self.head):
-            initialise(part)
+        for part in (self.project, self.stages, self.pyramid, self.head):
+            if part is not None:
+                initialise(part)
         self.init_classifier(self.head.classifier)
 
 
@@ -290,6 +317,7 @@ def check(config: HybridConfig) -> None:
         where = f"stages[{i}]"
         check_stage(stage, where)
         geometry = geometry and stage.pool == "none" and not stage.tokens
+        check_scales(config, i, geometry)
         if not geometry and (KINDS[stage.block].needs_grid or stage.merge or stage.stride > 1):
             raise UserError(f"{where}: {stage.block} needs the rows and columns of frames, which are pooled before it")
         if stage.depth < 1 or min(stage.window) < 1:

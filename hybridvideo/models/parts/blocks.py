@@ -31,7 +31,7 @@ from hybridvideo.models.parts.positions import ConvPosition
 Mixers = list[nn.Module]
 
 # Settings of every stage, and those of `Block`.
-ALWAYS = ("block", "depth", "dim", "merge", "time_stride", "pool", "tokens", "temporal")
+ALWAYS = ("block", "depth", "dim", "merge", "time_stride", "pool", "tokens", "up", "temporal")
 OF_CONV_ATTENTION = ("heads", "mlp_ratio", "norm", "norm_eps", "activation", "dropout", "layer_scale", "form")
 OF_BLOCK = ("mlp_ratio", "position", "norm", "norm_place", "activation", "dropout", "layer_scale")
 
