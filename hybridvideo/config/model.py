@@ -158,6 +158,8 @@ class StageConfig:
     """space: each frame becomes one vector before the stage, by averaging."""
     tokens: int = 0
     """Learned tokens that replace the positions of each frame before the stage; 0: none."""
+    up: str | None = None
+    """Before the stage, enlarge the grid to that of an earlier one, `stem` or `stage1`, and add a projection of it."""
     kernel: tuple[int, int, int] | None = None
     """Of the block's convolution: frames, rows, columns, each odd; null: the kind's own."""
     norm: Literal["layer", "batch"] = "layer"
@@ -266,6 +268,11 @@ class HybridConfig:
     """Of the last grid, before the head."""
     norm_eps: float = 1e-5
     """Added to the variance in that norm."""
+    scales: Literal["last", "fpn", "route"] = "last"
+    """What the head reads. last: the last grid. fpn: the three coarsest resolutions of stem and stages, joined from
+    coarse to fine and averaged. route: the same, weighted by what the input is like."""
+    scales_dim: int | None = None
+    """fpn and route: channels of their grid; null: those of the last stage."""
     drop_path: float = 0.0
     """Stochastic depth of the last block, growing linearly from 0."""
     head: HeadConfig = field(default_factory=HeadConfig)

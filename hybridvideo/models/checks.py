@@ -108,6 +108,7 @@ RANGES: dict[str, Range] = {
     "repeat": Range(1, 16),
     "decoder_dim": WIDTH,
     "memory_dim": WIDTH,
+    "scales_dim": WIDTH,
     "queries": Range(1, 4096),
     "widths": WIDTH,
     "channels": WIDTH,

@@ -22,6 +22,7 @@ from hybridvideo.models.hybrid import Hybrid
 from hybridvideo.models.initialisation import initialise
 from hybridvideo.models.parts.decoder import DecoderLayer, EncoderLayer, LabelDecoder, QueryDecoder, grid_waves
 from hybridvideo.models.parts.heads import PoolHead
+from hybridvideo.models.parts.inputs import OF_DIFFERENCES
 from hybridvideo.models.parts.linear import Linear
 from hybridvideo.models.sequences import search
 from hybridvideo.models.staged import parameters
@@ -140,7 +141,7 @@ class EncoderDecoder(Hybrid):
 
     def frames_left(self, frames_B: Tensor) -> Tensor:
         """How many frames of the grid come from so many of the clip."""
-        if self.input.config.mode in ("difference", "both", "two_stream"):
+        if self.input.config.mode in OF_DIFFERENCES:
             frames_B = (frames_B - 1).clamp(min=1)
         for stage in self.config.stages:
             frames_B = -(-frames_B // stage.time_stride)

@@ -10,165 +10,36 @@ A hybrid is data, a `HybridConfig`: the named ones are in `families`, and a user
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybridvideo.config.model import HybridConfig, StageConfig, StemConfig
+from hybridvideo.config.model import HybridConfig, StemConfig
 from hybridvideo.errors import UserError
 from hybridvideo.models.adapters import freeze_but_adapters, insert_adapters, merge_linear_adapters, rest_frozen_norms
 from hybridvideo.models.checks import check_lengths, check_settings, check_size
 from hybridvideo.models.contract import Outputs
 from hybridvideo.models.initialisation import INITIALISERS, initialise
-from hybridvideo.models.parts.blocks import KINDS, built_kind, check_stage, make_block, without_time
+from hybridvideo.models.parts.blocks import check_stage
 from hybridvideo.models.parts.class_token import ClassToken, without_class_token
-from hybridvideo.models.parts.convolution import PatchMerging
-from hybridvideo.models.parts.correlation import MotionStream
+from hybridvideo.models.parts.frames import FrameEncoder
 from hybridvideo.models.parts.geometry import Positions, check_positions, moves_tokens
 from hybridvideo.models.parts.heads import PoolHead
-from hybridvideo.models.parts.inputs import ClipInput, check_input, see_correlation, see_differences
+from hybridvideo.models.parts.inputs import ClipInput, check_input
 from hybridvideo.models.parts.linear import Linear
+from hybridvideo.models.parts.multiscale import Ends, Pyramid, check_scales, joined, three_levels
 from hybridvideo.models.parts.norms import NORMS
-from hybridvideo.models.parts.patches import PatchStem, patch_stem
-from hybridvideo.models.parts.place import Grid, Place
+from hybridvideo.models.parts.place import Grid
 from hybridvideo.models.parts.positions import AbsolutePosition, SinusoidalPosition
-from hybridvideo.models.parts.resampling import SpacePool, TimePool, Tokeniser
-from hybridvideo.models.parts.stems import open_stem, without_network
+from hybridvideo.models.parts.stage import HybridStage
+from hybridvideo.models.parts.stems import without_network
 from hybridvideo.models.precision import set_precisions
 from hybridvideo.models.readings import Cost, listening, places_to_read
 from hybridvideo.models.staged import Stage, StagedModel, parameters, rising_rates
 from hybridvideo.parsing import changed, plain
-
-# Without gradients, a CPU's stem takes the frames in portions whose activations stay near its caches; the buffers of
-# more are mapped again for every layer. MobileNetV2 on 256 frames of 128x192, two cores: 1.35 s, all at once 2.77 s.
-PIXELS_AT_ONCE = 2**17
-
-
-class FrameEncoder(nn.Module):
-    """The stem, or the two of a two-stream input, applied to each frame: clips -> grid (B, T, H, W, C).
-
-    With a correlation, a library's stem starts as it is without one: what is added to it starts at zero.
-    """
-
-    def __init__(self, config: StemConfig, input: ClipInput, height: int, width: int, time: bool = True) -> None:
-        super().__init__()
-        self.config = config
-        first = patch_stem(config, time) if config.name == "patch" else open_stem(config, height, width)
-        mode, of_library = input.config.mode, config.name != "small"
-        if mode == "both":
-            see_differences(first)
-        elif mode == "correlation":
-            see_correlation(first, input.volume_channels, start_at_zero=of_library)
-        streams = [first, copy.deepcopy(first)] if mode == "two_stream" else [first]
-        self.stems = nn.ModuleList(streams)
-        self.motion = None
-        if mode == "correlation_stream":
-            stride = max(1, first.stride // input.config.scale)
-            self.motion = MotionStream(input.volume_channels, first.channels, stride, start_at_zero=of_library)
-        self.channels = first.channels * len(streams)
-        self.strides: Grid = first.strides if isinstance(first, PatchStem) else (1, first.stride, first.stride)
-        self.normalisation = first.normalisation
-        if config.frozen:
-            self.requires_grad_(False)
-
-    def forward(self, clips: list[Tensor]) -> Tensor:
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.frozen):
-            if self.motion is not None:
-                frames, volume = clips
-                return with_motion(encode(self.stems[0], frames), encode(self.motion, volume))
-            return torch.cat([encode(stem, clip) for stem, clip in zip(self.stems, clips, strict=True)], -1)
-
-    def train(self, mode: bool = True) -> FrameEncoder:
-        """Set the mode, except for a frozen stem and for BatchNorm that keeps its statistics."""
-        super().train(mode and not self.config.frozen)
-        if self.config.batchnorm == "eval":
-            for layer in self.modules():
-                if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-                    layer.eval()
-        return self
-
-
-def with_motion(grid_BTHWC: Tensor, motion_BTHWC: Tensor) -> Tensor:
-    """The sum, of the first's size: for frames that do not divide by the stride, stems differ by a position.
-
-    Tubelets get the mean over their frames.
-    """
-    B, T, H, W, _ = grid_BTHWC.shape
-    if motion_BTHWC.shape[1] != T:
-        motion_BTHWC = TimePool(-(-motion_BTHWC.shape[1] // T))(motion_BTHWC)
-    if motion_BTHWC.shape[2:4] != (H, W):
-        motion_NCHW = F.interpolate(motion_BTHWC.flatten(0, 1).permute(0, 3, 1, 2), (H, W), mode="bilinear")
-        motion_BTHWC = motion_NCHW.permute(0, 2, 3, 1).unflatten(0, (B, T))
-    return grid_BTHWC + motion_BTHWC
-
-
-def encode(stem: nn.Module, x_BCTHW: Tensor) -> Tensor:
-    """Apply a stem: of patches to the clip, of frames with time folded into the batch.
-
-    Channels are last in memory, the fastest on CPU and GPU.
-    """
-    if isinstance(stem, PatchStem):
-        return stem(x_BCTHW)
-    B, C, T, H, W = x_BCTHW.shape
-    x_NCHW = x_BCTHW.permute(0, 2, 3, 4, 1).reshape(B * T, H, W, C).permute(0, 3, 1, 2)
-    if torch.is_grad_enabled() or x_NCHW.device.type != "cpu":
-        features_NCHW = stem(x_NCHW)
-    else:
-        portion = max(1, PIXELS_AT_ONCE // (H * W))
-        features_NCHW = torch.cat([stem(part) for part in x_NCHW.split(portion)])
-    _, C, H, W = features_NCHW.shape
-    return features_NCHW.permute(0, 2, 3, 1).reshape(B, T, H, W, C)
-
-
-class HybridStage(nn.Module):
-    """What changes the grid, then `depth` blocks of one kind.
-
-    `dim` and `grid` are those it starts from; afterwards, those it ends with. `kind` is that of its blocks, for `auto`
-    the one it chose.
-    """
-
-    def __init__(self, dim: int, grid: Grid, config: StageConfig, drop_paths: list[float], time: bool) -> None:
-        super().__init__()
-        width = config.dim or (2 * dim if config.merge else dim)
-        kind = KINDS[config.block]
-        self.merge = PatchMerging(dim, width) if config.merge else nn.Identity()
-        widens = width != dim and not config.merge and not kind.changes_width
-        self.widen = Linear(dim, width) if widens else nn.Identity()
-        self.frames = TimePool(config.time_stride, mixing=time) if config.time_stride > 1 else nn.Identity()
-        self.pool = SpacePool() if config.pool == "space" else nn.Identity()
-        self.tokens = Tokeniser(width, config.tokens) if config.tokens else nn.Identity()
-        grid = grid_before_blocks(grid, config)
-        config = config if time else without_time(config)
-        blocks = []
-        for i, rate in enumerate(drop_paths):
-            into = dim if i == 0 and kind.changes_width and not config.merge else width
-            place = Place(config, i, into, width, grid, rate, time)
-            self.kind = built_kind(place)
-            blocks.append(make_block(place))
-            grid = (grid[0], -(-grid[1] // place.stride), -(-grid[2] // place.stride))
-        self.blocks = nn.Sequential(*blocks)
-        self.dim, self.grid = width, grid
-
-    @property
-    def before(self) -> list[nn.Module]:
-        """Layers before the blocks."""
-        return [self.merge, self.widen, self.frames, self.pool, self.tokens]
-
-
-def grid_before_blocks(grid: Grid, config: StageConfig) -> Grid:
-    """Return the grid of a stage's first block."""
-    T, H, W = grid
-    if config.merge:
-        H, W = -(-H // 2), -(-W // 2)
-    T = -(-T // config.time_stride)
-    if config.pool == "space":
-        H, W = 1, 1
-    return (T, 1, config.tokens) if config.tokens else (T, H, W)
 
 
 class Hybrid(StagedModel):
@@ -196,12 +67,18 @@ class Hybrid(StagedModel):
             grid = (grid[0], 1, 1 + grid[1] * grid[2])
         self.stages = nn.ModuleList()
         rates = rising_rates(config.drop_path, [stage.depth for stage in config.stages])
+        ends: Ends = {"stem": (dim, grid)}
         for settings, drop_paths in zip(config.stages, rates, strict=True):
-            stage = HybridStage(dim, grid, settings, drop_paths, config.time)
+            stage = HybridStage(ends, settings, drop_paths, config.time)
             self.stages.append(stage)
-            dim, grid = stage.dim, stage.grid
+            dim = stage.dim
             if settings.block == "auto":
                 self.notes += (f"stages[{len(self.stages) - 1}]: auto is {stage.kind}",)
+            ends[f"stage{len(ends)}"] = (dim, stage.grid)
+        self.pyramid: Pyramid | None = None
+        if config.scales != "last":
+            dim = config.scales_dim or dim
+            self.pyramid = Pyramid(three_levels(ends), dim, config.scales == "route", config.time)
         normed = config.stages and config.norm != "none"
         self.norm = NORMS[config.norm](dim, eps=config.norm_eps) if normed else nn.Identity()
         self.grid_dim = dim  # of the last grid
@@ -225,7 +102,7 @@ class Hybrid(StagedModel):
         return [Stage(f"stage{i + 1}", stage.blocks, stage.before) for i, stage in enumerate(stages)]
 
     def head_parts(self) -> list[nn.Module]:
-        return [self.norm, self.head]
+        return [*([self.pyramid] if self.pyramid is not None else []), self.norm, self.head]
 
     def layer_groups(self) -> list[tuple[str, list[nn.Parameter]]]:
         """A group for each stage, not for each block, and one for what lies between stem and stages."""
@@ -264,6 +141,18 @@ class Hybrid(StagedModel):
         sides = stem.shape[2:4]
         pairs = zip(stages, grids, strict=True)
         return [grid if name == "stem" else without_class_token(grid, sides) for name, grid in pairs]
+
+    def pass_on(self, stage: str, x: Tensor, passed: dict[str, Tensor]) -> None:
+        for number, later in enumerate(self.stages, 1):
+            if later.up == stage:
+                passed[f"stage{number}"] = cast(HybridStage, later).skip(x)
+        if self.pyramid is not None and stage in self.pyramid.levels:
+            passed[f"level {stage}"] = self.pyramid.laterals[stage](x)
+
+    def join(self, stage: str, x: Tensor, passed: dict[str, Tensor]) -> Tensor:
+        if stage == "head" and self.pyramid is not None:
+            return self.pyramid([passed[f"level {level}"] for level in self.pyramid.levels])
+        return joined(x, passed.pop(stage)) if stage in passed else x
 
     def leave(self, x: Tensor) -> Tensor:
         return self.norm(x[..., :1, :] if self.config.class_token else x)
@@ -319,8 +208,9 @@ class Hybrid(StagedModel):
         return (T, H, W)
 
     def _init_weights(self) -> None:
-        for part in (self.project, self.stages, self.head):
-            initialise(part, INITIALISERS[self.config.init])
+        for part in (self.project, self.stages, self.pyramid, self.head):
+            if part is not None:
+                initialise(part, INITIALISERS[self.config.init])
         self.init_classifier(self.head.classifier)
 
 
@@ -351,6 +241,7 @@ def check(config: HybridConfig) -> None:
         if config.class_token and (reason := moves_tokens(stage)):
             raise UserError(f"{where}: {reason}, which class tokens do not have; set class_token false")
         positions = check_positions(stage, positions, where)
+        check_scales(config, i, positions == "of frames" and not config.class_token)
         if stage.depth < 1 or min(stage.window) < 1:
             raise UserError(f"{where}: depth {stage.depth} and window {stage.window} must be 1 or more")
     if config.frames < 1 or min(config.height, config.width) < 1:

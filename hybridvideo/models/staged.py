@@ -72,14 +72,18 @@ class StagedModel(VideoModel):
         keep.put("stem", grid_BTHWC)
         x = self.enter(grid_BTHWC)
         del grid_BTHWC  # its memory is free as soon as the first block has read it
+        passed: dict[str, Tensor] = {}
+        self.pass_on("stem", x, passed)
         for stage in self.stage_list():
             for layer in stage.before:
                 x = layer(x)
+            x = self.join(stage.name, x, passed)
             for block in stage.blocks:
                 x = self.run(block, x)
             if stage.name in keep.stages:
                 keep.put(stage.name, self.grid_of(x))
-        return self.leave(x)
+            self.pass_on(stage.name, x, passed)
+        return self.leave(self.join("head", x, passed))
 
     def enter(self, grid_BTHWC: Tensor) -> Any:
         """What the first block takes, from the stem's grid."""
@@ -88,6 +92,13 @@ class StagedModel(VideoModel):
     def run(self, block: nn.Module, x: Any) -> Any:
         """One block."""
         return self.run_block(block, x)
+
+    def pass_on(self, stage: str, x: Any, passed: dict[str, Tensor]) -> None:
+        """Put into `passed` what later stages, or the head, take from the end of this one."""
+
+    def join(self, stage: str, x: Any, passed: dict[str, Tensor]) -> Any:
+        """What the first block of a stage takes, or `head`, from what the layers before it returned."""
+        return x
 
     def grid_of(self, x: Any) -> Tensor:
         """The grid (B, T, H, W, C) of what a block returned."""

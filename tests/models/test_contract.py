@@ -19,6 +19,7 @@ from hybridvideo.models.contract import AfterFrozen, Grids, Outputs, VideoModel,
 from hybridvideo.models.towers import Towers
 
 SMALL_INPUT = (2, 3, 4, 64, 64)
+SHRINKING = {"block": "divided", "depth": 1, "dim": 96, "merge": True}
 # The same network with fewer blocks, so that the large ones take no longer than the small.
 FEWER: dict[str, dict[str, Any]] = {
     "hybrid_small": {"stages": [{"block": "window3d", "depth": 1, "heads": 8}]},
@@ -91,6 +92,8 @@ FEWER: dict[str, dict[str, Any]] = {
         for kind in ("st_adapter", "aim", "zeroi2v")
     },
     "conv_vit_base": {"stages": [{"block": "divided", "depth": 1, "heads": 6}]},
+    "multiscale_base": {"stages": [SHRINKING, SHRINKING]},
+    "unet_base": {"stages": [SHRINKING, SHRINKING, {"block": "conv", "depth": 1, "dim": 48, "up": "stem"}]},
     "video_swin_tiny": {"dim": 12, "depths": (2, 1, 2, 1)},
     "video_swin_small": {"dim": 12, "depths": (1, 2, 1, 1), "window": (2, 7, 7)},
     "video_swin_base": {"dim": 16, "depths": (2, 1, 1, 1)},

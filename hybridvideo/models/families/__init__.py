@@ -18,6 +18,7 @@ from hybridvideo.models.families.hybrid import HYBRIDS
 from hybridvideo.models.families.levit import LEVITS
 from hybridvideo.models.families.maxvit import MAXVITS
 from hybridvideo.models.families.mobilevit import MOBILEVITS
+from hybridvideo.models.families.multiscale import MULTISCALES
 from hybridvideo.models.families.parallel import PARALLELS
 from hybridvideo.models.families.serial import SERIALS
 from hybridvideo.models.families.serial_temporal import SERIAL_TEMPORALS
@@ -44,4 +45,5 @@ FAMILIES: dict[str, Callable[..., VideoModel]] = {
     **TOWERS,
     **CONV_VITS,
     **VITS,
+    **MULTISCALES,
 }

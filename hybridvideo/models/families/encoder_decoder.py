@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hybridvideo.config.model import HeadConfig, StageConfig, StemConfig
+from hybridvideo.config.model import HeadConfig, InputConfig, StageConfig, StemConfig
 from hybridvideo.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from hybridvideo.models.hybrid import HybridVariant
 
@@ -18,6 +18,7 @@ encoder_decoder_tiny = EncoderDecoderConfig(
     frames=8,
     height=112,
     width=112,
+    input=InputConfig("correlation"),
     stem=StemConfig(widths=(32, 64, 128)),
     stages=(
         StageConfig("conv3d", 2, mlp_ratio=2.0, position="conv"),

@@ -46,9 +46,8 @@ from hybridvideo.models.parts.speech_conformer import ConformerTimeBlock
 Mixers = list[nn.Module]
 
 # Settings of every stage, those of `Block`, and those that name the kinds inside a composed one.
-ALWAYS = ("block", "depth", "dim", "merge", "time_stride", "pool", "tokens", "temporal")
+ALWAYS = ("block", "depth", "dim", "merge", "time_stride", "pool", "tokens", "up", "temporal")
 OF_CONV_ATTENTION = ("heads", "mlp_ratio", "norm", "norm_eps", "activation", "dropout", "layer_scale", "form")
-
 INSIDE = ("convolution", "attention")
 OF_BLOCK = ("mlp_ratio", "position", "norm", "norm_eps", "norm_place", "activation", "dropout", "layer_scale")
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybridvideo.config.model import StageConfig
-from hybridvideo.models.hybrid import initialise
+from hybridvideo.models.initialisation import initialise
 from hybridvideo.models.parts.blocks import make_block
 from hybridvideo.models.parts.can import CanBlock
 from hybridvideo.models.parts.place import Place

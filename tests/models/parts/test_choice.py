@@ -12,7 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from hybridvideo.config.model import ChoiceConfig, StageConfig
 from hybridvideo.models import create_model
 from hybridvideo.models.contract import Outputs, count_gmacs
-from hybridvideo.models.hybrid import Hybrid, initialise
+from hybridvideo.models.hybrid import Hybrid
+from hybridvideo.models.initialisation import initialise
 from hybridvideo.models.parts.blocks import make_block
 from hybridvideo.models.parts.choice import Choice
 from hybridvideo.models.parts.place import Place

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hybridvideo.models.hybrid import initialise
+from hybridvideo.models.initialisation import initialise
 from hybridvideo.models.parts.decoder import (
     DecoderLayer,
     EncoderLayer,
