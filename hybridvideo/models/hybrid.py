@@ -25,7 +25,7 @@ from hybridvideo.models.contract import Outputs
 from hybridvideo.models.initialisation import INITIALISERS, initialise
 from hybridvideo.models.parts.blocks import check_stage
 from hybridvideo.models.parts.class_token import ClassToken, without_class_token
-from hybridvideo.models.parts.frames import FrameEncoder
+from hybridvideo.models.parts.frame_encoder import FrameEncoder
 from hybridvideo.models.parts.geometry import Positions, check_positions, moves_tokens
 from hybridvideo.models.parts.heads import PoolHead
 from hybridvideo.models.parts.inputs import ClipInput, check_input
