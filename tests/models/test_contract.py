@@ -23,7 +23,7 @@ SHRINKING = {"block": "divided", "depth": 1, "dim": 96, "merge": True}
 # The same network with fewer blocks, so that the large ones take no longer than the small.
 FEWER: dict[str, dict[str, Any]] = {
     "hybrid_small": {"stages": [{"block": "window3d", "depth": 1, "heads": 8}]},
-    "hybrid_base": {"stages": [{"block": "divided", "depth": 1, "heads": 12}]},
+    "hybrid_base": {"stages": [{"block": "divided", "depth": 1, "heads": 10}]},
     "coatnet_base": {
         "stages": [
             {"block": "mbconv", "depth": 1, "dim": 16, "stride": 2, "form": {"squeeze_first": True}},

@@ -170,6 +170,16 @@ def box_mean(x_NHWC: Tensor, box: int) -> Tensor:
     return F.conv2d(x_NHWC.permute(0, 3, 1, 2), weight, padding=box // 2, groups=C).permute(0, 2, 3, 1)
 
 
+class ChannelNorm(nn.LayerNorm):
+    """LayerNorm over the channels of each position of (N, C, H, W), without a bias: zeros stay zeros."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, bias=False)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        return super().forward(x_NCHW.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
 class MotionStream(nn.Module):
     """The correlation volume through small convolutions, to the stride and the channels of a stem: frame by frame.
 
@@ -183,7 +193,7 @@ class MotionStream(nn.Module):
         widths = [min(out, 32 * 2 ** (step // 2)) for step in range(steps + 1)]
         layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], 3, padding=1, bias=False), nn.GELU()]
         for before, after in pairwise(widths):
-            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), nn.GELU()]
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), ChannelNorm(after), nn.GELU()]
         self.layers = nn.Sequential(*layers)
         self.last = nn.Conv2d(widths[-1], out, 1, bias=False)
         for layer in self.modules():

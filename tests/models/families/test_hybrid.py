@@ -315,3 +315,20 @@ def test_the_real_pretrained_stem_needs_same_padding(shared: Path) -> None:
     other = hybrid(stem={**settings, "padding": "own"})
     x = torch.randn(1, 3, 1, 96, 96)
     assert not torch.allclose(model.forward_stem(x), other.forward_stem(x), atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("name", "clip", "most"), [("hybrid_tiny", (3, 8, 112, 112), 3.0), ("hybrid_base", (3, 16, 224, 224), 89.0)]
+)
+def test_the_flagship_stays_within_its_budget(name: str, clip: tuple[int, int, int, int], most: float) -> None:
+    with torch.device("meta"):
+        assert 0.8 * most < count_gmacs(create_model(name, 400), clip) <= most
+
+
+@pytest.mark.parametrize("name", ["hybrid_micro", "hybrid_tiny", "hybrid_small", "hybrid_base"])
+def test_every_size_matches_frames_and_its_control_does_not(name: str) -> None:
+    with torch.device("meta"):
+        for time in (True, False):
+            model = create_model(name, 6, time=time)
+            assert isinstance(model, Hybrid)
+            assert model.input.config.mode.startswith("correlation") == time
