@@ -255,9 +255,14 @@ def with_pooling(state: State, form: FormConfig) -> FormConfig:
     computed = any("rel_pos.mlp" in key for key in state)
     dim = state["stages.0.blocks.0.conv3_1x1.weight"].shape[0] if "stages.0.blocks.0.conv3_1x1.weight" in state else 0
     early = form.squeeze_first or not computed
-    if (dim, depths, computed) not in POOLED or form.expand == "out" or not early:
+    if (dim, depths, computed) not in POOLED or form.expand == "out" or not early or has_batch_norm(state):
         return form
     return replace(form, shrink="pool", pool="max" if computed else "mean")
+
+
+def has_batch_norm(state: State) -> bool:
+    """Return whether attention is normed by batch, not by layer."""
+    return any(key.endswith("norm1.norm.running_mean") for key in state)
 
 
 def widths_of(state: State, block: str) -> tuple[int, int, int]:
@@ -282,8 +287,7 @@ def common_changes(state: State, form: FormConfig, norm: str = "layer") -> dict[
 def coatnet_architecture(state: State) -> Architecture:
     """Infer the hybrid: `coatnet_base` with these widths and depths."""
     form, runs = form_of(state), runs_of(state)
-    batch = any(key.endswith("norm1.norm.running_mean") for key in state)
-    norm = "batch" if batch else "layer"
+    norm = "batch" if has_batch_norm(state) else "layer"
     stages = [stage_of(state, run, form, norm, run is runs[-1]) for run in runs]
     changes = {**common_changes(state, form, norm), "stages": [plain(stage) for stage in stages]}
     tables = [value for key, value in state.items() if key.endswith("relative_position_bias_table")]
