@@ -48,6 +48,7 @@ def attention(
         norm_eps=1e-6,
         form=form,
         temporal="attention" if reach == "spatial" else "none",
+        relative="table",
     )
 
 

@@ -47,7 +47,8 @@ Mixers = list[nn.Module]
 
 # Settings of every stage, those of `Block`, and those that name the kinds inside a composed one.
 ALWAYS = ("block", "depth", "dim", "merge", "time_stride", "pool", "tokens", "up", "temporal")
-OF_CONV_ATTENTION = ("heads", "mlp_ratio", "norm", "norm_eps", "activation", "dropout", "layer_scale", "form")
+OF_ATTENTION = ("heads", "relative")
+OF_CONV_ATTENTION = (*OF_ATTENTION, "mlp_ratio", "norm", "norm_eps", "activation", "dropout", "layer_scale", "form")
 INSIDE = ("convolution", "attention")
 OF_BLOCK = ("mlp_ratio", "position", "norm", "norm_eps", "norm_place", "activation", "dropout", "layer_scale")
 
@@ -89,8 +90,6 @@ def mobilevit(place: Place) -> nn.Module:
         raise UserError(f"attention is {place.stage.attention!r} in a mobilevit block; give one of {names}")
     return MobileVit(place, make_block)
 
-
-OF_ATTENTION = ("heads", "relative")
 
 KINDS: dict[str, Kind] = {
     "conv": Kind(lambda place: [DepthwiseConv(place.dim, place.kernel((1, 5, 5)))], reads=("kernel",), needs_grid=True),

@@ -10,23 +10,21 @@ Sources: Dai et al. 2021 (CoAtNet), Tu et al. 2022 (MaxViT). In space both are a
 
 from __future__ import annotations
 
-import torch
 from einops import rearrange
 from timm.layers import DropPath
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
 from hybridvideo.errors import UserError
 from hybridvideo.models.checks import check_heads
 from hybridvideo.models.parts.attend import attend_packed
-from hybridvideo.models.parts.attention import GroupedAttention, WindowAttention3d
-from hybridvideo.models.parts.cached import Cached
+from hybridvideo.models.parts.attention import GroupedAttention, WindowAttention3d, sides
 from hybridvideo.models.parts.linear import Linear
 from hybridvideo.models.parts.mbconv import MBConv, Shortcut, Shrink
 from hybridvideo.models.parts.mlp import Mlp
 from hybridvideo.models.parts.norms import NORMS, LayerScale
-from hybridvideo.models.parts.place import Grid, Place
-from hybridvideo.models.parts.windows import Cut, Part, Size, WindowLayout, relative_index
+from hybridvideo.models.parts.place import Place
+from hybridvideo.models.parts.relative import RelativeMlp, RelativePosition, RelativeTable
+from hybridvideo.models.parts.windows import Cut, Part, window_layout
 
 
 class CoatBlock(nn.Module):
@@ -45,7 +43,9 @@ class CoatBlock(nn.Module):
         self.norm = NORMS[stage.norm](place.dim_in, eps=stage.norm_eps)
         self.pool = Shrink(form.pool) if place.stride > 1 else nn.Identity()
         heads = width * stage.heads // place.dim
-        self.attention = RelativeAttention(place.dim_in, width, place.dim, heads, grid, stage.attention == "joint")
+        check_heads(width, heads)
+        relative = RelativeMlp(heads) if stage.relative == "mlp" else RelativeTable(heads, grid)
+        self.attention = RelativeAttention(place.dim_in, width, place.dim, heads, relative, stage.attention == "joint")
         self.dropout = nn.Dropout(stage.dropout)
         self.scale = make_scale(place)
         self.drop_path = DropPath(place.drop_path)
@@ -67,9 +67,12 @@ class MaxViTBlock(nn.Module):
         super().__init__()
         stage, dim = place.stage, place.dim
         self.conv = MBConv(place)
-        self.window = AttentionBranch(place, WindowAttention3d(dim, stage.heads, stage.window, shifted=False))
+        by_mlp = stage.relative == "mlp"
+        windows = WindowAttention3d(dim, stage.heads, stage.window, shifted=False, by_mlp=by_mlp)
+        self.window = AttentionBranch(place, windows)
         self.window_mlp = MlpBranch(place)
-        self.grid = AttentionBranch(place, GridAttention3d(dim, stage.heads, stage.window, shifted=False))
+        grids = GridAttention3d(dim, stage.heads, stage.window, shifted=False, by_mlp=by_mlp)
+        self.grid = AttentionBranch(place, grids)
         self.grid_mlp = MlpBranch(place)
 
     def forward(self, x_BTHWC: Tensor) -> Tensor:
@@ -123,55 +126,23 @@ def make_scale(place: Place) -> nn.Module:
 class RelativeAttention(GroupedAttention):
     """Attention among the positions of each frame, or of the whole clip, with a bias for each offset and head.
 
-    The table holds every offset of the grid it was built for. On a smaller grid the entries of the true offsets are
-    used, so that what a position sees does not depend on where it is; for a larger grid the table is interpolated.
+    It may take another number of channels than it has inside, and return another.
     """
 
-    def __init__(self, dim: int, width: int, out: int, heads: int, grid: Grid, joint: bool) -> None:
-        check_heads(width, heads)
-        super().__init__(width, heads)
-        self.qkv = Linear(dim, 3 * width)
+    def __init__(self, dim: int, width: int, out: int, heads: int, relative: RelativePosition, joint: bool) -> None:
+        super().__init__(width, heads, relative)
+        self.qkv = Linear(dim, 3 * width, stacked=(width, width, width))
         self.proj = Linear(width, out)
-        self.grid, self.joint = grid, joint
-        t, h, w = (2 * side - 1 for side in grid)
-        self.bias_table = nn.Parameter(torch.zeros(t, h, w, heads))
-        self.cached = Cached[Tensor]()
+        self.joint = joint
 
     def forward(self, x_BTHWC: Tensor) -> Tensor:
-        # A plain number: torch.compile would make a size of the grid a symbol, but each size has its own bias.
-        B, T, H, W = (len(range(side)) for side in x_BTHWC.shape[:4])
+        T, H, W = sides(x_BTHWC)
         grid = (T, H, W) if self.joint else (1, H, W)
         x_GNC = x_BTHWC.reshape(-1, grid[0] * H * W, x_BTHWC.shape[4])
         qkv_GNthd = self.qkv(x_GNC).unflatten(-1, (3, self.heads, -1))
-        out: Tensor = self.proj(attend_packed(qkv_GNthd, self.bias(grid, qkv_GNthd)).flatten(2))
-        return out.view(B, T, H, W, -1)
-
-    def bias(self, grid: Grid, like: Tensor) -> Tensor:
-        """(1, h, N, N) for a grid of any size."""
-        make = lambda: bias_of(self.bias_table, grid, like.dtype)  # noqa: E731
-        return self.cached.get((self.bias_table,), make, grid, like.dtype, like.device)
-
-
-def bias_of(table_THWh: Tensor, grid: Grid, dtype: torch.dtype) -> Tensor:
-    """The bias (1, h, N, N) of a grid from a table (2t-1, 2h-1, 2w-1, h) of offsets."""
-    sides = tuple((side + 1) // 2 for side in table_THWh.shape[:3])
-    largest = tuple(max(side, built) for side, built in zip(grid, sides, strict=True))
-    table = resized_table(table_THWh, *(2 * side - 1 for side in largest))
-    index_NN = relative_index(grid, largest, table.device)  # type: ignore[arg-type]
-    return table.flatten(0, 2)[index_NN].permute(2, 0, 1)[None].to(dtype)
-
-
-def resized_table(table_THWh: Tensor, frames: int, height: int, width: int) -> Tensor:
-    """Resize a table of offsets: bicubic in space, linear in time."""
-    t, h, w, heads = table_THWh.shape
-    if (h, w) != (height, width):
-        maps_ThHW = interpolate(table_THWh.permute(0, 3, 1, 2), (height, width), mode="bicubic", align_corners=False)
-        table_THWh = maps_ThHW.permute(0, 2, 3, 1)
-    if t != frames:
-        rows_1CT = table_THWh.permute(1, 2, 3, 0).reshape(1, -1, t)
-        rows_1CT = interpolate(rows_1CT, frames, mode="linear", align_corners=False)
-        table_THWh = rows_1CT.reshape(height, width, heads, frames).permute(3, 0, 1, 2)
-    return table_THWh
+        assert self.relative is not None
+        out: Tensor = self.proj(attend_packed(qkv_GNthd, self.relative(grid, qkv_GNthd)).flatten(2))
+        return out.view(*x_BTHWC.shape[:4], -1)
 
 
 class GridAttention3d(WindowAttention3d):
@@ -181,16 +152,9 @@ class GridAttention3d(WindowAttention3d):
     """
 
     def forward(self, x_BTHWC: Tensor) -> Tensor:
-        layout = grid_layout(tuple(len(range(side)) for side in x_BTHWC.shape[1:4]), self.window)  # type: ignore[arg-type]
+        layout = window_layout(sides(x_BTHWC), self.window, shifted=False)
         part = Part((0, 0, 0), layout.padded, layout.window, (0, 0, 0))
         return self.through(x_BTHWC, layout, Spread(layout.padded, (part,)))
-
-
-def grid_layout(grid: Size, window: Size) -> WindowLayout:
-    """The layout of a grid, which a larger window is clipped to."""
-    sides = tuple(min(side, step) for side, step in zip(grid, window, strict=True))
-    padded = tuple(-(-side // step) * step for side, step in zip(grid, sides, strict=True))
-    return WindowLayout(grid, sides, (0, 0, 0), padded)  # type: ignore[arg-type]
 
 
 class Spread(Cut):

@@ -53,9 +53,9 @@ ATTENTION: Renames = (
     ("norm1.{p}", "norm.{p}"),
     ("attn.qkv.{p}", "attention.qkv.{p}"),
     ("attn.proj.{p}", "attention.proj.{p}"),
-    ("attn.rel_pos.relative_position_bias_table", "attention.bias_table"),
-    ("attn.rel_pos.mlp.fc1.{p}", "attention.offsets.fc1.{p}"),
-    ("attn.rel_pos.mlp.fc2.{p}", "attention.offsets.fc2.{p}"),
+    ("attn.rel_pos.relative_position_bias_table", "attention.relative.bias_table"),
+    ("attn.rel_pos.mlp.fc1.{p}", "attention.relative.offsets.fc1.{p}"),
+    ("attn.rel_pos.mlp.fc2.{p}", "attention.relative.offsets.fc2.{p}"),
     ("ls1.gamma", "scale.scale_C"),
     ("norm2.{p}", "mlp.norm.{p}"),
     ("mlp.fc1.{p}", "mlp.inner.fc1.{p}"),
@@ -66,8 +66,10 @@ ATTENTION: Renames = (
 
 def partition(theirs: str, ours: str) -> Renames:
     """Rename one of MaxViT's two attentions, whose MLP has its own name here."""
-    rows = ((left, right if right.startswith("mlp.") else f".{right}") for left, right in ATTENTION[2:])
-    return tuple((f"{theirs}.{left}", f"{ours}{right.replace('mlp.', '_mlp.', 1)}") for left, right in rows)
+    rows = ((left, right.replace("relative.", "")) for left, right in ATTENTION[2:])
+    return tuple(
+        (f"{theirs}.{left}", f"{ours}{'_' if right.startswith('mlp.') else '.'}{right}") for left, right in rows
+    )
 
 
 BLOCKS: dict[str, Renames] = {
@@ -82,6 +84,7 @@ BLOCKS: dict[str, Renames] = {
 MARKS = {"C": "conv3_1x1.weight", "T": "attn.qkv.weight", "M": "attn_grid.attn.qkv.weight"}  # of a block's kind
 STAGES = 4
 BLOCK = re.compile(r"stages\.(\d+)\.blocks\.(\d+)\.(.*)")
+OFFSET_LAYERS = ("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias")
 WITHIN = re.compile(r"stages\.\d+\.blocks\.\d+\.")
 # Layers that a form may have without bias; zero is the same.
 BIASES = ("stem.stems.0.conv1.bias", "stem.stems.0.conv2.bias", "shortcut.1.bias", "project.bias")
@@ -180,14 +183,12 @@ def adapt(state: State, own: Mapping[str, Tensor]) -> State:
         if name in own and own[name].ndim == 5 and value.ndim == 4:
             value = centred(value, own[name])
         adapted[name] = value
-    for name in own:
-        if name not in adapted and name.endswith(BIASES):
+    for name in own.keys() - adapted.keys():
+        if name.endswith(BIASES):
             adapted[name] = torch.zeros_like(own[name])
-        if name.endswith("bias_table") and name not in adapted:
-            offsets = name.replace("bias_table", "offsets")
-            layers = [
-                adapted.pop(f"{offsets}.{layer}") for layer in ("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias")
-            ]
+        offsets = name.replace("bias_table", "offsets.")
+        if f"{offsets}fc1.weight" in adapted:
+            layers = [adapted.pop(f"{offsets}{layer}") for layer in OFFSET_LAYERS]
             adapted[name] = computed_table(layers, own[name])
     return adapted
 
@@ -255,9 +256,14 @@ def with_pooling(state: State, form: FormConfig) -> FormConfig:
     computed = any("rel_pos.mlp" in key for key in state)
     dim = state["stages.0.blocks.0.conv3_1x1.weight"].shape[0] if "stages.0.blocks.0.conv3_1x1.weight" in state else 0
     early = form.squeeze_first or not computed
-    if (dim, depths, computed) not in POOLED or form.expand == "out" or not early:
+    if (dim, depths, computed) not in POOLED or form.expand == "out" or not early or has_batch_norm(state):
         return form
     return replace(form, shrink="pool", pool="max" if computed else "mean")
+
+
+def has_batch_norm(state: State) -> bool:
+    """Return whether attention is normed by batch, not by layer."""
+    return any(key.endswith("norm1.norm.running_mean") for key in state)
 
 
 def widths_of(state: State, block: str) -> tuple[int, int, int]:
@@ -282,8 +288,7 @@ def common_changes(state: State, form: FormConfig, norm: str = "layer") -> dict[
 def coatnet_architecture(state: State) -> Architecture:
     """Infer the hybrid: `coatnet_base` with these widths and depths."""
     form, runs = form_of(state), runs_of(state)
-    batch = any(key.endswith("norm1.norm.running_mean") for key in state)
-    norm = "batch" if batch else "layer"
+    norm = "batch" if has_batch_norm(state) else "layer"
     stages = [stage_of(state, run, form, norm, run is runs[-1]) for run in runs]
     changes = {**common_changes(state, form, norm), "stages": [plain(stage) for stage in stages]}
     tables = [value for key, value in state.items() if key.endswith("relative_position_bias_table")]

@@ -15,15 +15,21 @@ from hybridvideo.models import create_model
 from hybridvideo.models.parts.attention import JointAttention, SpatialAttention
 from hybridvideo.models.parts.conv_attention import CoatBlock, GridAttention3d, RelativeAttention
 from hybridvideo.models.parts.place import Grid, Place
+from hybridvideo.models.parts.relative import RelativeTable
 from tests.models.baselines.test_baselines import randomised
 from tests.weights.layouts.test_image_coatnet import block_state
 
 
 def relative(grid: Grid, joint: bool = False) -> RelativeAttention:
     torch.manual_seed(0)
-    attention = RelativeAttention(8, 8, 8, 2, grid, joint)
-    torch.nn.init.normal_(attention.bias_table)
-    return attention
+    table = RelativeTable(2, grid)
+    torch.nn.init.normal_(table.bias_table)
+    return RelativeAttention(8, 8, 8, 2, table, joint)
+
+
+def table_of(attention: RelativeAttention) -> Tensor:
+    assert isinstance(attention.relative, RelativeTable)
+    return attention.relative.bias_table
 
 
 def coat(**changes: Any) -> CoatBlock:
@@ -59,15 +65,16 @@ def test_the_bias_depends_on_the_offset_alone_also_on_a_smaller_grid(joint: bool
 
 def by_place(attention: RelativeAttention, grid: Grid) -> Tensor:
     """The bias of the first head: frame, row and column of the query, then of the key."""
-    return attention.bias(grid, torch.empty(0))[0, 0].view(*grid, *grid)
+    assert attention.relative is not None
+    return attention.relative(grid, torch.empty(0))[0, 0].view(*grid, *grid)
 
 
 @torch.no_grad()
 def test_relative_attention_is_equivariant_to_shifts_inside_its_range() -> None:
     """The bias switches off keys more than two steps away, so a place two steps from the edge sees no edge."""
     attention = relative((1, 8, 8))
-    attention.bias_table[:, [0, 1, 2, 3, 4, 10, 11, 12, 13, 14]] = -1e9  # offsets of more than two rows
-    attention.bias_table[:, :, [0, 1, 2, 3, 4, 10, 11, 12, 13, 14]] = -1e9
+    table_of(attention)[:, [0, 1, 2, 3, 4, 10, 11, 12, 13, 14]] = -1e9  # offsets of more than two rows
+    table_of(attention)[:, :, [0, 1, 2, 3, 4, 10, 11, 12, 13, 14]] = -1e9
     x = torch.zeros(1, 1, 8, 8, 8)
     x[0, 0, 3, 3] = torch.randn(8)
     moved = attention(x.roll((1, 1), (2, 3)))
@@ -79,8 +86,8 @@ def test_relative_attention_is_equivariant_to_shifts_inside_its_range() -> None:
 def test_without_bias_it_is_spatial_or_joint_attention() -> None:
     x = torch.randn(2, 3, 4, 5, 8)
     for joint, plain in ((False, SpatialAttention(8, 2)), (True, JointAttention(8, 2))):
-        attention = RelativeAttention(8, 8, 8, 2, (3, 4, 5), joint)
-        attention.load_state_dict({**plain.state_dict(), "bias_table": torch.zeros_like(attention.bias_table)})
+        attention = RelativeAttention(8, 8, 8, 2, RelativeTable(2, (3, 4, 5)), joint)
+        attention.load_state_dict({**attention.state_dict(), **plain.state_dict()})
         assert torch.allclose(attention(x), plain(x), atol=1e-5)
 
 
@@ -104,6 +111,7 @@ def test_windows_and_grids_are_timms(partition: str, head_first: bool) -> None:
     block = whole.stages[0].blocks[0].eval()
     own = {"block": (block.window, block.window_mlp), "grid": (block.grid, block.grid_mlp)}[partition]
     state = block_state(net, None, "T", by_head=head_first)
+    state["attention.bias_table"] = state.pop("attention.relative.bias_table")
     for part, prefix in zip(own, ("", "mlp."), strict=True):
         names = part.state_dict()
         part.load_state_dict({name: state[prefix + name] for name in names})
