@@ -36,7 +36,7 @@ levit_tiny = HybridConfig(
     width=112,
     input=InputConfig("correlation"),
     stem=stem(32, 64, 128),
-    stages=(levit(128, 3, 4, 16), levit(256, 4, 6, 16, stride=2), levit(384, 4, 8, 16, stride=2)),
+    stages=(levit(128, 2, 4, 16), levit(256, 4, 6, 16, stride=2), levit(384, 4, 8, 16, stride=2)),
     drop_path=0.1,
     norm="none",
     head=HeadConfig(norm="batch"),
