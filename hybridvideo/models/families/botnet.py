@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
-from hybridvideo.config.model import HeadConfig, HybridConfig, StageConfig, StemConfig
+from hybridvideo.config.model import HeadConfig, HybridConfig, InputConfig, StageConfig, StemConfig
 from hybridvideo.models.hybrid import HybridVariant
 
 Path = Literal["none", "attention", "conv"]
@@ -36,6 +36,7 @@ botnet_tiny = HybridConfig(
     frames=8,
     height=112,
     width=112,
+    input=InputConfig("correlation"),
     stem=StemConfig(widths=(32, 64, 128), norm="batch", activation="relu"),
     stages=(convolving(256, 2, temporal="conv"), attending(512, 2, stride=2)),
     drop_path=0.1,

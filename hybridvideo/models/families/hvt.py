@@ -6,7 +6,7 @@ No pooling between the stages. For video each block attends through time, then w
 
 from __future__ import annotations
 
-from hybridvideo.config.model import HeadConfig, HybridConfig, StageConfig, StemConfig
+from hybridvideo.config.model import HeadConfig, HybridConfig, InputConfig, StageConfig, StemConfig
 from hybridvideo.models.hybrid import HybridVariant
 
 
@@ -20,6 +20,7 @@ hvt_tiny = HybridConfig(
     frames=8,
     height=112,
     width=112,
+    input=InputConfig("correlation"),
     stem=StemConfig(widths=(32, 64, 128, 128), repeat=2, norm="batch", activation="relu"),
     dim=192,
     position="absolute",

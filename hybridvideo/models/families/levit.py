@@ -5,7 +5,7 @@ Graham et al. 2021, *LeViT: a Vision Transformer in ConvNet's Clothing for Faste
 
 from __future__ import annotations
 
-from hybridvideo.config.model import HeadConfig, HybridConfig, StageConfig, StemConfig
+from hybridvideo.config.model import HeadConfig, HybridConfig, InputConfig, StageConfig, StemConfig
 from hybridvideo.models.hybrid import HybridVariant
 
 
@@ -34,8 +34,9 @@ levit_tiny = HybridConfig(
     frames=8,
     height=112,
     width=112,
+    input=InputConfig("correlation"),
     stem=stem(32, 64, 128),
-    stages=(levit(128, 3, 4, 16), levit(256, 4, 6, 16, stride=2), levit(384, 4, 8, 16, stride=2)),
+    stages=(levit(128, 2, 4, 16), levit(256, 4, 6, 16, stride=2), levit(384, 4, 8, 16, stride=2)),
     drop_path=0.1,
     norm="none",
     head=HeadConfig(norm="batch"),

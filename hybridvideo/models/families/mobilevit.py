@@ -5,7 +5,7 @@ Mehta and Rastegari 2021, *MobileViT: Light-weight, General-purpose, and Mobile-
 
 from __future__ import annotations
 
-from hybridvideo.config.model import HeadConfig, HybridConfig, StageConfig, StemConfig
+from hybridvideo.config.model import HeadConfig, HybridConfig, InputConfig, StageConfig, StemConfig
 from hybridvideo.models.hybrid import HybridVariant
 
 
@@ -38,6 +38,7 @@ mobilevit_tiny = HybridConfig(
     frames=8,
     height=112,
     width=112,
+    input=InputConfig("correlation"),
     stem=StemConfig(widths=(16, 48), norm="batch", activation="silu"),
     stages=(inverted(64), patches(96, 2), inverted(96), patches(144, 3), pointwise(384)),
     drop_path=0.1,

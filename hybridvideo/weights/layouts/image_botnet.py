@@ -40,6 +40,7 @@ WITHIN: Renames = (
     ("shortcut.conv.{p}", "shortcut.conv.{p}"),
     ("shortcut.bn.{p}", "shortcut.norm.{p}"),
 )
+STRIDE = 4  # of the first stage
 TRUNK = "stem.stems.0.trunk.model."
 HEAD: Renames = (("head.fc.{p}", "head.classifier.{p}"),)
 
@@ -98,15 +99,27 @@ def architecture(state: State) -> Architecture:
     """Infer the hybrid: `botnet_base` with these blocks."""
     runs = runs_of(state)
     deep = len(blocks_of(state)) > 8
-    stem = StemConfig("timm/botnet50ts_256" if deep else "timm/botnet26t_256", stride=4 * 2 ** (runs[0][0].stage - 1))
+    stem = StemConfig(
+        "timm/botnet50ts_256" if deep else "timm/botnet26t_256", stride=STRIDE * 2 ** (runs[0][0].stage - 1)
+    )
     stages = [replace(stage_of(state, run), activation="silu" if deep else "relu") for run in runs]
     changes: dict[str, Any] = {
         "stem": plain(stem),
         "stages": [plain(stage) for stage in stages],
         "norm": botnet_base.norm,
         "head": plain(botnet_base.head),
+        "height": side_of(state, "height_rel"),
+        "width": side_of(state, "width_rel"),
     }
     return Architecture("botnet_base", changes)
+
+
+def side_of(state: State, table: str) -> int:
+    """Return the frame's side in pixels, from the table of offsets in the first block with attention."""
+    stage, block, _ = next(place for place in blocks_of(state) if place.attends)
+    offsets = state[f"stages.{stage}.{block}.self_attn.pos_embed.{table}"].shape[0]
+    stride = STRIDE * 2 ** (stage if block else stage - 1)  # a first block attends before it shrinks the grid
+    return (offsets + 1) // 2 * stride
 
 
 def stage_of(state: State, run: list[Place]) -> StageConfig:
