@@ -113,7 +113,7 @@ class Conformer(StagedModel):
         return [self.norm, self.head]
 
     def forward(self, x_BCTHW: Tensor) -> Tensor | Outputs:
-        return self.outputs(self.forward_features(x_BCTHW))
+        return self.with_costs(lambda: self.outputs(self.forward_features(x_BCTHW)))
 
     def outputs(self, grid_BTHWC: Tensor) -> Tensor | Outputs:
         """Return the summed logits, in training with those of each head."""
@@ -169,7 +169,7 @@ class Conformer(StagedModel):
         return {"input": plain(self.input.config), "stem": self.settings()["stem"]}
 
     def forward_rest(self, frozen: Tensor) -> Tensor | Outputs:
-        return self.outputs(self.forward_stages(frozen))
+        return self.with_costs(lambda: self.outputs(self.forward_stages(frozen)))
 
     def _init_weights(self) -> None:
         for part in (self.stages, self.head):

@@ -28,6 +28,7 @@ from hybridvideo.models.parts.linear import Linear
 from hybridvideo.models.parts.place import Grid
 from hybridvideo.models.parts.stems import without_network
 from hybridvideo.models.parts.towers import Align, Fusion, FusionConfig
+from hybridvideo.models.readings import BranchMap
 from hybridvideo.models.staged import parameters
 from hybridvideo.parsing import plain
 
@@ -77,6 +78,7 @@ class Towers(VideoModel):
         self.normalisation, self.notes = self.conv.normalisation, (*self.conv.notes, *self.attention.notes)
         (conv_dim, conv_grid), (dim, grid) = last_grid(self.conv), last_grid(self.attention)
         self.norm = nn.ModuleDict({"conv": last_norm(self.conv, conv_dim), "attention": last_norm(self.attention, dim)})
+        self.map = nn.ModuleDict({name: BranchMap() for name in TOWERS})
         self.conv_is_finer = conv_grid[1] * conv_grid[2] > grid[1] * grid[2]
         coarse, fine, width = (grid, conv_grid, dim) if self.conv_is_finer else (conv_grid, grid, conv_dim)
         self.align = Align(width, factor(coarse, fine), config.fusion.align)
@@ -99,7 +101,10 @@ class Towers(VideoModel):
         return ["stem", *(f"{name}.{stage}" for name, each in self.towers for stage in each.stage_names)]
 
     def forward(self, x_BCTHW: Tensor) -> Tensor | Outputs:
-        conv, attention = self.grids(self.first_grid(x_BCTHW))
+        return self.with_costs(lambda: self.outputs(*self.grids(self.first_grid(x_BCTHW))))
+
+    def outputs(self, conv: Tensor, attention: Tensor) -> Tensor | Outputs:
+        """Return the fused logits, in training with those of either tower, from the last grids of both."""
         logits_BK = self.forward_head(self.fuse(conv, attention))
         if not (self.training and self.config.supervise):
             return logits_BK
@@ -135,8 +140,8 @@ class Towers(VideoModel):
         out = each.forward_stages(each.run_block(each.forward_stem, x_BCTHW), own)
         for stage, grid_BTHWC in own.grids.items():
             keep.put(f"{name}.{stage}", grid_BTHWC)
-        normed: Tensor = self.norm[name](out)
-        return normed
+        last: Tensor = self.map[name](self.norm[name](out))
+        return last
 
     def fuse(self, conv_BTHWC: Tensor, attention_BTHWC: Tensor) -> Tensor:
         """Return one grid (B, T, H, W, C) of the finer one's size."""

@@ -154,6 +154,16 @@ def test_groups_go_from_the_stem_through_the_blocks_to_the_heads_and_tables_do_n
     assert model.no_weight_decay() == {"position.space_CHW", "position.time_CT", "class_token"}
 
 
+def test_maps_of_both_branches_can_be_read_and_choices_inside_have_their_cost() -> None:
+    model = small(transformer={"block": "choice", "heads": 2}, class_token=False)
+    maps = model.eval().readings(torch.randn(2, 3, 4, 32, 32))
+    assert maps["stages.0.0.conv_map"].shape == (2, 4, 8, 8)
+    assert maps["stages.1.0.attention_map"].shape == (2, 4, 2, 2)
+    out = model.train()(torch.randn(2, 3, 4, 32, 32))
+    assert set(out.auxiliary) == {"logits_conv", "logits_attention", "cost_paths"} and not out.supervised
+    assert out.auxiliary["cost_paths"].shape == (2,)
+
+
 def test_a_frozen_stem_leaves_both_losses() -> None:
     model = small(stem={"widths": (8, 16), "frozen": True}).train()
     x = torch.randn(2, 3, 4, 32, 32)

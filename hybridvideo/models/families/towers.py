@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hybridvideo.config.model import HybridConfig, StageConfig, StemConfig
+from hybridvideo.config.model import HybridConfig, InputConfig, StageConfig, StemConfig
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.models.towers import Towers, TowersConfig, with_small_stems
 from hybridvideo.models.variants import Variant
@@ -20,6 +20,7 @@ towers_tiny = TowersConfig(
     height=112,
     width=112,
     conv=HybridConfig(
+        input=InputConfig("correlation"),  # sees motion that no frame shows
         stem=StemConfig(widths=(24, 48)),
         stages=(StageConfig("conv3d", 2, mlp_ratio=2.0), StageConfig("conv3d", 2, mlp_ratio=2.0, merge=True)),
         drop_path=0.1,
