@@ -20,6 +20,7 @@ SMALL: dict[str, Any] = {
     "frames": 4,
     "height": 32,
     "width": 32,
+    "input": {"mode": "rgb"},
     "stem": {"widths": (8, 16)},
     "widths": (16, 32),
     "depths": (1, 1),

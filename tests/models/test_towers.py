@@ -23,7 +23,12 @@ SMALL: dict[str, Any] = {
     "frames": 4,
     "height": 32,
     "width": 32,
-    "conv": {"stem": {"widths": (8, 16)}, "stages": [{"block": "conv3d", "depth": 1}], "drop_path": 0.0},
+    "conv": {
+        "input": {"mode": "rgb"},
+        "stem": {"widths": (8, 16)},
+        "stages": [{"block": "conv3d", "depth": 1}],
+        "drop_path": 0.0,
+    },
     "attention": {
         "stem": {"widths": (8, 16, 24)},
         "dim": 24,

@@ -23,7 +23,7 @@ from hybridvideo.tasks.train import build_model
 from hybridvideo.weights.load_weights import load_weights
 from tests.models.baselines.test_baselines import randomised
 
-CONV: dict[str, Any] = {"stem": {"name": "timm/resnet10t", "stride": 32}, "stages": []}
+CONV: dict[str, Any] = {"input": {"mode": "rgb"}, "stem": {"name": "timm/resnet10t", "stride": 32}, "stages": []}
 ATTENTION: dict[str, Any] = {
     "stem": {"widths": (8, 16, 24)},
     "dim": 24,
