@@ -10,11 +10,10 @@ A hybrid is data, a `HybridConfig`: the named ones are in `families`, and a user
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self, cast
 
-import torch
 from torch import Tensor, nn
 
 from hybridvideo.config.model import HybridConfig, StemConfig

@@ -152,7 +152,7 @@ def test_intermediates_hold_both_branches_and_features_are_class_tokens() -> Non
 def test_groups_go_from_the_stem_through_the_blocks_to_the_heads_and_tables_do_not_decay() -> None:
     model = small()
     assert [name for name, _ in model.layer_groups()] == ["stem", "stage1.0", "stage2.0", "head"]
-    assert model.no_weight_decay() == {"position.space_CHW", "position.time_CT", "class_token"}
+    assert model.no_weight_decay() == {"position.space_CHW", "position.time_CT"}
 
 
 def test_maps_of_both_branches_can_be_read_and_choices_inside_have_their_cost() -> None:
