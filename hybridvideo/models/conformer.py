@@ -26,6 +26,7 @@ from hybridvideo.models.contract import Outputs
 from hybridvideo.models.hybrid import Hybrid
 from hybridvideo.models.initialisation import initialise
 from hybridvideo.models.parts.blocks import KINDS, check_stage, make_block, without_time
+from hybridvideo.models.parts.class_token import ClassToken, without_class_token
 from hybridvideo.models.parts.coupling import CoupledBlock, resized
 from hybridvideo.models.parts.patches import PatchEmbed
 from hybridvideo.models.parts.place import Grid, Place
@@ -80,7 +81,7 @@ class Conformer(StagedModel):
 
     config: ConformerConfig
     classifier_name = "head.classifier"
-    undecayed = ("bias_table", "space_CHW", "time_CT", "class_token")
+    undecayed = ("bias_table", "space_CHW", "time_CT")
 
     def __init__(self, config: ConformerConfig, num_classes: int) -> None:
         super().__init__(config, num_classes)
@@ -92,7 +93,7 @@ class Conformer(StagedModel):
         self.embed = PatchEmbed(config.dim, patch, front.stem.channels, pad=True)
         T, H, W = (-(-side // step) for side, step in zip(front._first_grid_size(), patch, strict=True))
         self.position = AbsolutePosition(config.dim, T, H, W, time=config.time)
-        self.class_token = nn.Parameter(torch.empty(config.dim)) if config.class_token else None
+        self.class_token = ClassToken(config.dim) if config.class_token else nn.Identity()
         grid = (T, 1, 1 + H * W) if config.class_token else (T, H, W)
         self.stages = make_stages(config, front.stem.channels, grid)
         self.norm = nn.LayerNorm(config.dim)
@@ -101,9 +102,8 @@ class Conformer(StagedModel):
         self._init_weights()
         self.train()  # so that a frozen stem starts in evaluation mode
 
-    def stem_parts(self) -> list[nn.Module | nn.Parameter]:
-        own = [] if self.class_token is None else [self.class_token]
-        return [self.stem, self.embed, self.position, *own]
+    def stem_parts(self) -> list[nn.Module]:
+        return [self.stem, self.embed, self.position, self.class_token]
 
     def stage_list(self) -> list[Stage]:
         stages: list[Any] = list(self.stages)
@@ -113,7 +113,7 @@ class Conformer(StagedModel):
         return [self.norm, self.head]
 
     def forward(self, x_BCTHW: Tensor) -> Tensor | Outputs:
-        return self.outputs(self.forward_features(x_BCTHW))
+        return self.with_costs(lambda: self.outputs(self.forward_features(x_BCTHW)))
 
     def outputs(self, grid_BTHWC: Tensor) -> Tensor | Outputs:
         """Return the summed logits, in training with those of each head."""
@@ -133,24 +133,19 @@ class Conformer(StagedModel):
 
     def enter(self, grid_BTHWC: Tensor) -> tuple[Tensor, Tensor, Grid]:
         tokens = self.position(self.embed(grid_BTHWC.permute(0, 4, 1, 2, 3)))
-        B, T, H, W, C = tokens.shape
-        if self.class_token is not None:
-            tokens = torch.cat([self.class_token.expand(B, T, 1, C), tokens.flatten(2, 3)], 2)[:, :, None]
-        return grid_BTHWC, tokens, (T, H, W)
+        _, T, H, W, _ = tokens.shape
+        return grid_BTHWC, self.class_token(tokens), (T, H, W)
 
     def run(self, block: nn.Module, x: Any) -> Any:
         return (*self.run_block(block, *x), x[2])
 
     def grid_of(self, x: Any) -> Tensor:
         conv, tokens, size = x
-        places = tokens[:, :, 0, 1:].unflatten(2, size[1:]) if self.class_token is not None else tokens
-        return joined(conv, places)
+        return joined(conv, without_class_token(tokens, size[1:]) if self.config.class_token else tokens)
 
     def leave(self, x: Any) -> Tensor:
-        conv, tokens, (T, _, _) = x
-        if self.class_token is None:
-            return joined(conv, self.norm(tokens))
-        return joined(resized(conv, (T, 1, 1)), self.norm(tokens[:, :, :, :1]))
+        conv, tokens, _ = x
+        return joined(conv, self.norm(tokens[:, :, :, :1] if self.config.class_token else tokens))
 
     def forward_head(self, grid_BTHWC: Tensor, pre_logits: bool = False) -> Tensor:
         features_BC = grid_BTHWC.mean((1, 2, 3))
@@ -169,13 +164,11 @@ class Conformer(StagedModel):
         return {"input": plain(self.input.config), "stem": self.settings()["stem"]}
 
     def forward_rest(self, frozen: Tensor) -> Tensor | Outputs:
-        return self.outputs(self.forward_stages(frozen))
+        return self.with_costs(lambda: self.outputs(self.forward_stages(frozen)))
 
     def _init_weights(self) -> None:
         for part in (self.stages, self.head):
             initialise(part)
-        if self.class_token is not None:
-            nn.init.trunc_normal_(self.class_token, std=0.02)
         self.init_classifier(self.head.classifier)
 
 

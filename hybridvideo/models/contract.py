@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -25,7 +25,7 @@ from hybridvideo.models.card import ModelCard, check_free, write_checkpoint
 from hybridvideo.models.checks import check_classes, check_clip
 from hybridvideo.models.parts.linear import Linear
 from hybridvideo.models.parts.shortcuts import literally
-from hybridvideo.models.readings import listening, places_to_read
+from hybridvideo.models.readings import Cost, listening, places_to_read
 from hybridvideo.parsing import plain
 
 
@@ -114,6 +114,17 @@ class VideoModel(nn.Module, ABC):
         with listening(places_to_read(self)) as seen:
             self(x_BCTHW)
         return seen
+
+    def with_costs(self, call: Callable[[], Tensor | Outputs]) -> Tensor | Outputs:
+        """Return `call()`, and in training what parts cost each clip, `cost_paths`: the mean over those that say so."""
+        places = {name: place for name, place in places_to_read(self).items() if isinstance(place, Cost)}
+        if not (self.training and places):
+            return call()
+        with listening(places) as costs_B:
+            out = call()
+        outputs = out if isinstance(out, Outputs) else Outputs(out)
+        cost_B = torch.stack(list(costs_B.values())).mean(0)
+        return replace(outputs, auxiliary={**outputs.auxiliary, "cost_paths": cost_B})
 
     def first_grid(self, x_BCTHW: Tensor) -> Tensor:
         """Check the clip and return `forward_stem` of it, checkpointed if requested."""

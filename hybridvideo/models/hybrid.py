@@ -10,11 +10,10 @@ A hybrid is data, a `HybridConfig`: the named ones are in `families`, and a user
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self, cast
 
-import torch
 from torch import Tensor, nn
 
 from hybridvideo.config.model import HybridConfig, StemConfig
@@ -37,7 +36,6 @@ from hybridvideo.models.parts.positions import AbsolutePosition, SinusoidalPosit
 from hybridvideo.models.parts.stage import HybridStage
 from hybridvideo.models.parts.stems import without_network
 from hybridvideo.models.precision import set_precisions
-from hybridvideo.models.readings import Cost, listening, places_to_read
 from hybridvideo.models.staged import Stage, StagedModel, parameters, rising_rates
 from hybridvideo.parsing import changed, plain
 
@@ -117,15 +115,6 @@ class Hybrid(StagedModel):
         """Return logits (B, K); in training, if blocks choose their path, with the cost of the choices."""
         forward = super().forward
         return self.with_costs(lambda: forward(x_BCTHW))
-
-    def with_costs(self, call: Callable[[], Any]) -> Any:
-        """Return `call()`, and in training what its blocks cost each clip, as the mean over those that say so."""
-        places = {name: place for name, place in places_to_read(self).items() if isinstance(place, Cost)}
-        if not (self.training and places):
-            return call()
-        with listening(places) as costs_B:
-            logits_BK = call()
-        return Outputs(logits_BK, {"cost_paths": torch.stack(list(costs_B.values())).mean(0)})
 
     def forward_stem(self, x_BCTHW: Tensor) -> Tensor:
         return self.stem(self.input(x_BCTHW))

@@ -24,10 +24,12 @@ from hybridvideo.errors import UserError
 from hybridvideo.models.contract import NOTHING, Grids, Outputs, VideoModel
 from hybridvideo.models.hybrid import Hybrid
 from hybridvideo.models.initialisation import initialise
+from hybridvideo.models.parts.class_token import without_class_token
 from hybridvideo.models.parts.linear import Linear
 from hybridvideo.models.parts.place import Grid
 from hybridvideo.models.parts.stems import without_network
 from hybridvideo.models.parts.towers import Align, Fusion, FusionConfig
+from hybridvideo.models.readings import BranchMap
 from hybridvideo.models.staged import parameters
 from hybridvideo.parsing import plain
 
@@ -74,9 +76,11 @@ class Towers(VideoModel):
         self.config, self.num_classes = config, num_classes
         self.input_shape = (3, config.frames, config.height, config.width)
         self.conv, self.attention = tower(config, config.conv), tower(config, config.attention)
-        self.normalisation, self.notes = self.conv.normalisation, (*self.conv.notes, *self.attention.notes)
+        self.normalisation = self.conv.normalisation
+        self.notes = tuple(note_of(name, note) for name, each in self.towers for note in each.notes)
         (conv_dim, conv_grid), (dim, grid) = last_grid(self.conv), last_grid(self.attention)
         self.norm = nn.ModuleDict({"conv": last_norm(self.conv, conv_dim), "attention": last_norm(self.attention, dim)})
+        self.map = nn.ModuleDict({name: BranchMap() for name in TOWERS})
         self.conv_is_finer = conv_grid[1] * conv_grid[2] > grid[1] * grid[2]
         coarse, fine, width = (grid, conv_grid, dim) if self.conv_is_finer else (conv_grid, grid, conv_dim)
         self.align = Align(width, factor(coarse, fine), config.fusion.align)
@@ -99,7 +103,10 @@ class Towers(VideoModel):
         return ["stem", *(f"{name}.{stage}" for name, each in self.towers for stage in each.stage_names)]
 
     def forward(self, x_BCTHW: Tensor) -> Tensor | Outputs:
-        conv, attention = self.grids(self.first_grid(x_BCTHW))
+        return self.with_costs(lambda: self.outputs(*self.grids(self.first_grid(x_BCTHW))))
+
+    def outputs(self, conv: Tensor, attention: Tensor) -> Tensor | Outputs:
+        """Return the fused logits, in training with those of either tower, from the last grids of both."""
         logits_BK = self.forward_head(self.fuse(conv, attention))
         if not (self.training and self.config.supervise):
             return logits_BK
@@ -131,12 +138,15 @@ class Towers(VideoModel):
     def climb(self, name: str, each: Hybrid, clip_BTHWC: Tensor, keep: Grids) -> Tensor:
         """One tower."""
         x_BCTHW = renormalised(clip_BTHWC, self.normalisation, each.normalisation).permute(0, 4, 1, 2, 3)
-        own = Grids(stage.removeprefix(f"{name}.") for stage in keep.stages if stage.startswith(f"{name}."))
+        wanted = [stage.removeprefix(f"{name}.") for stage in keep.stages if stage.startswith(f"{name}.")]
+        own = Grids([*wanted, "stem"] if wanted else ())
         out = each.forward_stages(each.run_block(each.forward_stem, x_BCTHW), own)
         for stage, grid_BTHWC in own.grids.items():
+            if each.config.class_token and stage != "stem":
+                grid_BTHWC = without_class_token(grid_BTHWC, own.grids["stem"].shape[2:4])
             keep.put(f"{name}.{stage}", grid_BTHWC)
-        normed: Tensor = self.norm[name](out)
-        return normed
+        last: Tensor = self.map[name](self.norm[name](out))
+        return last
 
     def fuse(self, conv_BTHWC: Tensor, attention_BTHWC: Tensor) -> Tensor:
         """Return one grid (B, T, H, W, C) of the finer one's size."""
@@ -182,12 +192,16 @@ def tower(config: TowersConfig, own: HybridConfig) -> Hybrid:
     return built
 
 
+def note_of(name: str, note: str) -> str:
+    """Return a tower's note with the place of its settings."""
+    return f"{name}: {note.replace('model.changes.', f'model.changes.{name}.')}"
+
+
 def last_grid(built: Hybrid) -> tuple[int, Grid]:
     """Return channels and size of a hybrid's last grid, for its standard input."""
     stages: list[Any] = list(built.stages)
-    if stages:
-        return stages[-1].dim, stages[-1].grid
-    return built.config.dim or built.stem.channels, built._first_grid_size()
+    T, H, W = stages[-1].grid if stages else built._first_grid_size()
+    return built.grid_dim, (T, 1, 1) if built.config.class_token else (T, H, W)
 
 
 def last_norm(built: Hybrid, dim: int) -> nn.Module:

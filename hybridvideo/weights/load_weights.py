@@ -108,7 +108,7 @@ def fit_head(
 ) -> dict[str, Tensor]:
     """Drop the classifier's tensors if the model keeps its own; UserError if it has other classes."""
     name = f"{model.classifier_name}.weight"
-    fits = name in state and state[name].shape == own[name].shape
+    fits = name in state and name in own and state[name].shape == own[name].shape
     if head == "drop" or (head == "replace" and not fits):
         report.fresh += [key for key in own if is_head(model, key)]
         report.left_out += [key for key in state if is_head(model, key)]

@@ -20,6 +20,7 @@ SMALL: dict[str, Any] = {
     "frames": 4,
     "height": 32,
     "width": 32,
+    "input": {"mode": "rgb"},
     "stem": {"widths": (8, 16)},
     "widths": (16, 32),
     "depths": (1, 1),
@@ -151,7 +152,17 @@ def test_intermediates_hold_both_branches_and_features_are_class_tokens() -> Non
 def test_groups_go_from_the_stem_through_the_blocks_to_the_heads_and_tables_do_not_decay() -> None:
     model = small()
     assert [name for name, _ in model.layer_groups()] == ["stem", "stage1.0", "stage2.0", "head"]
-    assert model.no_weight_decay() == {"position.space_CHW", "position.time_CT", "class_token"}
+    assert model.no_weight_decay() == {"position.space_CHW", "position.time_CT"}
+
+
+def test_maps_of_both_branches_can_be_read_and_choices_inside_have_their_cost() -> None:
+    model = small(transformer={"block": "choice", "heads": 2}, class_token=False)
+    maps = model.eval().readings(torch.randn(2, 3, 4, 32, 32))
+    assert maps["stages.0.0.conv_map"].shape == (2, 4, 8, 8)
+    assert maps["stages.1.0.attention_map"].shape == (2, 4, 2, 2)
+    out = model.train()(torch.randn(2, 3, 4, 32, 32))
+    assert set(out.auxiliary) == {"logits_conv", "logits_attention", "cost_paths"} and not out.supervised
+    assert out.auxiliary["cost_paths"].shape == (2,)
 
 
 def test_a_frozen_stem_leaves_both_losses() -> None:

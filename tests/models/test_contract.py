@@ -85,7 +85,7 @@ FEWER: dict[str, dict[str, Any]] = {
     },
     "hvt_base": {"stem": {"widths": (16, 32, 64)}, "stages": [{"block": "divided", "depth": 1, "heads": 6}]},
     "conformer_base": {"depths": (1, 1, 1), "widths": (32, 64, 64), "dim": 48, "transformer": {"heads": 3}},
-    "towers_base": {"attention": {"stages": [{"block": "divided", "depth": 1, "heads": 6, "time_stride": 2}]}},
+    "towers_base": {"attention": {"stages": [{"block": "divided", "depth": 1, "heads": 6}]}},
     "vit_base": {"stages": [{"block": "divided", "depth": 1, "heads": 6}]},
     **{
         f"vit_{kind}_base": {"stages": [{"block": "spatial", "depth": 1, "heads": 6}]}

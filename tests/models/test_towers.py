@@ -23,7 +23,12 @@ SMALL: dict[str, Any] = {
     "frames": 4,
     "height": 32,
     "width": 32,
-    "conv": {"stem": {"widths": (8, 16)}, "stages": [{"block": "conv3d", "depth": 1}], "drop_path": 0.0},
+    "conv": {
+        "input": {"mode": "rgb"},
+        "stem": {"widths": (8, 16)},
+        "stages": [{"block": "conv3d", "depth": 1}],
+        "drop_path": 0.0,
+    },
     "attention": {
         "stem": {"widths": (8, 16, 24)},
         "dim": 24,
@@ -140,6 +145,12 @@ def test_stages_and_groups_are_named_by_tower_and_ordered_by_depth() -> None:
     for tower in ("conv", "attention"):
         assert names.index(f"{tower}.stem") < names.index(f"{tower}.stage1")
     assert model.no_weight_decay() == {"attention.position.space_CHW", "attention.position.time_CT"}
+
+
+def test_the_gate_and_a_map_of_each_tower_can_be_read() -> None:
+    seen = small("gate").eval().readings(clip())
+    assert seen["map.conv"].shape == (2, 4, 8, 8) and seen["map.attention"].shape == (2, 4, 4, 4)
+    assert ((seen["fusion.gate.values"] > 0) & (seen["fusion.gate.values"] < 1)).all()
 
 
 def test_a_frozen_stem_of_one_tower_stays_as_it_is() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hybridvideo.config.model import StageConfig, StemConfig
+from hybridvideo.config.model import InputConfig, StageConfig, StemConfig
 from hybridvideo.models.conformer import Conformer, ConformerConfig, with_small_stem
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.models.variants import Variant
@@ -19,6 +19,7 @@ conformer_tiny = ConformerConfig(
     frames=8,
     height=112,
     width=112,
+    input=InputConfig("correlation"),  # sees motion that no frame shows
     stem=StemConfig(widths=(32, 64)),
     widths=(96, 192, 384),
     depths=(2, 2, 2),

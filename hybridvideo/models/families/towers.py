@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hybridvideo.config.model import HybridConfig, StageConfig, StemConfig
+from hybridvideo.config.model import HybridConfig, InputConfig, StageConfig, StemConfig
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.models.towers import Towers, TowersConfig, with_small_stems
 from hybridvideo.models.variants import Variant
@@ -20,6 +20,7 @@ towers_tiny = TowersConfig(
     height=112,
     width=112,
     conv=HybridConfig(
+        input=InputConfig("correlation"),  # sees motion that no frame shows
         stem=StemConfig(widths=(24, 48)),
         stages=(StageConfig("conv3d", 2, mlp_ratio=2.0), StageConfig("conv3d", 2, mlp_ratio=2.0, merge=True)),
         drop_path=0.1,
@@ -33,14 +34,16 @@ towers_tiny = TowersConfig(
     ),
 )
 
-# Meant for Kinetics-400: a ResNet-26 on each frame, and a ViT-S with divided attention.
+# Meant for Kinetics-400, from two sets of image weights: a ResNet-26 on each frame, and a ViT-S/16 on tubelets with
+# divided attention. `--model.weights.conv timm:resnet26 --model.weights.attention timm:vit_small_patch16_224`
 towers_base = TowersConfig(
     frames=16,
     conv=HybridConfig(stem=StemConfig("timm/resnet26", stride=32)),
     attention=HybridConfig(
-        stem=StemConfig(widths=(48, 96, 192, 384)),
+        stem=StemConfig("patch", widths=(384,), patch=(2, 16, 16)),
         position="absolute",
-        stages=(StageConfig("divided", 11, heads=6, time_stride=2),),
+        stages=(StageConfig("divided", 12, heads=6, norm_eps=1e-6),),
+        norm_eps=1e-6,
         drop_path=0.2,
     ),
 )

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +24,6 @@ class ClassToken(nn.Module):
         return torch.cat([token_BT1C, x_BTNC], 2).unsqueeze(2)
 
 
-def without_class_token(x_BT1NC: Tensor, sides: torch.Size) -> Tensor:
+def without_class_token(x_BT1NC: Tensor, sides: Sequence[int]) -> Tensor:
     """Return the grid (B, T, H, W, C) of the positions."""
     return x_BT1NC[:, :, 0, 1:].unflatten(2, tuple(sides))

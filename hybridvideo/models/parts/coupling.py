@@ -20,9 +20,11 @@ import torch.nn.functional as F
 from timm.layers import DropPath
 from torch import Tensor, nn
 
+from hybridvideo.models.parts.class_token import without_class_token
 from hybridvideo.models.parts.linear import Linear
 from hybridvideo.models.parts.norms import GridBatchNorm
 from hybridvideo.models.parts.place import Grid
+from hybridvideo.models.readings import BranchMap
 
 
 class ToTokens(nn.Module):
@@ -78,7 +80,7 @@ class Bottleneck(nn.Module):
 
 
 class CoupledBlock(nn.Module):
-    """Both branches one block further, each having seen the other.
+    """Both branches one block further, each having seen the other. Can be read: `conv_map`, `attention_map`.
 
     Args:
         attention: maps the tokens (B, T, H, W, C) to the same shape; with a class token (B, T, 1, 1 + H * W, C).
@@ -105,15 +107,16 @@ class CoupledBlock(nn.Module):
         self.to_conv = ToConvolution(dim, self.conv.inner)
         self.fusion = Bottleneck(channels, channels, drop_path=drop_path)
         self.class_token = class_token
+        self.conv_map, self.attention_map = BranchMap(), BranchMap()
 
     def forward(self, conv_BTHWC: Tensor, tokens: Tensor, size: Grid) -> tuple[Tensor, Tensor]:
         """Take and return the two grids; `size` is that of the tokens without class tokens."""
         conv, inner = self.conv(conv_BTHWC)
         tokens = self.attention(tokens + self.for_tokens(self.to_tokens(inner, size)))
-        places = tokens[:, :, 0, 1:].unflatten(2, size[1:]) if self.class_token else tokens
+        places = self.attention_map(without_class_token(tokens, size[1:]) if self.class_token else tokens)
         _, T, H, W, _ = conv.shape
         out, _ = self.fusion(conv, self.to_conv(places, (T, H, W)))
-        return out, tokens
+        return self.conv_map(out), tokens
 
     def for_tokens(self, coupled_BTHWC: Tensor) -> Tensor:
         """Zeros for the class token."""

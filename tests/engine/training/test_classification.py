@@ -130,6 +130,7 @@ def test_a_conformer_trains_by_both_its_heads_from_a_cached_stem_too(
     motion: Path, tmp_path: Path, frozen: bool
 ) -> None:
     changes = {
+        "input": {"mode": "rgb"},
         "stem": {"widths": [8, 16], "frozen": frozen},
         "widths": [16, 32],
         "depths": [1, 1],
