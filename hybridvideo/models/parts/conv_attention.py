@@ -130,7 +130,7 @@ class RelativeAttention(GroupedAttention):
     def __init__(self, dim: int, width: int, out: int, heads: int, grid: Grid, joint: bool) -> None:
         check_heads(width, heads)
         super().__init__(width, heads)
-        self.qkv = Linear(dim, 3 * width)
+        self.qkv = Linear(dim, 3 * width, stacked=(width, width, width))
         self.proj = Linear(width, out)
         self.grid, self.joint = grid, joint
         t, h, w = (2 * side - 1 for side in grid)
