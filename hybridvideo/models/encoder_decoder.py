@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from hybridvideo.config.model import HybridConfig
 from hybridvideo.errors import UserError
 from hybridvideo.models.hybrid import Hybrid
-from hybridvideo.models.initialisation import initialise
+from hybridvideo.models.initialisation import INITIALISERS, initialise
 from hybridvideo.models.parts.decoder import DecoderLayer, EncoderLayer, LabelDecoder, QueryDecoder, grid_waves
 from hybridvideo.models.parts.heads import PoolHead
 from hybridvideo.models.parts.inputs import OF_DIFFERENCES
@@ -97,7 +97,7 @@ class EncoderDecoder(Hybrid):
         self.head = PoolHead(dim, num_classes, config.head)
         self.num_features = self.head.num_features
         for part in (self.to_memory, self.encoder, self.decoder, self.head):
-            initialise(part)
+            initialise(part, INITIALISERS[config.init])
         self.init_classifier(self.head.classifier)
 
     def head_parts(self) -> list[nn.Module]:

@@ -32,7 +32,7 @@ from hybridvideo.engine.training.feeds import Data, ListFeeds
 from hybridvideo.engine.training.frozen import LARGEST_SHARED, can_be_kept, compute_frozen, shared_cache, using
 from hybridvideo.engine.training.log import RunLog
 from hybridvideo.engine.training.loop import fit
-from hybridvideo.engine.training.optim import LayerRates
+from hybridvideo.engine.training.optim import LayerRates, parameter_groups
 from hybridvideo.engine.training.phases import Phase, phases_of
 from hybridvideo.engine.training.run import Plan
 from hybridvideo.errors import EnvironmentFault, HybridVideoError, Preempted, TooMuchBadData, UserError
@@ -271,7 +271,7 @@ def card_of(run: TrainRun, model: VideoModel, labels: tuple[str, ...]) -> ModelC
 
 def check_phases(model: VideoModel, phases: tuple[Phase, ...], run: TrainRun) -> None:
     """Raise UserError for a phase that does not fit the model: now, rather than in the middle of the run."""
-    LayerRates(model, run.optim, phases)
+    parameter_groups(model, run.optim, LayerRates(model, run.optim, phases))
     sizes = [(phase.clip.frames, phase.frame.height, phase.frame.width) for phase in phases]
     usual = (run.clip.frames, run.frame.height, run.frame.width)
     for size in dict.fromkeys(size for size in sizes if size != usual):

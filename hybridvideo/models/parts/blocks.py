@@ -158,7 +158,7 @@ KINDS: dict[str, Kind] = {
     "can": Kind(block=CanBlock, reads=("kernel", "weigh", "heads", "layer_scale"), needs_grid=True),
     "conformer_time": Kind(
         block=lambda place: ConformerTimeBlock(place, through_time(place)),
-        reads=("heads", "kernel", "mlp_ratio", "activation", "dropout"),
+        reads=(*OF_ATTENTION, "kernel", "mlp_ratio", "activation", "dropout"),
     ),
 }
 

@@ -64,9 +64,7 @@ class RelativeAttention(nn.Module):
         self.start()
 
     def start(self) -> None:
-        """Initialise queries, keys and values each for themselves, and offsets small."""
-        for matrix in self.qkv.weight.chunk(3):
-            nn.init.xavier_uniform_(matrix)
+        """Initialise offsets small."""
         for table in self.tables():
             nn.init.trunc_normal_(table, std=len(table) ** -0.5)
 

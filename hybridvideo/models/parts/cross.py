@@ -28,14 +28,9 @@ class CrossAttention(nn.Module):
         check_heads(dim, heads)
         self.heads, self.frames_apart = heads, frames_apart
         self.q = Linear(dim, dim)
-        self.kv = Linear(dim, 2 * dim)
+        self.kv = Linear(dim, 2 * dim, stacked=(dim, dim))
         self.proj = Linear(dim, dim)
         self.relative = relative
-
-    def start(self) -> None:
-        """Keys and values begin as two matrices, as queries do."""
-        for matrix in self.kv.weight.chunk(2):
-            nn.init.xavier_uniform_(matrix)
 
     def forward(self, x_BTHWC: Tensor) -> Tensor:
         x_BTNC = (x_BTHWC.flatten(0, 1)[:, None] if self.frames_apart else x_BTHWC).flatten(2, 3)

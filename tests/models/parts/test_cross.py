@@ -47,11 +47,3 @@ def test_frames_apart_see_themselves_alone() -> None:
     layer = CrossAttention(8, 2, frames_apart=True)
     x = torch.randn(2, 3, 4, 4, 8)
     assert torch.allclose(layer(x)[:, 1:2], layer(x[:, 1:2]), atol=1e-6)
-
-
-def test_keys_and_values_start_as_two_matrices() -> None:
-    layer = CrossAttention(96, 4)
-    layer.start()
-    bound = (6 / (96 + 96)) ** 0.5
-    for matrix in layer.kv.weight.chunk(2):
-        assert 0.95 * bound < matrix.abs().max() <= bound
