@@ -6,7 +6,7 @@ conv_vit_base    R26+ViT-S/32 of images, inflated: `--model.weights timm:vit_sma
 
 from __future__ import annotations
 
-from hybridvideo.config.model import HeadConfig, HybridConfig, StemConfig
+from hybridvideo.config.model import HeadConfig, HybridConfig, InputConfig, StemConfig
 from hybridvideo.models.families.vit import vit_stages
 from hybridvideo.models.hybrid import HybridVariant
 
@@ -16,6 +16,7 @@ conv_vit_tiny = HybridConfig(
     frames=8,
     height=112,
     width=112,
+    input=InputConfig("correlation"),
     stem=StemConfig(widths=(24, 48, 96, 192)),
     position="absolute",
     stages=vit_stages("joint", 6, 3),

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hybridvideo.config.model import AdapterConfig, HeadConfig, HybridConfig, StageConfig, StemConfig
+from hybridvideo.config.model import AdapterConfig, HeadConfig, HybridConfig, InputConfig, StageConfig, StemConfig
 from hybridvideo.models.hybrid import HybridVariant
 
 
@@ -29,11 +29,13 @@ def patches(dim: int, patch: Sequence[int]) -> StemConfig:
 
 
 # A plain Transformer as the yardstick of the hybrids: needs more data than they do. Joint attention, which 4 frames of
-# 7x7 tubelets afford. Arnab et al. 2021, *ViViT* (model 1).
+# 7x7 tubelets afford. The correlation of frames goes next to the patches, in whose products fine motion is lost.
+# Arnab et al. 2021, *ViViT* (model 1).
 vit_tiny = HybridConfig(
     frames=8,
     height=112,
     width=112,
+    input=InputConfig("correlation_stream"),
     stem=patches(192, (2, 16, 16)),
     position="absolute",
     stages=vit_stages("joint", 6, 3),
