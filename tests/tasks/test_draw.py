@@ -12,7 +12,6 @@ import torch
 from hybridvideo import cli
 from hybridvideo.models import create_model
 from hybridvideo.models.contract import count_gmacs, count_parameters
-from hybridvideo.models.staged import StagedModel
 from hybridvideo.report.plots.network import Lanes, Link, Network, Repeat, Step, Tile
 from hybridvideo.tasks.draw import run_draw
 from hybridvideo.tasks.support.anatomy import network_of, tiles
@@ -21,7 +20,6 @@ from hybridvideo.tasks.support.anatomy import network_of, tiles
 def drawn(name: str, **changes: Any) -> Network:
     with torch.device("meta"):
         model = create_model(name, **changes)
-    assert isinstance(model, StagedModel)
     network = network_of(name, model)
     assert network.gmacs == pytest.approx(count_gmacs(model)) and network.parameters == count_parameters(model)
     return network

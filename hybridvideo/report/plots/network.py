@@ -57,6 +57,8 @@ class Part:
     gmacs: float
     parameters: int
     steps: tuple[Step, ...]
+    begins: bool = False
+    """Whether it reads the clip, as the first part does."""
 
 
 @dataclass(frozen=True)
@@ -207,7 +209,7 @@ def row_of(boxes: Sequence[Box]) -> Box:
 
 # --- the drawing ------------------------------------------------------------------------------------------------------
 
-WIDTH, NAME, STEPS, PANEL, BARS = 1120, 30, 128, 812, 888  # places along the width, from the left
+WIDTH, NAME, STEPS, PANEL, BARS = 1140, 30, 150, 834, 908  # places along the width, from the left
 BETWEEN, TOP = 38, 92  # heights between panels and above the first
 ARROW = (
     '<defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
@@ -218,22 +220,33 @@ ARROW = (
 def network_svg(network: Network) -> Html:
     """Draw a model as an `<svg>` element."""
     parts, y, spans = [ARROW, heading(network)], float(TOP), {}
-    for part in network.parts:
+    for i, part in enumerate(network.parts):
         box = chain(part.steps, PANEL - STEPS - 20)
         height = max(58.0, box.height + 26)
         parts.append(panel(part, box, y, height))
         parts.append(cost(part, network, y + height / 2))
         spans[part.name] = (y, y + height)
-        arrow = line((STEPS + 20, y + height), (STEPS + 20, y + height + BETWEEN - 2), arrow=True)
-        after = "x".join(map(str, part.shape)) if part.shape else "logits"
-        parts.append(arrow + label(after, STEPS + 32, y + height + BETWEEN / 2 + 4.5, fill="soft"))
-        y += height + BETWEEN
+        y += height
+        apart = i + 1 < len(network.parts) and network.parts[i + 1].begins
+        parts.append(flow(part, y, end=not apart))
+        y += BETWEEN
+        if apart:
+            parts.append(line((STEPS + 20, y), (STEPS + 20, y + BETWEEN - 2), arrow=True))
+            parts.append(label("the clip", STEPS + 32, y + BETWEEN / 2 + 4.5, fill="soft"))
+            y += BETWEEN
     parts += [link(spans, each, place) for place, each in enumerate(network.links)]
     parts.append(legend(y + 18))
     size = f'viewBox="0 0 {WIDTH} {y + 40:.0f}"'
     words = html.escape(f"{network.name}: {', '.join(part.name for part in network.parts)}", quote=True)
     opening = f'<svg {size} role="img" aria-label="{words}" style="max-width:{WIDTH}px" font-family="sans-serif">'
     return Html(opening + "".join(parts) + "</svg>")
+
+
+def flow(part: Part, y: float, end: bool) -> str:
+    """What a part returns: an arrow to the next, unless the next one reads the clip."""
+    words = "x".join(map(str, part.shape)) if part.shape else "logits"
+    shape = label(words, STEPS + 32, y + BETWEEN / 2 + 4.5, fill="soft")
+    return shape + (line((STEPS + 20, y), (STEPS + 20, y + BETWEEN - 2), arrow=True) if end else "")
 
 
 def heading(network: Network) -> str:

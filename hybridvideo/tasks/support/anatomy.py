@@ -16,9 +16,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from hybridvideo.models.contract import count_parameters
+from hybridvideo.models.contract import VideoModel, count_parameters
 from hybridvideo.models.parts.shortcuts import literally
 from hybridvideo.models.staged import StagedModel
+from hybridvideo.models.towers import Towers
 from hybridvideo.report.plots.network import Lanes, Link, Network, Part, Repeat, Step, Tile
 
 MOST_IN_STEM = 4  # tiles; of a deeper stem only their number is drawn
@@ -31,6 +32,8 @@ NAMES: tuple[tuple[str, str, str], ...] = (
     ("SpacePool", "grid", "average positions"),
     ("Tokeniser", "grid", "learned tokens"),
     ("PoolHead", "grid", "pool, classify"),
+    ("Fusion", "gate", "fuse"),
+    ("Align", "grid", "align"),
     ("TwoHeads", "grid", "two classifiers"),
     ("Pyramid", "gate", "pyramid of scales"),
     ("Gate", "gate", "gate"),
@@ -41,6 +44,7 @@ NAMES: tuple[tuple[str, str, str], ...] = (
     (".*(Correlation|Volume|MotionStream).*", "time", "correlation"),
     (".*Temporal.*Attention.*", "time", "attention in time"),
     ("SpatialAttention", "attention", "attention in space"),
+    ("ShiftedHeads", "attention", "attention, some heads to other frames"),
     ("MaskedAttention", "attention", "self-attention"),
     ("CrossAttention", "attention", "cross-attention"),
     (".*Attention.*|.*Attending", "attention", ""),
@@ -69,7 +73,7 @@ class Trace(NamedTuple):
     """GMACs of each module by its name; "" is the whole."""
 
 
-def network_of(name: str, model: StagedModel) -> Network:
+def network_of(name: str, model: VideoModel) -> Network:
     """Return everything that is drawn of a model, whose weights are on `meta`."""
     model.eval()
     x = torch.zeros(1, *model.input_shape, device="meta")
@@ -82,9 +86,11 @@ def network_of(name: str, model: StagedModel) -> Network:
     shares, numbers = shares_of(model, trace, place), parameters_of(model, trace, place)
     parts = []
     for part, modules in members.items():
-        steps = stem_steps(model, modules, trace.calls) if part == "stem" else in_order(modules, trace.calls)
-        steps = steps or (Tile("grid", "pool, classify"),)
-        parts.append(Part(part, shapes.get(part), shares.get(part, 0.0), numbers.get(part, 0), steps))
+        steps = stem_steps(owner_of(model, part), modules, trace.calls) if part.endswith("stem") else ()
+        steps = steps or in_order(modules, trace.calls) or (Tile("grid", "pool, classify"),)
+        begins = bool(parts) and part.endswith("stem")
+        shape = None if part == "head" else shapes.get(part)
+        parts.append(Part(part, shape, shares.get(part, 0.0), numbers.get(part, 0), steps, begins))
     return Network(name, model.input_shape, tuple(parts), links_of(model), trace.macs[""], count_parameters(model))
 
 
@@ -116,8 +122,15 @@ def traced(model: nn.Module, x: torch.Tensor) -> Trace:
     return Trace(calls, callers, {**counts, "": counter.get_total_flops() / 2e9})
 
 
-def members_of(model: StagedModel) -> dict[str, list[nn.Module]]:
-    """Return the modules of stem, stages and head, by their names."""
+def members_of(model: VideoModel) -> dict[str, list[nn.Module]]:
+    """Return the modules of stem, stages and head, by their names; of towers those of each, then the head of both."""
+    if isinstance(model, Towers):
+        parts: dict[str, list[nn.Module]] = {}
+        for name, each in model.towers:
+            own = members_of(each)
+            parts |= {f"{name}.{part}": modules for part, modules in own.items() if part != "head"}
+        return {**parts, "head": [model.norm, model.align, model.fusion, model.classifier]}
+    assert isinstance(model, StagedModel)
     own = [part for part in model.stem_parts() if isinstance(part, nn.Module)]
     before = [module for name in ("input", "project", "position") if (module := getattr(model, name, None)) is not None]
     stages = {stage.name: [*stage.before, *stage.blocks] for stage in model.stage_list()}
@@ -128,19 +141,32 @@ def members_of(model: StagedModel) -> dict[str, list[nn.Module]]:
     }
 
 
+def owner_of(model: VideoModel, part: str) -> VideoModel:
+    """Return the network that a part belongs to: the model, or one of its towers."""
+    name, dot, _ = part.partition(".")
+    return dict(model.towers)[name] if dot and isinstance(model, Towers) else model
+
+
 def stem_steps(model: Any, modules: Sequence[nn.Module], calls: dict[int, int]) -> tuple[Step, ...]:
     """Return the input, if it is more than the frames, and the stem: by its name, or by what is in it."""
     config = model.config
     mode = getattr(getattr(config, "input", None), "mode", "rgb")
     seen = () if mode == "rgb" else (Tile("time", f"input: {mode.replace('_', ' ')}"),)
     if (stem := getattr(config, "stem", None)) is not None:
-        name = stem.name.rpartition("/")[2]
-        network = "small CNN" if name == "small" else name
-        return (*seen, Tile("conv", f"{network} to stride {model.stem.stride}, each frame"))
+        return (*seen, stem_tile(stem.name.rpartition("/")[2], model.stem.strides))
     inside = in_order(modules, calls)
     if len(list(tiles(inside))) > MOST_IN_STEM:
         return (Tile("conv", f"{len(list(tiles(inside)))} convolutions"),)
-    return inside
+    return inside or (Tile("conv", "patches"),)
+
+
+def stem_tile(name: str, strides: tuple[int, int, int]) -> Tile:
+    """Return the tile of a hybrid's stem."""
+    frames, rows, columns = strides
+    if name == "patch":
+        return Tile("conv", f"patches of {frames}x{rows}x{columns}")
+    network = {"small": "small CNN", "coatnet": "two convolutions"}.get(name, name)
+    return Tile("conv", f"{network} to stride {rows}, each frame")
 
 
 # --- what belongs to which part ---------------------------------------------------------------------------------------
@@ -187,7 +213,10 @@ def parameters_of(model: nn.Module, trace: Trace, place: dict[int, str]) -> dict
 
 
 def links_of(model: Any) -> tuple[Link, ...]:
-    """Return what jumps over stages: skips of a U-Net, and the levels of a pyramid."""
+    """Return what jumps over stages: skips of a U-Net, the levels of a pyramid, the first of two towers."""
+    if isinstance(model, Towers):
+        name, first = model.towers[0]
+        return (Link(f"{name}.{first.stage_names[-1]}", "head"),)
     stages = getattr(getattr(model, "config", None), "stages", ())
     skips = [Link(up, f"stage{i + 1}") for i, stage in enumerate(stages) if (up := getattr(stage, "up", None))]
     pyramid = getattr(model, "pyramid", None)
@@ -199,10 +228,8 @@ def links_of(model: Any) -> tuple[Link, ...]:
 
 def in_order(modules: Sequence[nn.Module], calls: dict[int, int]) -> tuple[Step, ...]:
     """Return the steps of modules in the order of their calls; the same ones in a row as one that repeats."""
-    called = sorted(
-        (module for module in modules if first_call(module, calls) >= 0), key=lambda m: first_call(m, calls)
-    )
-    return merged([steps_of(module, calls) for module in called])
+    called = [module for module in modules if first_call(module, calls) >= 0] or modules  # none: a path not taken
+    return merged([steps_of(module, calls) for module in sorted(called, key=lambda each: first_call(each, calls))])
 
 
 def merged(steps: Sequence[tuple[Step, ...]]) -> tuple[Step, ...]:
