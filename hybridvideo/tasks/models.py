@@ -32,7 +32,8 @@ M: million parameters, with 400 classes. GMACs: billions of multiply-adds of one
 clips/s: of one clip at a time, forward, fp32, where and when the last line says.
 top-1: per cent on the validation set of Kinetics-400, as published; scores averaged over views (clips x crops) of a
 video, whose frames lie a step apart. weights: hf: and torchvision: are downloaded by load_weights, others by you.
-A single name shows stages, settings and sources. hybrid: any stem, stages and head of your own, see docs/models.md."""
+A single name shows stages, settings and sources; --draw draws the model. hybrid: any stem, stages and head of your
+own, see docs/models.md."""
 
 
 def run_models(pattern: str) -> int:

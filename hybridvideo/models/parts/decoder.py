@@ -58,6 +58,10 @@ class MaskedAttention(nn.Module):
         return x_BNC.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
 
+class CrossAttention(MaskedAttention):
+    """The same, of queries to a memory."""
+
+
 class Added(nn.Module):
     """norm(x + dropout(update))."""
 
@@ -90,7 +94,7 @@ class DecoderLayer(nn.Module):
     def __init__(self, dim: int, heads: int, mlp_ratio: float, dropout: float) -> None:
         super().__init__()
         self.attention, self.after_attention = MaskedAttention(dim, heads), Added(dim, dropout)
-        self.cross, self.after_cross = MaskedAttention(dim, heads), Added(dim, dropout)
+        self.cross, self.after_cross = CrossAttention(dim, heads), Added(dim, dropout)
         self.mlp, self.after_mlp = Mlp(dim, int(dim * mlp_ratio), dropout, "relu"), Added(dim, 0.0)
 
     def forward(self, x_BQC: Tensor, memory_BNC: Tensor, mask_BN: Tensor | None, causal: bool) -> Tensor:
