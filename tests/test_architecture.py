@@ -111,7 +111,7 @@ CORRESPONDING = [
     {"tasks", "report/pages"},
     {"tasks", "engine"},
 ]
-SAME_NAME = {"__init__", "convert", "hybrid", "rows"}  # the others of one name
+SAME_NAME = {"__init__", "convert", "hybrid", "rows", "towers"}  # the others of one name
 
 
 def test_the_name_of_a_file_says_which_one_it_is() -> None:

@@ -10,8 +10,8 @@ from typing import cast
 from torch import Tensor
 
 from hybridvideo.config.model import AdapterConfig
-from hybridvideo.models.adapters.bottleneck import AdaptedBranch, Bottleneck, inner_width, width_of
-from hybridvideo.models.parts.attention import TemporalAttention
+from hybridvideo.models.adapters.adapted_branch import AdaptedBranch, Bottleneck, inner_width, width_of
+from hybridvideo.models.parts.attention import GroupedAttention, through_time
 from hybridvideo.models.parts.blocks import Block, Branch
 
 MLP_SHARE = 0.5  # factor on the adapter next to the MLP, as published
@@ -35,7 +35,9 @@ class AimAttention(AdaptedBranch):
 
     def through_time(self, x_BTHWC: Tensor) -> Tensor:
         """The same queries, keys and values, of one position in all frames."""
-        return TemporalAttention.forward(cast(TemporalAttention, self.inner), x_BTHWC)
+        attention = cast(GroupedAttention, self.inner)
+        out: Tensor = attention.proj(through_time(attention, x_BTHWC.flatten(2, 3)))
+        return out.view(x_BTHWC.shape)
 
 
 class AimMlp(AdaptedBranch):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from hybridvideo.config.model import AdapterConfig
 from hybridvideo.errors import UserError
-from hybridvideo.models.adapters.bottleneck import inner_width, width_of
+from hybridvideo.models.adapters.adapted_branch import inner_width, width_of
 from hybridvideo.models.parts.attend import attend
 from hybridvideo.models.parts.attention import SpatialAttention
 from hybridvideo.models.parts.blocks import Block, Branch

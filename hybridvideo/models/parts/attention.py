@@ -112,9 +112,8 @@ class TemporalAttention(GroupedAttention):
 
     def all_at_once(self, x_BTNC: Tensor) -> Tensor:
         """All clips and positions in one call."""
-        q, k, v = temporal_heads(in_parts(self.qkv, x_BTNC, 3), self.heads)
-        bias = None if self.relative is None else self.over_time(x_BTNC, q).repeat(1, x_BTNC.shape[2], 1, 1)
-        return attend(q, k, v, bias).transpose(1, 2).reshape(x_BTNC.shape)
+        bias = None if self.relative is None else self.over_time(x_BTNC, x_BTNC).repeat(1, x_BTNC.shape[2], 1, 1)
+        return through_time(self, x_BTNC, bias)
 
     def clip_by_clip(self, x_BTNC: Tensor) -> Tensor:
         """Positions are groups, which share one bias: a view of each clip, but not of the batch."""
@@ -128,6 +127,12 @@ class TemporalAttention(GroupedAttention):
         assert self.relative is not None
         out: Tensor = self.relative((len(range(x_BTNC.shape[1])), 1, 1), like)
         return out
+
+
+def through_time(attention: GroupedAttention, x_BTNC: Tensor, bias: Tensor | None = None) -> Tensor:
+    """One position through all frames, by the queries, keys and values of any attention, before its projection."""
+    q, k, v = temporal_heads(in_parts(attention.qkv, x_BTNC, 3), attention.heads)
+    return attend(q, k, v, bias if bias is None else bias.to(q.dtype)).transpose(1, 2).reshape(x_BTNC.shape)
 
 
 def sides(x_BTHWC: Tensor) -> Size:

@@ -84,7 +84,7 @@ def network_of(name: str, model: VideoModel) -> Network:
     members = members_of(model)
     place = {id(inner): part for part, modules in members.items() for module in modules for inner in module.modules()}
     shares, numbers = shares_of(model, trace, place), parameters_of(model, trace, place)
-    parts = []
+    parts: list[Part] = []
     for part, modules in members.items():
         steps = stem_steps(owner_of(model, part), modules, trace.calls) if part.endswith("stem") else ()
         steps = steps or in_order(modules, trace.calls) or (Tile("grid", "pool, classify"),)
@@ -127,8 +127,8 @@ def members_of(model: VideoModel) -> dict[str, list[nn.Module]]:
     if isinstance(model, Towers):
         parts: dict[str, list[nn.Module]] = {}
         for name, each in model.towers:
-            own = members_of(each)
-            parts |= {f"{name}.{part}": modules for part, modules in own.items() if part != "head"}
+            inside = members_of(each)
+            parts |= {f"{name}.{part}": modules for part, modules in inside.items() if part != "head"}
         return {**parts, "head": [model.norm, model.align, model.fusion, model.classifier]}
     assert isinstance(model, StagedModel)
     own = [part for part in model.stem_parts() if isinstance(part, nn.Module)]

@@ -18,7 +18,8 @@ from hybridvideo.models.contract import count_gmacs
 from hybridvideo.models.hybrid import Hybrid
 from hybridvideo.models.parts.blocks import KINDS
 from hybridvideo.models.parts.inputs import ClipInput
-from hybridvideo.models.parts.stems import LibraryStem, open_stem, pad_like_tensorflow
+from hybridvideo.models.parts.stem_weights import pad_like_tensorflow
+from hybridvideo.models.parts.stems import LibraryStem, open_stem
 from hybridvideo.tasks.train import build_model
 
 MODES = ["rgb", "difference", "both", "two_stream", "correlation", "correlation_stream"]
