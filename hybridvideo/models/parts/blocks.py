@@ -84,9 +84,9 @@ class Kind:
 
 def mobilevit(place: Place) -> nn.Module:
     """A Transformer of any attention that needs no more than `Block`."""
-    inner = KINDS.get(place.stage.attention)
-    if inner is None or inner.mixers is None:
-        names = ", ".join(name for name, kind in KINDS.items() if kind.mixers is not None)
+    allowed = [name for name, kind in KINDS.items() if kind.mixers is not None and not kind.composed]
+    if place.stage.attention not in allowed:
+        names = ", ".join(allowed)
         raise UserError(f"attention is {place.stage.attention!r} in a mobilevit block; give one of {names}")
     return MobileVit(place, make_block)
 
@@ -335,6 +335,8 @@ def check_stage(stage: StageConfig, where: str) -> None:
             settings = ", ".join(f.name for f in fields(stage) if f.name in reads)
             advice = kind.instead.get(name, f"they have {settings}")
             raise UserError(f"{where}.{name} has no meaning for {stage.block} blocks; {advice}")
+    if not stage.mlp_ratio and "mlp_ratio" in kind.reads and "position" not in kind.reads:
+        raise UserError(f"{where}.mlp_ratio is 0, and {stage.block} blocks have no other form; give a number above 0")
     if stage.kernel is not None and not all(side % 2 for side in stage.kernel):
         raise UserError(f"{where}.kernel is {stage.kernel}; give three odd numbers: frames, rows, columns")
 

@@ -105,7 +105,7 @@ class MlpBranch(nn.Module):
         super().__init__()
         stage, dim = place.stage, place.dim
         self.norm = NORMS[stage.norm](dim, eps=stage.norm_eps)
-        self.inner = Mlp(dim, int(dim * stage.mlp_ratio), stage.dropout, stage.activation)
+        self.inner = Mlp(dim, max(1, int(dim * stage.mlp_ratio)), stage.dropout, stage.activation)
         self.scale = make_scale(place)
         self.drop_path = DropPath(place.drop_path)
 

@@ -137,7 +137,7 @@ class LevitMlp(nn.Module):
 
     def __init__(self, place: Place) -> None:
         super().__init__()
-        hidden = int(place.dim * place.stage.mlp_ratio)
+        hidden = max(1, int(place.dim * place.stage.mlp_ratio))
         self.fc1 = LinearNorm(place.dim, hidden)
         self.fc2 = LinearNorm(hidden, place.dim, scale=0.0)
         self.activation, self.drop = ACTIVATIONS[place.stage.activation], nn.Dropout(place.stage.dropout)
@@ -154,13 +154,13 @@ class LevitBlock(nn.Module):
         super().__init__()
         self.changes = place.stride > 1 or place.dim_in != place.dim
         self.attention = changing_attention(place) if self.changes else levit_attention(place)
-        self.mlp = LevitMlp(place) if int(place.dim * place.stage.mlp_ratio) else None
+        self.mlp = LevitMlp(place)
         self.drop_path = DropPath(place.drop_path)
 
     def forward(self, x_BTHWC: Tensor) -> Tensor:
         out = self.attention(x_BTHWC)
         x = out if self.changes else x_BTHWC + self.drop_path(out)
-        return x if self.mlp is None else x + self.drop_path(self.mlp(x))
+        return x + self.drop_path(self.mlp(x))
 
 
 def levit_attention(place: Place) -> LevitAttention:
