@@ -49,11 +49,13 @@ from hybridvideo.text import shown
 
 VIDEOS = {"train": 128, "val": 8, "test": 32}  # of each motion
 
+# Objects in plain view: differences show their motion at less cost than the correlation of frames does.
+INPUT = {"mode": "both", "gain": 2.0, "limit": 3.0}
 RUN = TrainRun(
     clip=ClipConfig(frames=8, interval=0.1),
     frame=FrameConfig(height=32, width=32, scaling="rgb"),
     augment=AugmentConfig(area=(0.7, 1.0), aspect=(0.9, 1.1), flip=0.0),  # a flip turns left into right
-    model=ModelConfig("hybrid_micro"),
+    model=ModelConfig("hybrid_micro", {"input": INPUT}),
     optim=OptimConfig(lr=4e-3),
     train=TrainConfig(epochs=12, batch_size=32, log_every=8),
     eval=EvalConfig(clips=3, crops=1, batch_size=48),
@@ -122,7 +124,7 @@ def train_once(folder: Path, run: Path, seed: int, changes: dict[str, Any]) -> N
         RUN,
         seed=seed,
         data=DataConfig(str(videos / "train"), str(videos / "val")),
-        model=replace(RUN.model, changes=changes),
+        model=replace(RUN.model, changes={**RUN.model.changes, **changes}),
     )
     same = (run / CONFIG).exists() and read_run_config(run) == settings
     if same and (run / "report.html").exists():
