@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hybridvideo.models import create_model
 from hybridvideo.models.contract import VideoModel
-from tests.models.test_contract import small
+from tests.models.test_contract import everything, small
 
 
 class Largest(TorchDispatchMode):
@@ -36,14 +36,14 @@ def largest_tensor(name: str, frames: int, training: bool) -> int:
 def largest_of(model: VideoModel, frames: int, training: bool) -> int:
     model, x = model.train(training), torch.randn(1, 3, frames, 64, 64)
     with torch.set_grad_enabled(training), Largest() as largest:
-        out = model(x)
+        out = everything(model(x))
         if training:
             out.sum().backward()
     return largest.numbers
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("name", ["video_swin_tiny", "timesformer_base", "hybrid_tiny"])
+@pytest.mark.parametrize("name", ["video_swin_tiny", "timesformer_base", "hybrid_tiny", "conformer_tiny"])
 def test_the_largest_tensor_grows_with_the_frames_not_with_their_square(name: str, training: bool) -> None:
     assert largest_tensor(name, 128, training) <= 4.4 * largest_tensor(name, 32, training)
 

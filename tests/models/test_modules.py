@@ -10,7 +10,7 @@ from hybridvideo.models import FAMILIES, TIMESFORMERS, UNIFORMERS, VIDEO_SWINS, 
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.models.parts.linear import Composition, Linear, in_parts
 from hybridvideo.models.parts.shortcuts import literally, may_bypass
-from tests.models.test_contract import small
+from tests.models.test_contract import everything, small
 
 OURS = sorted({*FAMILIES, *TIMESFORMERS, *UNIFORMERS, *VIDEO_SWINS, *VIDEOMAES} - {"hybrid"})
 INPUT = torch.randn(2, 3, 4, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -41,8 +41,7 @@ def logits(model: nn.Module, mode: str) -> Tensor:
     training, gradients = MODES[mode]
     torch.manual_seed(0)  # of stochastic depth
     with torch.set_grad_enabled(gradients):
-        out: Tensor = model.train(training)(INPUT)
-    return out.detach()
+        return everything(model.train(training)(INPUT)).detach()
 
 
 @pytest.fixture(params=OURS)

@@ -131,6 +131,11 @@ def loss_terms(output: Tensor | Outputs, targets_BK: Tensor) -> dict[str, Tensor
     return terms
 
 
+def clip_losses(output: Tensor | Outputs, targets_BK: Tensor) -> Tensor:
+    """Return the sum of `loss_terms`, the loss of each clip (B,), for a loop of one's own."""
+    return torch.stack(list(loss_terms(output, targets_BK).values())).sum(0)
+
+
 def cross_entropy(logits_BK: Tensor, targets_BK: Tensor) -> Tensor:
     """Return the cross-entropy of each clip, in float32."""
     return F.cross_entropy(logits_BK.float(), targets_BK, reduction="none")

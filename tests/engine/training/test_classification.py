@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from hybridvideo.config.data import AugmentConfig, Normalisation
 from hybridvideo.config.training import OptimConfig
 from hybridvideo.data.dataset import collate_clips
-from hybridvideo.engine.training.classification import Classification, loss_terms
+from hybridvideo.engine.training.classification import Classification, clip_losses, loss_terms
 from hybridvideo.engine.training.loop import Fitted, fit
 from hybridvideo.engine.training.objective import Place
 from hybridvideo.models.contract import Outputs
@@ -69,6 +69,7 @@ def test_the_terms_are_the_cross_entropies_of_all_logits_and_the_costs() -> None
         assert torch.equal(term, expected)
     assert list(loss_terms(Outputs(logits, auxiliary, supervised=False), targets)) == list(terms)[1:]
     assert torch.equal(loss_terms(logits, targets)["cross_entropy"], of_logits)
+    assert torch.allclose(clip_losses(Outputs(logits, auxiliary), targets), of_logits + of_second + cost)
 
 
 @pytest.mark.parametrize("augment", [{}, {"mixup": 0.8, "cutmix": 1.0}])
