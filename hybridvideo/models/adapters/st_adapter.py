@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from hybridvideo.config.model import AdapterConfig
-from hybridvideo.models.adapters.bottleneck import AdaptedBranch, inner_width, width_of
+from hybridvideo.models.adapters.adapted_branch import AdaptedBranch, inner_width, width_of
 from hybridvideo.models.parts.blocks import Block, Branch
 from hybridvideo.models.parts.depthwise import DepthwiseConv3d, on_grid
 from hybridvideo.models.parts.linear import Linear
