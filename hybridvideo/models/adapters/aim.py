@@ -5,14 +5,14 @@ Yang et al. 2023, *AIM: Adapting Image Models for Efficient Video Action Recogni
 
 from __future__ import annotations
 
-from typing import cast
-
 from torch import Tensor
 
 from hybridvideo.config.model import AdapterConfig
 from hybridvideo.models.adapters.adapted_branch import AdaptedBranch, Bottleneck, inner_width, width_of
-from hybridvideo.models.parts.attention import GroupedAttention, through_time
+from hybridvideo.models.parts.attend import attend
+from hybridvideo.models.parts.attention import GroupedAttention, temporal_heads
 from hybridvideo.models.parts.blocks import Block, Branch
+from hybridvideo.models.parts.linear import in_parts
 
 MLP_SHARE = 0.5  # factor on the adapter next to the MLP, as published
 
@@ -35,9 +35,11 @@ class AimAttention(AdaptedBranch):
 
     def through_time(self, x_BTHWC: Tensor) -> Tensor:
         """The same queries, keys and values, of one position in all frames."""
-        attention = cast(GroupedAttention, self.inner)
-        out: Tensor = attention.proj(through_time(attention, x_BTHWC.flatten(2, 3)))
-        return out.view(x_BTHWC.shape)
+        attention = self.inner
+        assert isinstance(attention, GroupedAttention)
+        q, k, v = temporal_heads(in_parts(attention.qkv, x_BTHWC.flatten(2, 3), 3), attention.heads)
+        out: Tensor = attention.proj(attend(q, k, v).transpose(1, 2).reshape(x_BTHWC.shape))
+        return out
 
 
 class AimMlp(AdaptedBranch):

@@ -18,7 +18,7 @@ from hybridvideo.config.model import AdapterConfig
 from hybridvideo.errors import UserError
 from hybridvideo.models.adapters.adapted_branch import inner_width, width_of
 from hybridvideo.models.parts.attend import attend
-from hybridvideo.models.parts.attention import SpatialAttention
+from hybridvideo.models.parts.attention import SpatialAttention, sides
 from hybridvideo.models.parts.blocks import Block, Branch
 from hybridvideo.models.parts.linear import Linear, in_parts
 from hybridvideo.models.parts.mlp import Mlp
@@ -84,6 +84,7 @@ class ShiftedHeads(SpatialAttention):
     def __init__(self, attention: SpatialAttention, far: int) -> None:
         nn.Module.__init__(self)
         self.heads, self.qkv, self.proj, self.far = attention.heads, attention.qkv, attention.proj, far
+        self.relative = attention.relative
         if 2 * far > self.heads:
             raise UserError(f"adapter.heads is {far}, twice that is more than the {self.heads} heads of a block")
 
@@ -91,7 +92,9 @@ class ShiftedHeads(SpatialAttention):
         B, T = x_BTHWC.shape[:2]
         q, k, v = in_parts(self.qkv, x_BTHWC.flatten(2, 3), 3)
         parts = (part.flatten(0, 1).unflatten(-1, (self.heads, -1)) for part in (q, self.shifted(k), self.shifted(v)))
-        out_GhNd = attend(*(part_GNhd.transpose(1, 2) for part_GNhd in parts))
+        q, k, v = (part_GNhd.transpose(1, 2) for part_GNhd in parts)
+        bias = None if self.relative is None else self.relative((1, *sides(x_BTHWC)[1:]), q)
+        out_GhNd = attend(q, k, v, bias)
         out: Tensor = self.proj(out_GhNd.transpose(1, 2).flatten(2))
         return out.view(B, T, *x_BTHWC.shape[2:])
 

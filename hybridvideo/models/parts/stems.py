@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from hybridvideo.config.data import Normalisation
 from hybridvideo.config.model import StemConfig
 from hybridvideo.errors import EnvironmentFault, UserError, nearest
+from hybridvideo.models.parts.backbone import BackboneTrunk, backbone_of
 from hybridvideo.models.parts.conv_stem import TwoConvStem
 from hybridvideo.models.parts.stem_cut import Cut, FrameSize, Library, Way, find_cut
 from hybridvideo.models.parts.stem_weights import prepare_trunk
@@ -156,16 +157,21 @@ def init_convolutions(stem: nn.Module) -> None:
 
 def timm_stem(name: str, config: StemConfig, size: FrameSize) -> LibraryStem:
     """Any timm model with `forward_intermediates` over maps."""
+    cut, way = cut_for(config.name, config.stride, size)
+    model, own = timm_network(name, config, way)
+    return LibraryStem(timm_trunk(model, cut.layer), cut, config, own)
+
+
+def timm_network(name: str, config: StemConfig, way: Way) -> tuple[Any, Normalisation]:
+    """Return a network of timm with the stem's weights, if it has any, and the normalisation of timm's own."""
     import timm
 
-    cut, way = cut_for(config.name, config.stride, size)
     try:
         model = timm.create_model(name, pretrained=config.weights == "hub", **way)
     except (OSError, RuntimeError) as error:
         raise offline(f"timm/{name}", error) from error
     prepare_trunk(model, config)
-    own = Normalisation(tuple(model.pretrained_cfg["mean"]), tuple(model.pretrained_cfg["std"]))  # of its weights
-    return LibraryStem(timm_trunk(model, cut.layer), cut, config, own)
+    return model, Normalisation(tuple(model.pretrained_cfg["mean"]), tuple(model.pretrained_cfg["std"]))
 
 
 def timm_library(name: str) -> Library:
@@ -278,38 +284,11 @@ def torchvision_trunk(model: nn.Module, layer: Any) -> nn.Module:
     return create_feature_extractor(model, {layer: "map"}, tracer_kwargs={"leaf_modules": [Conv2dSame]})
 
 
-class BackboneTrunk(nn.Module):
-    """The CNN before the patch embedding of a ViT of timm, whole."""
-
-    def __init__(self, backbone: nn.Module) -> None:
-        super().__init__()
-        self.backbone = backbone
-
-    def forward(self, x_NCHW: Tensor) -> Tensor:
-        out = self.backbone(x_NCHW)
-        return cast(Tensor, out[-1] if isinstance(out, list | tuple) else out)
-
-
 def backbone_stem(name: str, config: StemConfig, size: FrameSize) -> LibraryStem:
     """The CNN before the patch embedding of a ViT of timm."""
-    import timm
-
-    cut, _ = cut_for(config.name, config.stride, size)
-    try:
-        model = timm.create_model(name, pretrained=config.weights == "hub")
-    except (OSError, RuntimeError) as error:
-        raise offline(f"timm/{name}", error) from error
-    prepare_trunk(model, config)
-    own = Normalisation(tuple(model.pretrained_cfg["mean"]), tuple(model.pretrained_cfg["std"]))
+    cut, way = cut_for(config.name, config.stride, size)
+    model, own = timm_network(name, config, way)
     return LibraryStem(BackboneTrunk(backbone_of(model, name)), cut, config, own)
-
-
-def backbone_of(model: Any, name: str) -> nn.Module:
-    """Return the CNN in a model's patch embedding. Raises UserError if there is none."""
-    backbone = getattr(getattr(model, "patch_embed", None), "backbone", None)
-    if not isinstance(backbone, nn.Module):
-        raise UserError(f"timm's {name} has no CNN before its patch embedding; one that has is vit_small_r26_s32_224")
-    return backbone
 
 
 def backbone_library(name: str) -> Library:

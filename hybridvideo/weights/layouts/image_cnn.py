@@ -16,7 +16,8 @@ from torch import Tensor
 from hybridvideo.errors import UserError
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.models.hybrid import Hybrid
-from hybridvideo.models.parts.stems import BackboneTrunk, LibraryStem, TimmTrunk
+from hybridvideo.models.parts.backbone import BackboneTrunk
+from hybridvideo.models.parts.stems import LibraryStem, TimmTrunk
 from hybridvideo.weights.layouts.image_botnet import bottlenecks, reshaped
 from hybridvideo.weights.layouts.layout import Architecture, Layout, State
 

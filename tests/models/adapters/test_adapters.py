@@ -166,3 +166,20 @@ def test_what_cannot_be_adapted_is_refused_in_one_line(changes: dict[str, Any], 
         adapted("aim", **changes)
     with pytest.raises(UserError, match="no linear adapters to merge"):
         adapted("st").merge()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("relative", ["table", "mlp"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_attention_with_relative_positions_keeps_them(kind: str, relative: str) -> None:
+    stages = [{"block": "spatial", "depth": 1, "heads": 2, "relative": relative}]
+    shared = {"frames": 3, "height": 32, "width": 32, "stages": stages}
+    torch.manual_seed(0)
+    plain = create_model("hybrid", 3, **shared).eval()
+    for name, parameter in plain.named_parameters():
+        if "relative" in name:
+            nn.init.normal_(parameter)
+    model = create_model("hybrid", 3, **shared, adapter={"kind": kind}).eval()
+    model.load_state_dict(plain.state_dict(), strict=False)
+    still = torch.randn(1, 3, 1, 32, 32).expand(-1, -1, 3, -1, -1)
+    assert torch.allclose(model(still), plain(still), atol=1e-5)
