@@ -284,7 +284,7 @@ class HybridConfig:
     inflation: Literal["mean", "centre"] = "mean"
     """How weights of images start kernels over time: spread evenly over the frames, or at the middle frame alone."""
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
-    """Other than none: all but the adapters and the head is frozen."""
+    """Other than none: all but the adapters, the table of absolute time and the head is frozen."""
     time: bool = True
     """False removes every path between frames: the control that cannot see motion."""
 

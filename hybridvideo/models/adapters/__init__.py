@@ -23,6 +23,7 @@ from hybridvideo.models.parts.attention import GroupedAttention, JointAttention,
 from hybridvideo.models.parts.blocks import Block, Branch
 
 ADAPTER = ".adapter"  # in the name of every parameter of an adapter
+TABLE_OF_TIME = "position.time_CT"  # trains too: images have none, and attention alone does not see the order of frames
 
 INSERT: dict[str, Callable[[Block, int, AdapterConfig, bool], None]] = {
     "st": insert_st,
@@ -67,9 +68,9 @@ def is_of_images(inner: nn.Module) -> bool:
 
 
 def freeze_but_adapters(model: nn.Module, head: str) -> None:
-    """Let adapters and the parameters whose names start with `head` train, and nothing else."""
+    """Let adapters, the table of time and the parameters whose names start with `head` train, and nothing else."""
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(ADAPTER in name or name.startswith(head))
+        parameter.requires_grad_(ADAPTER in name or name == TABLE_OF_TIME or name.startswith(head))
 
 
 def rest_frozen_norms(model: nn.Module) -> None:

@@ -70,7 +70,7 @@ def test_what_is_frozen_stays_and_adapters_and_head_learn(kind: str) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     train(model)
     for name, value in model.state_dict().items():
-        learns = ".adapter" in name or name.startswith("head.")
+        learns = ".adapter" in name or name == "position.time_CT" or name.startswith("head.")
         assert torch.equal(value, before[name]) is not learns, name
 
 
@@ -78,7 +78,8 @@ def test_what_is_frozen_stays_and_adapters_and_head_learn(kind: str) -> None:
 def test_few_parameters_train_and_they_are_counted(kind: str) -> None:
     model = adapted(kind)
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    assert all(".adapter" in name or name.startswith("head.") for name in names) and count_trained(model) > 1000
+    trained = (".adapter", "head.", "position.time_CT")
+    assert all(any(part in name for part in trained) for name in names) and count_trained(model) > 1000
     assert count_trained(model) < 0.2 * count_parameters(model)
     assert count_trained(adapted(kind, adapter={"dim": 16})) > 1.5 * count_trained(model)
 
@@ -95,6 +96,14 @@ def test_trained_adapters_see_other_frames_and_without_time_they_do_not(kind: st
                 nn.init.normal_(parameter, std=0.3)
         first, of_other = model.forward_features(x)[:, 0], model.forward_features(other)[:, 0]
         assert torch.allclose(first, of_other, atol=1e-4) is not time
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_trained_adapters_see_the_order_of_frames(kind: str) -> None:
+    model, x = adapted(kind), clip()
+    train(model)
+    with torch.no_grad():
+        assert not torch.allclose(model(x), model(x[:, :, [1, 3, 0, 2]]), atol=1e-4)
 
 
 @torch.no_grad()

@@ -140,3 +140,17 @@ def test_parts_that_no_hybrid_has_are_refused() -> None:
 def test_a_vit_whose_model_is_not_named_is_still_taken_for_timesformer() -> None:
     state = image_vit().state_dict()
     assert layouts_of(state)[0].family == "TimeSformer"
+
+
+@pytest.mark.parametrize(
+    ("name", "image"),
+    [
+        ("vit_base", "vit_small_patch16_224"),
+        ("conv_vit_base", "vit_small_r26_s32_224"),
+        ("vit_aim_base", "vit_small_patch16_224"),
+    ],
+)
+def test_named_variants_take_every_tensor_of_their_image_weights(name: str, image: str) -> None:
+    net, model = timm.create_model(image), create_model(name, 1000)
+    report = load_weights(model, net.state_dict())
+    assert not report.left_out and len(report.matched) >= len(net.state_dict()) - 1  # token and table: one position
