@@ -1,6 +1,6 @@
 """One picture of all families for docs/families.md: `python tools/draw_families.py` rewrites docs/images/families.svg.
 
-The smallest model of each family is built on `meta` and drawn; a test compares the picture with the models.
+The smallest model of each family is built on `meta` and drawn. A test says when a family is missing.
 """
 
 from __future__ import annotations

@@ -29,8 +29,17 @@ def labels(steps: tuple[Step, ...]) -> list[str]:
     return [tile.label for tile in tiles(steps)]
 
 
-ANY = ("hybrid_micro", "unet_tiny", "multiscale_tiny", "encoder_decoder_base", "video_swin_tiny", "uniformer_small")
-OTHERS = ("timesformer_base", "videomae_small", "slowfast_r50", "x3d_m", "mvit_base_16x4", "mvit_v2_s", "r2plus1d_18")
+ANY = (
+    "hybrid_micro",
+    "unet_tiny",
+    "multiscale_tiny",
+    "conformer_tiny",
+    "choice_tiny",
+    "towers_tiny",
+    "video_swin_tiny",
+    "uniformer_small",
+)
+OTHERS = ("timesformer_base", "slowfast_r50", "mvit_base_16x4", "r2plus1d_18")
 
 
 @pytest.mark.parametrize("name", ANY + OTHERS)
@@ -38,7 +47,7 @@ def test_the_parts_of_any_model_add_up_to_its_cost_and_its_parameters(name: str)
     network = drawn(name)
     assert sum(part.gmacs for part in network.parts) == pytest.approx(network.gmacs, rel=1e-6)
     assert sum(part.parameters for part in network.parts) == network.parameters
-    assert [part.name for part in network.parts][:1] == ["stem"] and network.parts[-1].name == "head"
+    assert network.parts[0].name.endswith("stem") and network.parts[-1].name == "head"
     assert all(part.steps and part.gmacs > 0 and part.shape for part in network.parts[:-1])
 
 
@@ -69,6 +78,22 @@ def test_the_decoder_is_drawn_with_and_without_its_encoder() -> None:
         head = drawn(name).parts[-1]
         assert len([step for step in head.steps if isinstance(step, Repeat)]) == blocks
         assert "cross-attention" in labels(head.steps)
+
+
+@pytest.mark.parametrize("name", ["parallel_tiny", "choice_tiny", "conformer_tiny"])
+def test_branches_are_lanes_with_convolution_in_one_and_attention_in_the_other(name: str) -> None:
+    (block,) = [step for step in drawn(name).parts[1].steps if isinstance(step, Repeat)]
+    (lanes,) = [step for step in block.steps if isinstance(step, Lanes)]
+    first, second = ({tile.kind for tile in tiles(lane)} for lane in lanes.lanes)
+    assert first == {"conv"} and "attention" in second and lanes.coupled is (name == "conformer_tiny")
+
+
+def test_of_two_towers_each_reads_the_clip_and_the_first_is_linked_to_the_head() -> None:
+    network = drawn("towers_tiny")
+    assert [part.name for part in network.parts if part.begins] == ["attention.stem"]
+    (link,) = network.links
+    assert link.source.startswith("conv.stage") and link.target == "head"
+    assert labels(network.parts[-1].steps) == ["align", "fuse"]
 
 
 def test_pathways_are_lanes() -> None:

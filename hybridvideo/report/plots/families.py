@@ -29,16 +29,15 @@ TOP, BETWEEN, BAR = 54, 8, 44  # height of a card's title, between its parts; wi
 
 
 def families_svg(networks: Sequence[Network]) -> Html:
-    """Draw models as small multiples in an `<svg>` element, in rows from left to right."""
-    cards = [card_of(network) for network in networks]
-    rows = [cards[i : i + COLUMNS] for i in range(0, len(cards), COLUMNS)]
-    parts, y = [ARROW, legend(24)], 44.0
-    for row in rows:
-        parts += [card.at(SPACE + i * (CARD + SPACE), y) for i, card in enumerate(row)]
-        y += max(card.height for card in row) + SPACE
+    """Draw models as small multiples in an `<svg>` element, each in the column that ends highest."""
+    parts, ends = [ARROW, legend(24)], [44.0] * COLUMNS
+    for card in map(card_of, networks):
+        column = ends.index(min(ends))
+        parts.append(card.at(SPACE + column * (CARD + SPACE), ends[column]))
+        ends[column] += card.height + SPACE
     width = SPACE + COLUMNS * (CARD + SPACE)
     words = html.escape(", ".join(network.name for network in networks), quote=True)
-    opening = f'<svg viewBox="0 0 {width} {y:.0f}" role="img" aria-label="{words}" font-family="sans-serif">'
+    opening = f'<svg viewBox="0 0 {width} {max(ends):.0f}" role="img" aria-label="{words}" font-family="sans-serif">'
     return Html(opening + "".join(parts) + "</svg>")
 
 

@@ -45,6 +45,7 @@ NAMES: tuple[tuple[str, str, str], ...] = (
     (".*Temporal.*Attention.*", "time", "attention in time"),
     ("SpatialAttention", "attention", "attention in space"),
     ("ShiftedHeads", "attention", "attention, some heads to other frames"),
+    ("AimAttention", "attention", "attention in time, in space"),
     ("MaskedAttention", "attention", "self-attention"),
     ("CrossAttention", "attention", "cross-attention"),
     (".*Attention.*|.*Attending", "attention", ""),
@@ -55,7 +56,7 @@ NAMES: tuple[tuple[str, str, str], ...] = (
 # Class name -> the children that it runs side by side (of a list, each), how they are joined, whether they are coupled.
 LANES: dict[str, tuple[tuple[str, ...], str, bool]] = {
     "Parallel": (("convolution", "attention"), "gate", False),
-    "Choice": (("paths",), "one of them", False),
+    "Choice": (("paths",), "or", False),
     "CanBlock": (("conv", "weights"), "x", False),
     "CoupledBlock": (("conv", "attention"), "both", True),
     "MultiPathWayWithFuse": (("multipathway_blocks",), "fast to slow", False),
@@ -254,9 +255,9 @@ def steps_of(module: nn.Module, calls: dict[int, int]) -> tuple[Step, ...]:
     if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
         return convolution(module)
     kind, label = known_as(type(module).__name__)
-    wrapper = kind == "attention" and any(known_as(type(m).__name__)[0] == kind for m in list(module.modules())[1:])
-    if kind and not wrapper:
-        return (Tile(kind, label),)
+    inner = (known_as(type(each).__name__)[0] for each in list(module.modules())[1:])
+    if label or (kind and kind not in inner):
+        return (Tile(kind, label or words(type(module).__name__)),)
     return in_order(list(module.children()), calls)
 
 
@@ -289,10 +290,10 @@ def convolution(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> tuple[Step, ...]:
 
 
 def known_as(name: str) -> tuple[str, str]:
-    """Return the kind and the label of a class by its name; "" if it says nothing."""
+    """Return the kind and the label of a class by its name; a label "" is for what may contain the same kind."""
     for pattern, kind, label in NAMES:
         if re.fullmatch(pattern, name):
-            return kind, label or words(name)
+            return kind, label
     return "", ""
 
 
