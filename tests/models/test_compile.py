@@ -10,6 +10,8 @@ from tests.models.test_contract import everything, small
 FAMILIES = (
     "hybrid_tiny",
     "conformer_tiny",
+    "coatnet_base",
+    "maxvit_base",
     "video_swin_tiny",
     "timesformer_base",
     "videomae_base",

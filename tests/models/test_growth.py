@@ -43,7 +43,9 @@ def largest_of(model: VideoModel, frames: int, training: bool) -> int:
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("name", ["video_swin_tiny", "timesformer_base", "hybrid_tiny", "conformer_tiny"])
+@pytest.mark.parametrize(
+    "name", ["video_swin_tiny", "timesformer_base", "hybrid_tiny", "conformer_tiny", "maxvit_base"]
+)
 def test_the_largest_tensor_grows_with_the_frames_not_with_their_square(name: str, training: bool) -> None:
     assert largest_tensor(name, 128, training) <= 4.4 * largest_tensor(name, 32, training)
 
