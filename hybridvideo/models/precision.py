@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from hybridvideo.models.parts.attention import GroupedAttention
+from hybridvideo.models.parts.bottleneck import RelativeAttention
+from hybridvideo.models.parts.levit import LevitAttention
 from hybridvideo.models.parts.linear import autocast_dtype
 
 CONVOLUTION, ATTENTION = torch.float16, torch.bfloat16
@@ -24,7 +26,7 @@ def set_precisions(model: nn.Module) -> None:
         kind: Any = type(module)
         if isinstance(module, nn.Conv2d | nn.Conv3d):
             module.__class__ = computing_in(kind, CONVOLUTION)
-        elif isinstance(module, GroupedAttention):
+        elif isinstance(module, GroupedAttention | LevitAttention | RelativeAttention):
             module.__class__ = computing_in(kind, ATTENTION)
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from hybridvideo.errors import UserError
 from hybridvideo.models.checks import check_heads
 from hybridvideo.models.parts.attend import attend
+from hybridvideo.models.parts.folding import Folded
 from hybridvideo.models.parts.linear import Linear
 from hybridvideo.models.parts.norms import ACTIVATIONS, GridBatchNorm
 from hybridvideo.models.parts.place import Grid, Place
@@ -157,14 +158,15 @@ class Bottleneck(nn.Module):
         self.conv1, self.norm1 = Linear(place.dim_in, hidden, bias=False), GridBatchNorm(hidden)
         self.middle, self.norm2 = MIDDLES[stage.attention](place, hidden), GridBatchNorm(hidden)
         self.conv3, self.norm3 = Linear(hidden, place.dim, bias=False), GridBatchNorm(place.dim)
+        self.folded1, self.folded3 = Folded(), Folded()
         changes = place.stride > 1 or place.dim_in != place.dim
         self.shortcut = Shortcut(place) if changes else nn.Identity()
         self.drop_path, self.activation = DropPath(place.drop_path), ACTIVATIONS[stage.activation]
 
     def forward(self, x_BTHWC: Tensor) -> Tensor:
-        x = self.activation(self.norm1(self.conv1(x_BTHWC)))
+        x = self.activation(self.folded1(self.conv1, self.norm1, x_BTHWC))
         x = self.activation(self.norm2(self.middle(x)))
-        x = self.drop_path(self.norm3(self.conv3(x)))
+        x = self.drop_path(self.folded3(self.conv3, self.norm3, x))
         return self.activation(x + self.shortcut(x_BTHWC))
 
 
@@ -174,8 +176,9 @@ class Shortcut(nn.Module):
     def __init__(self, place: Place) -> None:
         super().__init__()
         self.conv, self.norm = Linear(place.dim_in, place.dim, bias=False), GridBatchNorm(place.dim)
-        self.stride = place.stride
+        self.stride, self.folded = place.stride, Folded()
 
     def forward(self, x_BTHWC: Tensor) -> Tensor:
-        out: Tensor = self.norm(self.conv(x_BTHWC[:, :, :: self.stride, :: self.stride]))
+        kept = x_BTHWC[:, :, :: self.stride, :: self.stride].contiguous()
+        out: Tensor = self.folded(self.conv, self.norm, kept)
         return out

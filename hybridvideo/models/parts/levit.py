@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from hybridvideo.errors import UserError
 from hybridvideo.models.parts.attend import attend
 from hybridvideo.models.parts.cached import Cached
+from hybridvideo.models.parts.folding import Folded
 from hybridvideo.models.parts.linear import Linear
 from hybridvideo.models.parts.norms import ACTIVATIONS, GridBatchNorm
 from hybridvideo.models.parts.place import Place
@@ -38,9 +39,10 @@ class LinearNorm(nn.Module):
         self.linear = Linear(dim, out, bias=False, stacked=[heads * part for part in parts], interleaved=heads)
         self.norm = GridBatchNorm(out)
         nn.init.constant_(self.norm.weight, scale)
+        self.folded = Folded()
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.norm(self.linear(x))
+        out: Tensor = self.folded(self.linear, self.norm, x)
         return out
 
 

@@ -18,6 +18,7 @@ from timm.layers import DropPath, make_divisible
 from torch import Tensor, nn
 
 from hybridvideo.models.parts.bottleneck import GridConv
+from hybridvideo.models.parts.folding import Folded
 from hybridvideo.models.parts.linear import Linear
 from hybridvideo.models.parts.norms import ACTIVATIONS, GridBatchNorm
 from hybridvideo.models.parts.place import Place
@@ -38,13 +39,14 @@ class InvertedResidual(nn.Module):
         self.conv2 = GridConv(hidden, hidden, place.kernel((1, 3, 3)), place.stride, groups=hidden)
         self.norm2 = GridBatchNorm(hidden)
         self.conv3, self.norm3 = Linear(hidden, place.dim, bias=False), GridBatchNorm(place.dim)
+        self.folded1, self.folded3 = Folded(), Folded()
         self.residual = place.stride == 1 and place.dim_in == place.dim
         self.drop_path, self.activation = DropPath(place.drop_path), ACTIVATIONS[place.stage.activation]
 
     def forward(self, x_BTHWC: Tensor) -> Tensor:
-        x = self.activation(self.norm1(self.conv1(x_BTHWC)))
+        x = self.activation(self.folded1(self.conv1, self.norm1, x_BTHWC))
         x = self.activation(self.norm2(self.conv2(x)))
-        out: Tensor = self.drop_path(self.norm3(self.conv3(x)))
+        out: Tensor = self.drop_path(self.folded3(self.conv3, self.norm3, x))
         return x_BTHWC + out if self.residual else out
 
 
