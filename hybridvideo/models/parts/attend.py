@@ -46,9 +46,11 @@ def attend(q_BhNd: Tensor, k_BhMd: Tensor, v_BhMd: Tensor, bias: Tensor | None =
 
 def fastest(q_BhNd: Tensor, k_BhMd: Tensor, bias: Tensor | None) -> str:
     """Return the name of the way that is fastest for these tensors (see the table above)."""
-    if not q_BhNd.is_cpu or torch.compiler.is_compiling() or bias is not None:
+    if not q_BhNd.is_cpu or torch.compiler.is_compiling():
         return "fused"
     keys = k_BhMd.shape[2]
+    if bias is not None:  # its gradient, where one is wanted, is for `attend_packed`
+        return "copied" if keys >= LONG and q_BhNd.dtype == torch.float32 else "fused"
     if keys <= FEW:
         return "few_keys"
     if q_BhNd.dtype == torch.bfloat16 and keys <= MANY and torch.is_grad_enabled():
@@ -184,15 +186,23 @@ class BiasedAttention(torch.autograd.Function):
         grad_out, grad_qkv = grad_GNhd.transpose(1, 2), torch.empty_like(qkv_GNthd)
         grad_q, grad_k, grad_v = grad_qkv.permute(2, 0, 3, 1, 4)
         grad_bias = torch.zeros(bias.shape, dtype=torch.float32)
-        step = max(1, BiasedAttention.SCORES // (h * N * N))
-        for at in range(0, G, step):
-            some = slice(at, at + step)
-            q_s, k_s = q[some] * d**-0.5, k[some]
-            weights = torch.matmul(q_s, k_s.transpose(2, 3)).add_(bias).softmax(-1)
-            grad_v[some] = torch.matmul(weights.transpose(2, 3), grad_out[some])
-            grad_weights = torch.matmul(grad_out[some], v[some].transpose(2, 3))
+        groups, heads = step_of(h, N, BiasedAttention.SCORES)
+        for at, first in itertools.product(range(0, G, groups), range(0, h, heads)):
+            some = slice(at, at + groups), slice(first, first + heads)
+            q_s, k_s, v_s, grad_s = q[some] * d**-0.5, k[some], v[some], grad_out[some]
+            if heads < h:  # they lie apart: the products read them several times
+                k_s, v_s, grad_s = k_s.contiguous(), v_s.contiguous(), grad_s.contiguous()
+            weights = torch.matmul(q_s, k_s.transpose(2, 3)).add_(bias[:, some[1]]).softmax(-1)
+            grad_v[some] = torch.matmul(weights.transpose(2, 3), grad_s)
+            grad_weights = torch.matmul(grad_s, v_s.transpose(2, 3))
             grad_scores = torch.ops.aten._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
             grad_q[some] = torch.matmul(grad_scores, k_s).mul_(d**-0.5)
             grad_k[some] = torch.matmul(grad_scores.transpose(2, 3), q_s)
-            grad_bias += grad_scores.sum(0, keepdim=True)
+            grad_bias[0, some[1]] += grad_scores[0] if len(grad_scores) == 1 else grad_scores.sum(0)
         return grad_qkv, grad_bias.to(bias.dtype)
+
+
+def step_of(heads: int, tokens: int, scores: int) -> tuple[int, int]:
+    """How many groups, and how many heads of each, have about so many scores together."""
+    of_head = tokens * tokens
+    return max(1, scores // (heads * of_head)), min(heads, max(1, scores // of_head))

@@ -56,7 +56,8 @@ def linear_attention(q_BhNF: Tensor, k_BhNF: Tensor, v_BhNd: Tensor) -> Tensor:
     """Attention of features, (B, h, N, d). A factor on all features of a query, or of all keys, cancels."""
     memory_BhFd = k_BhNF.transpose(2, 3) @ v_BhNd
     total_BhF1 = k_BhNF.sum(2, keepdim=True).transpose(2, 3)
-    return q_BhNF @ memory_BhFd / (q_BhNF @ total_BhF1).clamp_min(1e-7)
+    weight_BhN1 = q_BhNF @ total_BhF1
+    return q_BhNF @ memory_BhFd / weight_BhN1.clamp_min(torch.finfo(weight_BhN1.dtype).tiny)
 
 
 def softmax_features(q_BhNd: Tensor, k_BhNd: Tensor, random_Fd: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,7 +70,9 @@ def softmax_features(q_BhNd: Tensor, k_BhNd: Tensor, random_Fd: Tensor) -> tuple
     q = (q_BhNd @ directions_dF).softmax(-1, dtype=torch.float32)
     half_square = k_BhNd.float().square().sum(-1, keepdim=True) * (0.5 * d**-0.5)
     k = ((k_BhNd @ directions_dF) - half_square).flatten(2).softmax(-1, dtype=torch.float32).view(B, h, N, -1)
-    return q.to(q_BhNd.dtype), (k * N).to(k_BhNd.dtype)  # times N: within the range of fp16
+    if k_BhNd.dtype == torch.float16:
+        k = k * N  # within its range
+    return q.to(q_BhNd.dtype), k.to(k_BhNd.dtype)
 
 
 def orthogonal_features(features: int, dim: int, seed: int) -> Tensor:

@@ -10,7 +10,6 @@ than a few blocks apart. Windows at the end of an axis are smaller; nothing is p
 from __future__ import annotations
 
 import itertools
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -110,7 +109,6 @@ def box_size(part: Part) -> int:
     return T * H * W
 
 
-@lru_cache(maxsize=256)
 def local_parts(grid: Size, window: Size) -> tuple[Part, ...]:
     """The boxes of a grid in which windows have one size: whole ones, and along each axis what remains at its end."""
     axes = []

@@ -46,7 +46,7 @@ def test_the_way_follows_device_precision_keys_and_bias() -> None:
     assert chosen(200, torch.bfloat16) == "groupwise"
     with torch.no_grad():
         assert chosen(200, torch.bfloat16) == "fused"
-    assert chosen(8, bias=True) == "fused"
+    assert [chosen(8, bias=True), chosen(2000, bias=True)] == ["fused", "copied"]
     assert chosen(8, device="meta") == "fused"
 
 

@@ -74,8 +74,11 @@ def test_both_ways_have_the_same_gradients(grid: tuple[int, int, int]) -> None:
         assert one.abs().max() > 0 and torch.allclose(one, other, atol=1e-4)
 
 
-def test_attention_with_a_learned_bias_has_the_gradients_of_its_definition(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(BiasedAttention, "SCORES", 100)  # one window at a time
+@pytest.mark.parametrize("scores", [100, 50, 25])  # two windows at a time, one, one head of one
+def test_attention_with_a_learned_bias_has_the_gradients_of_its_definition(
+    scores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BiasedAttention, "SCORES", scores)
     qkv = torch.randn(3, 5, 3, 2, 4, dtype=torch.float64, requires_grad=True)
     bias = torch.randn(1, 2, 5, 5, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(BiasedAttention.apply, (qkv, bias))
