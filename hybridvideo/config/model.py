@@ -132,7 +132,7 @@ class StageConfig:
     """
 
     block: str = "window3d"
-    """Kind of block: a name of hybridvideo.models.parts.blocks.KINDS."""
+    """Kind of block: a name of hybridvideo.models.parts.kinds.KINDS."""
     depth: int = 2
     heads: int = 4
     """Of attention."""

@@ -25,9 +25,9 @@ from hybridvideo.errors import UserError
 from hybridvideo.models.contract import Outputs
 from hybridvideo.models.hybrid import Hybrid
 from hybridvideo.models.initialisation import initialise
-from hybridvideo.models.parts.blocks import KINDS, check_stage, make_block, without_time
 from hybridvideo.models.parts.class_token import ClassToken, without_class_token
 from hybridvideo.models.parts.coupling import CoupledBlock, resized
+from hybridvideo.models.parts.kinds import KINDS, check_stage, make_block, without_time
 from hybridvideo.models.parts.patches import PatchEmbed
 from hybridvideo.models.parts.place import Grid, Place
 from hybridvideo.models.parts.positions import AbsolutePosition

@@ -22,12 +22,12 @@ from hybridvideo.models.adapters import freeze_but_adapters, insert_adapters, me
 from hybridvideo.models.checks import check_lengths, check_settings, check_size
 from hybridvideo.models.contract import Outputs
 from hybridvideo.models.initialisation import INITIALISERS, initialise
-from hybridvideo.models.parts.blocks import check_stage
 from hybridvideo.models.parts.class_token import ClassToken, without_class_token
 from hybridvideo.models.parts.frame_encoder import FrameEncoder
 from hybridvideo.models.parts.geometry import Positions, check_positions, moves_tokens
 from hybridvideo.models.parts.heads import PoolHead
 from hybridvideo.models.parts.inputs import ClipInput, check_input
+from hybridvideo.models.parts.kinds import check_stage
 from hybridvideo.models.parts.linear import Linear
 from hybridvideo.models.parts.multiscale import Ends, Pyramid, check_scales, joined, three_levels
 from hybridvideo.models.parts.norms import NORMS

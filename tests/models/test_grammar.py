@@ -14,7 +14,7 @@ from hybridvideo.errors import UserError
 from hybridvideo.models import create_model
 from hybridvideo.models.contract import Outputs
 from hybridvideo.models.hybrid import Hybrid
-from hybridvideo.models.parts.blocks import KINDS
+from hybridvideo.models.parts.kinds import KINDS
 
 # Values to draw from; settings that are one of a few words are read from their types.
 VALUES: dict[str, list[Any]] = {

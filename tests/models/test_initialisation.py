@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hybridvideo.errors import UserError
 from hybridvideo.models import create_model
 from hybridvideo.models.hybrid import Hybrid
-from hybridvideo.models.parts.blocks import KINDS
+from hybridvideo.models.parts.kinds import KINDS
 from hybridvideo.models.parts.linear import Linear, init_xavier
 
 TOGETHER = ("qkv", "kv", "qk")  # names of matrices that hold queries, keys or values together

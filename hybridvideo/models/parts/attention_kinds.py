@@ -1,4 +1,4 @@
-"""The kinds of attention of a hybrid's blocks, each built for a place: the lines of blocks.KINDS call these."""
+"""The kinds of attention of a hybrid's blocks, each built for a place: the lines of kinds.KINDS call these."""
 
 from __future__ import annotations
 

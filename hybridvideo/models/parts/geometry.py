@@ -11,7 +11,7 @@ from typing import Literal
 
 from hybridvideo.config.model import StageConfig
 from hybridvideo.errors import UserError
-from hybridvideo.models.parts.blocks import KINDS
+from hybridvideo.models.parts.kinds import KINDS
 
 Positions = Literal["of frames", "whole", "tokens"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from hybridvideo.config.model import StageConfig
-from hybridvideo.models.parts.blocks import KINDS, built_kind, make_block, without_time
 from hybridvideo.models.parts.convolution import PatchMerging
+from hybridvideo.models.parts.kinds import KINDS, built_kind, make_block, without_time
 from hybridvideo.models.parts.linear import Linear
 from hybridvideo.models.parts.multiscale import Ends
 from hybridvideo.models.parts.place import Grid, Place

@@ -16,8 +16,8 @@ from hybridvideo.errors import UserError
 from hybridvideo.models import create_model
 from hybridvideo.models.contract import count_gmacs
 from hybridvideo.models.hybrid import Hybrid
-from hybridvideo.models.parts.blocks import KINDS
 from hybridvideo.models.parts.inputs import ClipInput
+from hybridvideo.models.parts.kinds import KINDS
 from hybridvideo.models.parts.stem_weights import pad_like_tensorflow
 from hybridvideo.models.parts.stems import LibraryStem, open_stem
 from hybridvideo.tasks.train import build_model

@@ -15,7 +15,7 @@ from hybridvideo.models.contract import count_gmacs
 from hybridvideo.models.parts import attend as ways
 from hybridvideo.models.parts.attend import BiasedAttention
 from hybridvideo.models.parts.attention import JointAttention, SpatialAttention, TemporalAttention, WindowAttention3d
-from hybridvideo.models.parts.blocks import make_block
+from hybridvideo.models.parts.kinds import make_block
 from hybridvideo.models.parts.place import Place
 from hybridvideo.models.parts.relative import RelativeTable, fitted_table
 from hybridvideo.models.parts.windows import masked_parts, true_parts, window_layout

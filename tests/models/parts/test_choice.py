@@ -14,8 +14,8 @@ from hybridvideo.models import create_model
 from hybridvideo.models.contract import Outputs, count_gmacs
 from hybridvideo.models.hybrid import Hybrid
 from hybridvideo.models.initialisation import initialise
-from hybridvideo.models.parts.blocks import make_block
 from hybridvideo.models.parts.choice import Choice
+from hybridvideo.models.parts.kinds import make_block
 from hybridvideo.models.parts.place import Place
 from hybridvideo.models.readings import listening, places_to_read
 

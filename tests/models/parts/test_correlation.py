@@ -11,8 +11,9 @@ from torch import Tensor
 
 from hybridvideo.config.model import StageConfig
 from hybridvideo.errors import UserError
-from hybridvideo.models.parts.blocks import Block, make_block, without_time
+from hybridvideo.models.parts.blocks import Block
 from hybridvideo.models.parts.correlation import Correlation, MotionStream, feature_volume, frame_volume
+from hybridvideo.models.parts.kinds import make_block, without_time
 from hybridvideo.models.parts.place import Place
 from tests.models.test_growth import Largest
 

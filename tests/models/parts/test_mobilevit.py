@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hybridvideo.config.model import StageConfig
 from hybridvideo.errors import UserError
 from hybridvideo.models import create_model
-from hybridvideo.models.parts.blocks import make_block
+from hybridvideo.models.parts.kinds import make_block
 from hybridvideo.models.parts.mobilevit import fold, unfold
 from hybridvideo.models.parts.place import Place
 from hybridvideo.weights.layouts.image_mobilevit import WITHIN

@@ -13,7 +13,8 @@ from hybridvideo.errors import UserError
 from hybridvideo.models import create_model
 from hybridvideo.models.hybrid import Hybrid
 from hybridvideo.models.initialisation import initialise
-from hybridvideo.models.parts.blocks import Block, make_block
+from hybridvideo.models.parts.blocks import Block
+from hybridvideo.models.parts.kinds import make_block
 from hybridvideo.models.parts.parallel import Parallel
 from hybridvideo.models.parts.place import Place
 

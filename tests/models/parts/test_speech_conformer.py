@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hybridvideo.config.model import StageConfig
 from hybridvideo.models.initialisation import initialise
-from hybridvideo.models.parts.blocks import make_block
+from hybridvideo.models.parts.kinds import make_block
 from hybridvideo.models.parts.place import Place
 from hybridvideo.models.parts.speech_conformer import ConformerTimeBlock
 
