@@ -15,21 +15,22 @@ class InputConfig:
     mode: Literal["rgb", "difference", "both", "two_stream", "correlation", "correlation_stream"] = "rgb"
     """rgb: the frames. difference: signed temporal differences. both: the two as six channels. two_stream: each
     through a stem of its own, features concatenated. Differences of T frames are T - 1 images.
-    correlation: the frames, and how well the surroundings of each pixel match frames nearby at each offset, as further
-    channels of the stem. correlation_stream: the same through small convolutions of its own, added to the stem's
-    features; costs less with large stems and frames, and works with any stem."""
+    correlation: the frames, and maps of motion (models/parts/motion_maps.py) from how well the surroundings of each
+    pixel match frames nearby, as further channels of the stem. correlation_stream: the maps through small convolutions
+    of their own, added to the stem's features; costs less with large stems and frames, and works with any stem."""
     gain: float = 2.0
     """Factor on the differences of normalised frames."""
     limit: float = 1.0
     """Differences are clipped to [-limit, limit] after that."""
-    radius: int = 2
-    """Correlation: largest offset in rows and columns; (2 * radius + 1)**2 channels for each lag."""
+    radius: int = 3
+    """Correlation: largest offset in rows and columns; (2 * radius + 1)**2 are compared."""
     lags: tuple[int, ...] = (1,)
-    """Correlation: frames ahead, or if negative back, of the frames that are compared."""
+    """Correlation: frames ahead, or if negative back, of the frames that are compared; four maps for each."""
     box: int = 5
     """Correlation: side of the box over which products are averaged, odd."""
-    scale: int = 1
-    """Correlation: pixels of a side that are averaged into one first; offsets and box are in units of it."""
+    scales: tuple[int, ...] = (1, 2)
+    """Correlation: pixels of a side that are averaged into one first, four maps for each; multiples of the smallest.
+    Offsets and box are in units of it, so large ones see fast motion and coarse texture."""
     normalise: bool = True
     """Correlation: compare deviations from the local mean in local standard deviations, not grey values."""
 

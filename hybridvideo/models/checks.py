@@ -128,7 +128,7 @@ RANGES: dict[str, Range] = {
     "radius": Range(0, 16),
     "lags": Range(-256, 256),
     "box": Range(1, 127),
-    "scale": Range(1, 64),
+    "scales": Range(1, 64),
     "norm_eps": Range(0, 1, above=True),
     "batch_eps": Range(0, 1, above=True),
     "squeeze": Range(0, 1),
