@@ -266,6 +266,8 @@ def first_of(frames: int, true_B: Tensor) -> Tensor:
 
 
 def check(config: EncoderDecoderConfig) -> None:
-    """Raise UserError for a memory that is a single vector."""
+    """Raise UserError for a memory that is a single vector, or layers without an MLP."""
     if config.memory == "vectors" and config.frames == 1:
         raise UserError("memory vectors of one frame is one vector, which says the same to every question; give grid")
+    if int(config.memory_dim * config.mlp_ratio) < 1:
+        raise UserError(f"mlp_ratio is {config.mlp_ratio:g} with memory_dim {config.memory_dim}; give a larger one")

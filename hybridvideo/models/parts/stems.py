@@ -50,7 +50,13 @@ class SmallStem(nn.Module):
 
 def activation(name: str) -> nn.Module:
     """An activation as a layer."""
-    layers = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU, "hard_swish": nn.Hardswish}
+    layers: dict[str, Callable[[], nn.Module]] = {
+        "gelu": nn.GELU,
+        "gelu_tanh": partial(nn.GELU, "tanh"),
+        "relu": nn.ReLU,
+        "silu": nn.SiLU,
+        "hard_swish": nn.Hardswish,
+    }
     return layers[name]()
 
 
