@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.models.test_contract import everything, small
+from tests.models.small import everything, small
 
 FAMILIES = (
     "hybrid_tiny",

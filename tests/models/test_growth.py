@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hybridvideo.models import create_model
 from hybridvideo.models.contract import VideoModel
-from tests.models.test_contract import everything, small
+from tests.models.small import everything, small
 
 
 class Largest(TorchDispatchMode):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,7 +12,7 @@ from hybridvideo.models import FAMILIES, TIMESFORMERS, UNIFORMERS, VIDEO_SWINS, 
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.models.parts.linear import Composition, Linear, in_parts
 from hybridvideo.models.parts.shortcuts import literally, may_bypass
-from tests.models.test_contract import everything, small
+from tests.models.small import everything, small
 
 OURS = sorted({*FAMILIES, *TIMESFORMERS, *UNIFORMERS, *VIDEO_SWINS, *VIDEOMAES} - {"hybrid"})
 INPUT = torch.randn(2, 3, 4, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -44,13 +46,19 @@ def logits(model: nn.Module, mode: str) -> Tensor:
         return everything(model.train(training)(INPUT)).detach()
 
 
-@pytest.fixture(params=OURS)
-def model(request: pytest.FixtureRequest) -> VideoModel:
+@pytest.fixture(scope="module", params=OURS)
+def built(request: pytest.FixtureRequest) -> VideoModel:
     model = small(request.param)
     with torch.no_grad():
         for _, layer in linears(model):
             layer.weight += 0.1 * torch.randn_like(layer.weight)  # some start at zero
     return model
+
+
+@pytest.fixture
+def model(built: VideoModel) -> VideoModel:
+    """A model for one test to change as it likes."""
+    return copy.deepcopy(built)
 
 
 def test_every_linear_layer_is_this_packages(model: VideoModel) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from hybridvideo.models import create_model
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.models.readings import places_to_read
-from tests.models.test_contract import SMALL_INPUT, small
+from tests.models.small import SMALL_INPUT, small
 
 
 def model_of(block: str, **settings: Any) -> VideoModel:

@@ -15,7 +15,7 @@ from hybridvideo.weights.layouts import LAYOUTS
 from hybridvideo.weights.layouts.layout import Layout
 from hybridvideo.weights.load_weights import load_weights
 from hybridvideo.weights.recognise import is_own
-from tests.models.test_contract import FEWER, small
+from tests.models.small import FEWER, small
 
 KEYS = 4  # of each layout that are damaged
 

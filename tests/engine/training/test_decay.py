@@ -13,7 +13,7 @@ from hybridvideo.engine.training.optim import LayerRates, parameter_groups
 from hybridvideo.engine.training.phases import Phase
 from hybridvideo.errors import UserError
 from hybridvideo.models import MODELS, create_model
-from tests.models.test_contract import small
+from tests.models.small import small
 
 MATRICES = (nn.Linear, nn.Conv2d, nn.Conv3d)
 

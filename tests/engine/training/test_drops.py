@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from hybridvideo.engine.training.classification import logits_of
 from hybridvideo.engine.training.drops import Drops
-from hybridvideo.models import MODELS, create_model
-from tests.models.test_contract import FEWER, SMALL_INPUT
+from hybridvideo.models import MODELS
+from tests.models.small import SMALL_INPUT, small
 
 
 def dropping(name: str) -> nn.Module:
@@ -21,9 +21,7 @@ def dropping(name: str) -> nn.Module:
     rates: dict[str, Any] = {each: 0.5 for each in ("dropout", "drop_path") if hasattr(config, each)}
     if hasattr(config, "head"):
         rates["head"] = replace(config.head, dropout=0.5)
-    size = {"frames": 4, "height": 64, "width": 64}
-    torch.manual_seed(0)
-    return create_model(name, 5, **{**size, **FEWER.get(name, {}), **rates}).train()
+    return small(name, **rates).train()
 
 
 def drawn(model: nn.Module, seed: int) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hybridvideo.engine.training.statistics import counted_statistics
 from hybridvideo.models.contract import VideoModel, kept_statistics
 from hybridvideo.models.published.uniformer import GridBatchNorm
-from tests.models.test_contract import small
+from tests.models.small import small
 
 OK = [True, False, True, True, False]  # of five clips
 LAYERS = {

@@ -22,7 +22,7 @@ from hybridvideo.models.baselines.torchvision import TORCHVISION_VIDEO
 from hybridvideo.models.contract import VideoModel, count_gmacs, count_parameters
 from hybridvideo.models.variants import Variant
 from hybridvideo.weights.load_weights import load_weights
-from tests.models.test_contract import small
+from tests.models.small import small
 
 BASELINES = [*PYTORCHVIDEO, *TORCHVISION_VIDEO]
 

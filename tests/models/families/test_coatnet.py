@@ -13,7 +13,7 @@ from hybridvideo.models.contract import VideoModel, count_gmacs
 from hybridvideo.models.hybrid import Hybrid
 from hybridvideo.models.parts.attention import GroupedAttention
 from hybridvideo.models.parts.mbconv import MBConv
-from tests.models.test_contract import FEWER
+from tests.models.small import FEWER
 
 NAMES = ("coatnet", "coatnet_alternating", "maxvit")
 
