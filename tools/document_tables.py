@@ -58,13 +58,13 @@ CONFIGS = {
 
 
 def with_costs(text: str, facts: Mapping[str, Any]) -> str:
-    """Fill in the cost behind the bold name of each family: that of its model for Kinetics-400."""
+    """Fill in the cost behind each bold name that a paragraph begins with: that of the model for Kinetics-400."""
 
     def cost(match: re.Match[str]) -> str:
-        name = f"{match[1]}_base"
-        return f"**{match[1]}** ({figures(facts[name])})" if name in facts else match[0]
+        fact = facts.get(f"{match[2]}_base")
+        return match[0] if fact is None else f"{match[1]}**{match[2]}** ({figures(fact)})"
 
-    return re.sub(r"\*\*(\w+)\*\*(?: \([^)]*\))?", cost, text)
+    return re.sub(r"(^|, )\*\*(\w+)\*\*(?: \([^)]*\))?(?=[,.:])", cost, text, flags=re.MULTILINE)
 
 
 def figures(fact: Mapping[str, Any]) -> str:
