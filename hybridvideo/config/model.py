@@ -64,6 +64,7 @@ class StemConfig:
     mean: tuple[float, float, float] | None = None
     """Normalisation of the weights; default: as recorded by timm or torchvision."""
     std: tuple[float, float, float] | None = None
+    """As `mean`."""
     frozen: bool = False
     """Not trained, with BatchNorm in evaluation mode; its outputs may be cached."""
     batchnorm: Literal["train", "eval"] = "train"
@@ -105,6 +106,7 @@ class FormConfig:
     squeeze: float = 0.0625
     """Squeeze-and-excitation: its channels per hidden channel; 0: none."""
     squeeze_activation: Literal["silu", "relu"] = "silu"
+    """Of squeeze-and-excitation."""
     squeeze_first: bool = False
     """Squeeze-and-excitation before the norm of the depthwise convolution, not after it."""
     padding: Literal["own", "same"] = "own"
@@ -133,8 +135,9 @@ class StageConfig:
     """
 
     block: str = "window3d"
-    """Kind of block: a name of hybridvideo.models.parts.kinds.KINDS."""
+    """Kind of block: conv3d, divided, parallel or another of those in docs/models.md."""
     depth: int = 2
+    """Blocks of the stage."""
     heads: int = 4
     """Of attention."""
     window: tuple[int, int, int] = (8, 7, 7)
@@ -164,11 +167,13 @@ class StageConfig:
     kernel: tuple[int, int, int] | None = None
     """Of the block's convolution: frames, rows, columns, each odd; null: the kind's own."""
     norm: Literal["layer", "batch"] = "layer"
+    """Of attention and MLP."""
     norm_place: Literal["pre", "post"] = "pre"
     """Norm before each branch, or after each sum as in the Transformer of 2017."""
     norm_eps: float = 1e-5
     """Added to the variance in the norms of attention and MLP."""
     activation: Literal["gelu", "gelu_tanh", "relu", "silu", "hard_swish"] = "gelu"
+    """Of the MLP, and of convolutions that have one."""
     form: FormConfig = field(default_factory=FormConfig)
     """mbconv, coat, maxvit: their published forms."""
     dropout: float = 0.0
@@ -188,9 +193,9 @@ class StageConfig:
     temporal: Literal["none", "attention", "conv"] = "none"
     """A path in time after each block: attention of each position through the frames, or a depthwise convolution."""
     attention: str = "spatial"
-    """Kinds that contain attention: which, a name of KINDS such as divided or joint; bottleneck also none."""
+    """Kinds that contain attention: which kind, such as divided or joint; bottleneck also none."""
     convolution: str = "conv"
-    """Kinds that contain a convolution beside attention: which, a name of KINDS such as conv3d."""
+    """Kinds that contain a convolution next to attention: which kind, such as conv3d."""
     radius: int = 3
     """correlation: largest offset in rows and columns of the positions that are compared."""
     lags: tuple[int, ...] = (1,)
@@ -220,6 +225,7 @@ class HeadConfig:
     activation: Literal["gelu", "tanh"] = "gelu"
     """After the hidden layer."""
     dropout: float = 0.0
+    """Before the classifier."""
 
     def __post_init__(self) -> None:
         if not self.pool:
@@ -257,7 +263,9 @@ class HybridConfig:
     width: int = 224
     """Frame width; other sizes work too, position tables are then interpolated."""
     input: InputConfig = field(default_factory=InputConfig)
+    """What the stem sees of a clip."""
     stem: StemConfig = field(default_factory=StemConfig)
+    """The per-frame CNN, or the embedding of patches."""
     dim: int | None = None
     """Width of the grid after the stem; null: the stem's own."""
     position: Literal["none", "absolute", "sinusoidal"] = "none"
@@ -265,6 +273,7 @@ class HybridConfig:
     class_token: bool = False
     """A learned token joins the positions of each frame, after `position`; the head reads it in their place."""
     stages: tuple[StageConfig, ...] = ()
+    """Blocks on the grid, one kind after another."""
     norm: Literal["layer", "batch", "none"] = "layer"
     """Of the last grid, before the head."""
     norm_eps: float = 1e-5
@@ -277,6 +286,7 @@ class HybridConfig:
     drop_path: float = 0.0
     """Stochastic depth of the last block, growing linearly from 0."""
     head: HeadConfig = field(default_factory=HeadConfig)
+    """From the grid to the classes."""
     init: Literal["xavier", "normal"] = "xavier"
     """Of matrices. xavier: uniform, by their size, queries, keys and values each by itself. normal: truncated, with a
     standard deviation of 0.02, as in the first ViT. Convolutions start after Kaiming, biases at zero."""

@@ -39,10 +39,13 @@ class EncoderDecoderConfig(HybridConfig):
     encoder_depth: int = 2
     """Layers of self-attention over the memory; 0: it is read as the stages left it."""
     decoder_depth: int = 2
+    """Layers of the decoder."""
     decoder_heads: int = 8
     """Of encoder and decoder."""
     mlp_ratio: float = 4.0
+    """Hidden channels of their MLPs per channel."""
     dropout: float = 0.1
+    """After attention and in MLPs."""
     labels: Literal["queries", "sequence"] = "queries"
     """queries: learned ones, read at once. sequence: one label after another, each knowing those before it."""
     queries: int = 8
