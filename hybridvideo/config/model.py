@@ -15,21 +15,22 @@ class InputConfig:
     mode: Literal["rgb", "difference", "both", "two_stream", "correlation", "correlation_stream"] = "rgb"
     """rgb: the frames. difference: signed temporal differences. both: the two as six channels. two_stream: each
     through a stem of its own, features concatenated. Differences of T frames are T - 1 images.
-    correlation: the frames, and how well the surroundings of each pixel match frames nearby at each offset, as further
-    channels of the stem. correlation_stream: the same through small convolutions of its own, added to the stem's
-    features; costs less with large stems and frames, and works with any stem."""
+    correlation: the frames, and maps of motion (models/parts/motion_maps.py) from how well the surroundings of each
+    pixel match frames nearby, as further channels of the stem. correlation_stream: the maps through small convolutions
+    of their own, added to the stem's features; costs less with large stems and frames, and works with any stem."""
     gain: float = 2.0
     """Factor on the differences of normalised frames."""
     limit: float = 1.0
     """Differences are clipped to [-limit, limit] after that."""
-    radius: int = 2
-    """Correlation: largest offset in rows and columns; (2 * radius + 1)**2 channels for each lag."""
+    radius: int = 3
+    """Correlation: largest offset in rows and columns; (2 * radius + 1)**2 are compared."""
     lags: tuple[int, ...] = (1,)
-    """Correlation: frames ahead, or if negative back, of the frames that are compared."""
+    """Correlation: frames ahead, or if negative back, of the frames that are compared; four maps for each."""
     box: int = 5
     """Correlation: side of the box over which products are averaged, odd."""
-    scale: int = 1
-    """Correlation: pixels of a side that are averaged into one first; offsets and box are in units of it."""
+    scales: tuple[int, ...] = (1, 2)
+    """Correlation: pixels of a side that are averaged into one first, four maps for each; multiples of the smallest.
+    Offsets and box are in units of it, so large ones see fast motion and coarse texture."""
     normalise: bool = True
     """Correlation: compare deviations from the local mean in local standard deviations, not grey values."""
 
@@ -63,6 +64,7 @@ class StemConfig:
     mean: tuple[float, float, float] | None = None
     """Normalisation of the weights; default: as recorded by timm or torchvision."""
     std: tuple[float, float, float] | None = None
+    """As `mean`."""
     frozen: bool = False
     """Not trained, with BatchNorm in evaluation mode; its outputs may be cached."""
     batchnorm: Literal["train", "eval"] = "train"
@@ -104,6 +106,7 @@ class FormConfig:
     squeeze: float = 0.0625
     """Squeeze-and-excitation: its channels per hidden channel; 0: none."""
     squeeze_activation: Literal["silu", "relu"] = "silu"
+    """Of squeeze-and-excitation."""
     squeeze_first: bool = False
     """Squeeze-and-excitation before the norm of the depthwise convolution, not after it."""
     padding: Literal["own", "same"] = "own"
@@ -132,8 +135,9 @@ class StageConfig:
     """
 
     block: str = "window3d"
-    """Kind of block: a name of hybridvideo.models.parts.kinds.KINDS."""
+    """Kind of block: conv3d, divided, parallel or another of those in docs/models.md."""
     depth: int = 2
+    """Blocks of the stage."""
     heads: int = 4
     """Of attention."""
     window: tuple[int, int, int] = (8, 7, 7)
@@ -163,11 +167,13 @@ class StageConfig:
     kernel: tuple[int, int, int] | None = None
     """Of the block's convolution: frames, rows, columns, each odd; null: the kind's own."""
     norm: Literal["layer", "batch"] = "layer"
+    """Of attention and MLP."""
     norm_place: Literal["pre", "post"] = "pre"
     """Norm before each branch, or after each sum as in the Transformer of 2017."""
     norm_eps: float = 1e-5
     """Added to the variance in the norms of attention and MLP."""
     activation: Literal["gelu", "gelu_tanh", "relu", "silu", "hard_swish"] = "gelu"
+    """Of the MLP, and of convolutions that have one."""
     form: FormConfig = field(default_factory=FormConfig)
     """mbconv, coat, maxvit: their published forms."""
     dropout: float = 0.0
@@ -187,9 +193,9 @@ class StageConfig:
     temporal: Literal["none", "attention", "conv"] = "none"
     """A path in time after each block: attention of each position through the frames, or a depthwise convolution."""
     attention: str = "spatial"
-    """Kinds that contain attention: which, a name of KINDS such as divided or joint; bottleneck also none."""
+    """Kinds that contain attention: which kind, such as divided or joint; bottleneck also none."""
     convolution: str = "conv"
-    """Kinds that contain a convolution beside attention: which, a name of KINDS such as conv3d."""
+    """Kinds that contain a convolution next to attention: which kind, such as conv3d."""
     radius: int = 3
     """correlation: largest offset in rows and columns of the positions that are compared."""
     lags: tuple[int, ...] = (1,)
@@ -219,6 +225,7 @@ class HeadConfig:
     activation: Literal["gelu", "tanh"] = "gelu"
     """After the hidden layer."""
     dropout: float = 0.0
+    """Before the classifier."""
 
     def __post_init__(self) -> None:
         if not self.pool:
@@ -256,7 +263,9 @@ class HybridConfig:
     width: int = 224
     """Frame width; other sizes work too, position tables are then interpolated."""
     input: InputConfig = field(default_factory=InputConfig)
+    """What the stem sees of a clip."""
     stem: StemConfig = field(default_factory=StemConfig)
+    """The per-frame CNN, or the embedding of patches."""
     dim: int | None = None
     """Width of the grid after the stem; null: the stem's own."""
     position: Literal["none", "absolute", "sinusoidal"] = "none"
@@ -264,6 +273,7 @@ class HybridConfig:
     class_token: bool = False
     """A learned token joins the positions of each frame, after `position`; the head reads it in their place."""
     stages: tuple[StageConfig, ...] = ()
+    """Blocks on the grid, one kind after another."""
     norm: Literal["layer", "batch", "none"] = "layer"
     """Of the last grid, before the head."""
     norm_eps: float = 1e-5
@@ -276,6 +286,7 @@ class HybridConfig:
     drop_path: float = 0.0
     """Stochastic depth of the last block, growing linearly from 0."""
     head: HeadConfig = field(default_factory=HeadConfig)
+    """From the grid to the classes."""
     init: Literal["xavier", "normal"] = "xavier"
     """Of matrices. xavier: uniform, by their size, queries, keys and values each by itself. normal: truncated, with a
     standard deviation of 0.02, as in the first ViT. Convolutions start after Kaiming, biases at zero."""

@@ -128,7 +128,7 @@ RANGES: dict[str, Range] = {
     "radius": Range(0, 16),
     "lags": Range(-256, 256),
     "box": Range(1, 127),
-    "scale": Range(1, 64),
+    "scales": Range(1, 64),
     "norm_eps": Range(0, 1, above=True),
     "batch_eps": Range(0, 1, above=True),
     "squeeze": Range(0, 1),
@@ -228,8 +228,8 @@ def check_size(build: Callable[[], nn.Module]) -> None:
         with torch.device("meta"), NumbersOnCpu():
             model = build()
         numbers = sum(tensor.numel() for tensor in chain(model.parameters(), model.buffers()))
-    except RuntimeError as error:
-        if "overflow" not in str(error):  # of a size beyond 64 bits
+    except (RuntimeError, TypeError) as error:
+        if "overflow" not in str(error).lower():  # of a size beyond 64 bits
             raise
         numbers = 2**63
     if numbers > MOST_NUMBERS:

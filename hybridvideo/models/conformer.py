@@ -46,8 +46,11 @@ class ConformerConfig:
     frames: int = 16
     """Frames of the standard input."""
     height: int = 224
+    """Frame height of the standard input."""
     width: int = 224
+    """Frame width."""
     input: InputConfig = field(default_factory=InputConfig)
+    """What the stem sees of a clip."""
     stem: StemConfig = field(default_factory=lambda: StemConfig(widths=(32, 64)))
     """Of both branches."""
     widths: tuple[int, ...] = (256, 512, 1024)
@@ -59,7 +62,7 @@ class ConformerConfig:
     patch: tuple[int, int, int] = (1, 4, 4)
     """Frames, rows and columns of the stem's grid for one token."""
     transformer: StageConfig = field(default_factory=lambda: StageConfig("divided", heads=6))
-    """Blocks of the Transformer branch: `block` is a name of KINDS, and its settings are those of a hybrid's stage."""
+    """Blocks of the Transformer branch: the settings of a hybrid's stage."""
     class_token: bool = True
     """Whether the Transformer's head reads a class token of each frame, or the mean of all tokens."""
     drop_path: float = 0.0

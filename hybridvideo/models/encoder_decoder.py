@@ -39,10 +39,13 @@ class EncoderDecoderConfig(HybridConfig):
     encoder_depth: int = 2
     """Layers of self-attention over the memory; 0: it is read as the stages left it."""
     decoder_depth: int = 2
+    """Layers of the decoder."""
     decoder_heads: int = 8
     """Of encoder and decoder."""
     mlp_ratio: float = 4.0
+    """Hidden channels of their MLPs per channel."""
     dropout: float = 0.1
+    """After attention and in MLPs."""
     labels: Literal["queries", "sequence"] = "queries"
     """queries: learned ones, read at once. sequence: one label after another, each knowing those before it."""
     queries: int = 8
@@ -266,6 +269,8 @@ def first_of(frames: int, true_B: Tensor) -> Tensor:
 
 
 def check(config: EncoderDecoderConfig) -> None:
-    """Raise UserError for a memory that is a single vector."""
+    """Raise UserError for a memory that is a single vector, or layers without an MLP."""
     if config.memory == "vectors" and config.frames == 1:
         raise UserError("memory vectors of one frame is one vector, which says the same to every question; give grid")
+    if int(config.memory_dim * config.mlp_ratio) < 1:
+        raise UserError(f"mlp_ratio is {config.mlp_ratio:g} with memory_dim {config.memory_dim}; give a larger one")

@@ -47,12 +47,15 @@ class TowersConfig:
     frames: int = 16
     """Frames of the standard input."""
     height: int = 224
+    """Frame height of the standard input."""
     width: int = 224
+    """Frame width."""
     conv: HybridConfig = field(default_factory=HybridConfig)
     """The convolutional tower."""
     attention: HybridConfig = field(default_factory=HybridConfig)
     """The Transformer."""
     fusion: FusionConfig = field(default_factory=FusionConfig)
+    """How their last grids become one."""
     supervise: bool = True
     """In training, each tower alone has a cross-entropy of its own, in addition to that of the fused logits."""
     dropout: float = 0.0

@@ -76,6 +76,8 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("hybrid", {"head": {"hidden": -1}}, "head.hidden is -1"),
     ("hybrid", {"head": {"dropout": 1.5}}, "head.dropout is 1.5"),
     ("hybrid", {"frames": 0}, "frames"),
+    ("levit_tiny", {"stages": [{"block": "levit", "value_ratio": 1e-30}]}, "billion parameters"),
+    ("encoder_decoder_tiny", {"mlp_ratio": 1e-3}, "mlp_ratio is 0.001 with memory_dim"),
     ("hybrid", {"image_size": 10**9}, "height is 1000000000"),
     ("hybrid", {"image_size": "large"}, "image_size is 'large'; give S or"),
     ("hybrid", {"image_size": [1, 2, 3]}, "image_size"),

@@ -56,7 +56,7 @@ def sources_of(layer: nn.Linear | nn.Conv3d, norm: _BatchNorm) -> tuple[Tensor |
     return layer.weight, layer.bias, norm.weight, norm.bias, norm.running_mean, norm.running_var
 
 
-def folded(layer: nn.Linear | nn.Conv3d, norm: _BatchNorm, dtype: torch.dtype) -> Affine:
+def folded(layer: nn.Linear | nn.Conv2d | nn.Conv3d, norm: _BatchNorm, dtype: torch.dtype) -> Affine:
     """Return weight and bias of the two as one layer, computed in the precision of the parameters."""
     assert norm.running_mean is not None and norm.running_var is not None
     scale = (norm.running_var + norm.eps).rsqrt()

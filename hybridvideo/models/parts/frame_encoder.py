@@ -35,13 +35,13 @@ class FrameEncoder(nn.Module):
         if mode == "both":
             see_differences(first)
         elif mode == "correlation":
-            see_correlation(first, input.volume_channels, start_at_zero=of_library)
+            see_correlation(first, input.motion_channels, start_at_zero=of_library)
         streams = [first, copy.deepcopy(first)] if mode == "two_stream" else [first]
         self.stems = nn.ModuleList(streams)
         self.motion = None
         if mode == "correlation_stream":
-            stride = max(1, first.stride // input.config.scale)
-            self.motion = MotionStream(input.volume_channels, first.channels, stride, start_at_zero=of_library)
+            stride = max(1, first.stride // min(input.config.scales))
+            self.motion = MotionStream(input.motion_channels, first.channels, stride, start_at_zero=of_library)
         self.channels = first.channels * len(streams)
         self.strides: Grid = first.strides if isinstance(first, PatchStem) else (1, first.stride, first.stride)
         self.normalisation = first.normalisation

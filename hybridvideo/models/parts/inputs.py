@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from hybridvideo.config.model import InputConfig
 from hybridvideo.errors import UserError
-from hybridvideo.models.parts.correlation import check_lags, frame_volume, offsets_of
+from hybridvideo.models.parts.correlation import check_lags
+from hybridvideo.models.parts.motion_maps import MAPS, motion_maps, repeated
 
 OF_DIFFERENCES = ("difference", "both", "two_stream")
 OF_CORRELATION = ("correlation", "correlation_stream")
@@ -46,16 +47,16 @@ class ClipInput(nn.Module):
         return step.clamp_(-self.config.limit, self.config.limit)
 
     def with_correlation(self, x_BCTHW: Tensor) -> list[Tensor]:
-        """The frames with the volume as further channels, or as a second stream."""
+        """The frames with the maps of motion as further channels, or as a second stream."""
         config = self.config
-        volume = frame_volume(x_BCTHW, config.radius, config.lags, config.box, config.scale, config.normalise)
-        volume = volume.to(x_BCTHW.dtype)
+        maps = motion_maps(x_BCTHW, config.radius, config.lags, config.box, config.scales, config.normalise)
+        maps = maps.to(x_BCTHW.dtype)
         if config.mode == "correlation_stream":
-            return [x_BCTHW, volume]
-        H, W = x_BCTHW.shape[3:]
-        if config.scale > 1:
-            volume = volume.repeat_interleave(config.scale, 3)[..., :H, :].repeat_interleave(config.scale, 4)[..., :W]
-        frames_BTHWC = torch.cat([part.permute(0, 2, 3, 4, 1) for part in (x_BCTHW, volume)], -1)
+            return [x_BCTHW, maps]
+        finest, (H, W) = min(config.scales), x_BCTHW.shape[3:]
+        if finest > 1:
+            maps = repeated(maps, finest, 1)[..., :H, :W]
+        frames_BTHWC = torch.cat([part.permute(0, 2, 3, 4, 1) for part in (x_BCTHW, maps)], -1)
         return [frames_BTHWC.permute(0, 4, 1, 2, 3)]
 
     def frames(self, frames: int) -> int:
@@ -63,9 +64,9 @@ class ClipInput(nn.Module):
         return frames - 1 if self.config.mode in OF_DIFFERENCES and frames > 1 else frames
 
     @property
-    def volume_channels(self) -> int:
-        """Channels of the correlation volume."""
-        return offsets_of(self.config.radius, self.config.lags)
+    def motion_channels(self) -> int:
+        """Maps of motion: what a correlation adds to the frames."""
+        return MAPS * len(self.config.lags) * len(self.config.scales)
 
 
 def check_input(config: InputConfig, frozen: bool) -> None:
@@ -73,6 +74,8 @@ def check_input(config: InputConfig, frozen: bool) -> None:
     if config.mode not in OF_CORRELATION:
         return
     check_lags(config.lags, "input")
+    if not config.scales or min(config.scales) < 1 or any(scale % min(config.scales) for scale in config.scales):
+        raise UserError(f"input.scales is {list(config.scales)}; give the smallest and multiples of it, such as [1, 2]")
     if not config.box % 2:
         raise UserError(f"input.box is {config.box}; give an odd number of pixels")
     if frozen:

@@ -28,7 +28,7 @@ class ConformerTimeBlock(nn.Module):
     def __init__(self, place: Place, attention: Sequence[nn.Module]) -> None:
         super().__init__()
         dim, stage = place.dim, place.stage
-        hidden = int(dim * stage.mlp_ratio)
+        hidden = max(1, int(dim * stage.mlp_ratio))
         mlps = [Mlp(dim, hidden, stage.dropout, stage.activation) if hidden else None for _ in range(2)]
         self.mlp1, self.mlp2 = (Step(place, mlp, 0.5) if mlp is not None else nn.Identity() for mlp in mlps)
         self.attention = nn.Sequential(*(Step(place, mixer) for mixer in attention))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from timm.layers import Conv2dSame
-from torch import nn
+from torch import Tensor, nn
 
 from hybridvideo.config.model import StemConfig
 from hybridvideo.errors import UserError
@@ -22,8 +22,10 @@ def load_trunk(model: nn.Module, source: str, name: str) -> None:
     """Load a state-dict file; only the classifier may have another size."""
     state = read_state_dict(source)
     own = model.state_dict()
-    head = {key for key in own if key in state and own[key].shape != state[key].shape and own[key].ndim <= 2}
-    wrong = [key for key in own if key in state and own[key].shape != state[key].shape and key not in head]
+    differing = [key for key in own if key in state and own[key].shape != state[key].shape]
+    classes = classes_of(model)
+    head = {key for key in differing if of_other_classes(own[key], state[key], classes)}
+    wrong = [key for key in differing if key not in head]
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
     unexpected = [key for key in state if key not in own]
     if wrong or missing or unexpected:
@@ -31,6 +33,17 @@ def load_trunk(model: nn.Module, source: str, name: str) -> None:
         first = (missing + unexpected + wrong)[0]
         raise UserError(f"{source} does not fit {name}: {what} (first: {first}); give weights of that model")
     model.load_state_dict({key: value for key, value in state.items() if key not in head}, strict=False)
+
+
+def of_other_classes(own: Tensor, other: Tensor, classes: int) -> bool:
+    """Return whether two tensors of a classifier differ in the number of classes alone."""
+    return own.ndim == other.ndim > 0 and own.shape[0] == classes and own.shape[1:] == other.shape[1:]
+
+
+def classes_of(model: nn.Module) -> int:
+    """Return the outputs of a classification network's last layer with a matrix."""
+    matrices = [layer.weight for layer in model.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+    return matrices[-1].shape[0] if matrices else 0
 
 
 def pad_like_tensorflow(model: nn.Module) -> None:

@@ -20,6 +20,7 @@ from hybridvideo.config.model import StemConfig
 from hybridvideo.errors import EnvironmentFault, UserError, nearest
 from hybridvideo.models.parts.backbone import BackboneTrunk, backbone_of
 from hybridvideo.models.parts.conv_stem import TwoConvStem
+from hybridvideo.models.parts.folded_network import FoldedNetwork
 from hybridvideo.models.parts.stem_cut import Cut, FrameSize, Library, Way, find_cut
 from hybridvideo.models.parts.stem_weights import prepare_trunk
 from hybridvideo.text import one_line
@@ -39,17 +40,23 @@ class SmallStem(nn.Module):
             for i in range(config.repeat):
                 layers.append(nn.Conv2d(after if i else before, after, 3, 1 if i else 2, padding=1, bias=not batch))
                 layers += [nn.BatchNorm2d(after) if batch else LayerNorm2d(after), activation(config.activation)]
-        self.layers = nn.Sequential(*layers[:-1])
+        self.layers, self.folded = nn.Sequential(*layers[:-1]), FoldedNetwork()
         self.channels, self.stride, self.normalisation = widths[-1], 2 ** len(widths), normalisation
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        features: Tensor = self.layers(x_NCHW)
+        features: Tensor = self.folded(self.layers, x_NCHW)
         return features
 
 
 def activation(name: str) -> nn.Module:
     """An activation as a layer."""
-    layers = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU, "hard_swish": nn.Hardswish}
+    layers: dict[str, Callable[[], nn.Module]] = {
+        "gelu": nn.GELU,
+        "gelu_tanh": partial(nn.GELU, "tanh"),
+        "relu": nn.ReLU,
+        "silu": nn.SiLU,
+        "hard_swish": nn.Hardswish,
+    }
     return layers[name]()
 
 
@@ -62,6 +69,7 @@ class LibraryStem(nn.Module):
     def __init__(self, trunk: nn.Module, cut: Cut, config: StemConfig, own: Normalisation) -> None:
         super().__init__()
         self.trunk, self.name, self.stride = trunk, config.name, config.stride
+        self.folded = FoldedNetwork()
         for parameter in cut.unused:
             trunk.get_parameter(parameter).requires_grad_(False)
         self.channels, self.channels_last = cut.channels, cut.channels_last
@@ -72,14 +80,14 @@ class LibraryStem(nn.Module):
         height, width = x_NCHW.shape[2:]
         self.check_size(height, width)
         as_built = (height, width) == self.size or torch.compiler.is_compiling()
-        out = self.trunk(x_NCHW) if as_built else self.at_another_size(x_NCHW)
+        out = self.folded(self.trunk, x_NCHW) if as_built else self.at_another_size(x_NCHW)
         features = cast(Tensor, out["map"] if isinstance(out, dict) else out)
         return features.permute(0, 3, 1, 2) if self.channels_last else features
 
     def at_another_size(self, x_NCHW: Tensor) -> object:
         """Run the trunk. Raises UserError if it turns out not to take the size."""
         try:
-            return self.trunk(x_NCHW)
+            return cast(object, self.folded(self.trunk, x_NCHW))
         except torch.OutOfMemoryError:
             raise
         except (IndexError, RuntimeError, AssertionError) as error:

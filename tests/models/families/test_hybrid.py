@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
@@ -222,6 +222,22 @@ def test_unfit_weights_are_refused(tmp_path: Path) -> None:
     file.write_bytes(b"not weights")
     with pytest.raises(UserError, match="cannot be read as weights"):
         hybrid(stem={"name": "torchvision/mobilenet_v2", "weights": str(file)})
+
+
+def test_only_the_classifier_of_a_stems_weights_may_have_another_size(tmp_path: Path) -> None:
+    file = tmp_path / "w.safetensors"
+    save_file(mobilenet_v2(weights=None, num_classes=7).state_dict(), file)
+    assert hybrid(stem={"name": "torchvision/mobilenet_v2", "weights": str(file)})
+    state = mobilenet_v2(weights=None).state_dict()
+    for other in (torch.ones(()), torch.ones(5), torch.ones(0)):
+        save_file({**state, "features.0.1.weight": other}, file)
+        with pytest.raises(UserError, match=r"1 of another shape \(first: features.0.1.weight\)"):
+            hybrid(stem={"name": "torchvision/mobilenet_v2", "weights": str(file)})
+
+
+@pytest.mark.parametrize("activation", get_args(get_type_hints(StemConfig)["activation"]))
+def test_a_small_stem_has_every_activation(activation: str) -> None:
+    assert hybrid(stem={"widths": [8, 8], "activation": activation})(torch.randn(2, 3, 2, 16, 16)).isfinite().all()
 
 
 def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:

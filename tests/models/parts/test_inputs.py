@@ -23,15 +23,22 @@ def hybrid(stem: dict[str, Any], side: int = 64, **input: Any) -> Hybrid:
     return model.eval()
 
 
-def test_correlation_keeps_the_number_of_frames_and_adds_a_channel_for_each_offset() -> None:
+def test_correlation_keeps_the_number_of_frames_and_adds_four_maps_for_each_lag_and_scale() -> None:
     x = torch.randn(2, 3, 4, 9, 7)
-    (seen,) = ClipInput(InputConfig("correlation", radius=1, lags=(1, 2)))(x)
-    assert seen.shape == (2, 3 + 18, 4, 9, 7) and torch.equal(seen[:, :3], x)
-    (seen,) = ClipInput(InputConfig("correlation", radius=1, scale=2))(x)
-    assert seen.shape == (2, 3 + 9, 4, 9, 7)
-    assert torch.equal(seen[:, 3:, :, 0::2, 0::2][..., :4, :3], seen[:, 3:, :, 1::2, 1::2])
-    frames, volume = ClipInput(InputConfig("correlation_stream", radius=1, scale=2))(x)
-    assert torch.equal(frames, x) and volume.shape == (2, 9, 4, 5, 4)
+    (seen,) = ClipInput(InputConfig("correlation", radius=1, lags=(1, 2), scales=(1,)))(x)
+    assert seen.shape == (2, 3 + 8, 4, 9, 7) and torch.equal(seen[:, :3], x)
+    (seen,) = ClipInput(InputConfig("correlation", radius=1, scales=(1, 2)))(x)
+    assert seen.shape == (2, 3 + 8, 4, 9, 7)
+    coarse = seen[:, 7:]
+    assert torch.equal(coarse[..., 0::2, 0::2][..., :4, :3], coarse[..., 1::2, 1::2])
+    frames, maps = ClipInput(InputConfig("correlation_stream", radius=1, scales=(2, 4)))(x)
+    assert torch.equal(frames, x) and maps.shape == (2, 8, 4, 5, 4)
+
+
+@pytest.mark.parametrize("scales", [[2, 3], [0]])
+def test_scales_that_do_not_fit_are_refused(scales: list[int]) -> None:
+    with pytest.raises(UserError, match=r"input\.scales is"):
+        create_model("hybrid_micro", 3, input={"mode": "correlation", "scales": scales})
 
 
 @pytest.mark.parametrize("mode", MODES)
