@@ -63,20 +63,9 @@ class Hybrid(StagedModel):
         self.class_token = ClassToken(dim) if config.class_token else nn.Identity()
         if config.class_token:
             grid = (grid[0], 1, 1 + grid[1] * grid[2])
-        self.stages = nn.ModuleList()
-        rates = rising_rates(config.drop_path, [stage.depth for stage in config.stages])
-        ends: Ends = {"stem": (dim, grid)}
-        for settings, drop_paths in zip(config.stages, rates, strict=True):
-            stage = HybridStage(ends, settings, drop_paths, config.time)
-            self.stages.append(stage)
-            dim = stage.dim
-            if settings.block == "auto":
-                self.notes += (f"stages[{len(self.stages) - 1}]: auto is {stage.kind}",)
-            ends[f"stage{len(ends)}"] = (dim, stage.grid)
-        self.pyramid: Pyramid | None = None
-        if config.scales != "last":
-            dim = config.scales_dim or dim
-            self.pyramid = Pyramid(three_levels(ends), dim, config.scales == "route", config.time)
+        ends = self._make_stages({"stem": (dim, grid)})
+        self.pyramid = make_pyramid(config, ends)
+        dim = self.pyramid.dim if self.pyramid is not None else next(reversed(ends.values()))[0]
         normed = config.stages and config.norm != "none"
         self.norm = NORMS[config.norm](dim, eps=config.norm_eps) if normed else nn.Identity()
         self.grid_dim = dim  # of the last grid
@@ -91,6 +80,19 @@ class Hybrid(StagedModel):
         if config.adapter.kind != "none":
             freeze_but_adapters(self, "head.")
         self.train()  # so that a frozen stem starts in evaluation mode
+
+    def _make_stages(self, ends: Ends) -> Ends:
+        """Build the stages behind the stem; return channels and grid at its end and at theirs."""
+        config = self.config
+        self.stages = nn.ModuleList()
+        rates = rising_rates(config.drop_path, [stage.depth for stage in config.stages])
+        for i, (settings, drop_paths) in enumerate(zip(config.stages, rates, strict=True)):
+            stage = HybridStage(ends, settings, drop_paths, config.time)
+            self.stages.append(stage)
+            if settings.block == "auto":
+                self.notes += (f"stages[{i}]: auto is {stage.kind}",)
+            ends = {**ends, f"stage{i + 1}": (stage.dim, stage.grid)}
+        return ends
 
     def stem_parts(self) -> list[nn.Module]:
         return [self.stem]
@@ -210,6 +212,14 @@ def make_position(config: HybridConfig, dim: int, grid: Grid) -> nn.Module:
     if config.position == "sinusoidal":
         return SinusoidalPosition(dim, config.time)
     return AbsolutePosition(dim, *grid, time=config.time)
+
+
+def make_pyramid(config: HybridConfig, ends: Ends) -> Pyramid | None:
+    """Build what joins the last three resolutions, if the head reads them."""
+    if config.scales == "last":
+        return None
+    *_, (dim, _) = ends.values()
+    return Pyramid(three_levels(ends), config.scales_dim or dim, config.scales == "route", config.time)
 
 
 def random_stem(stem: StemConfig) -> tuple[str, ...]:

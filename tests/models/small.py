@@ -14,7 +14,7 @@ from hybridvideo.models.contract import Outputs, VideoModel
 from hybridvideo.parsing import plain
 
 SMALL_INPUT = (2, 3, 4, 64, 64)
-SHRINKING = {"block": "divided", "depth": 1, "dim": 96, "merge": True}
+SHRINKING = {"block": "divided", "depth": 1, "dim": 96, "merge": True, "position": "conv"}
 SMALL_STEM = "timm/test_resnet"
 # The same network narrower or with fewer blocks, so that the large ones take no longer than the small.
 FEWER: dict[str, dict[str, Any]] = {
@@ -38,8 +38,8 @@ FEWER: dict[str, dict[str, Any]] = {
         ]
     },
     "maxvit_base": {"stages": [{"block": "maxvit", "depth": 1, "dim": 16, "stride": 2, "window": (2, 3, 3)}] * 2},
-    "can_base": {"dim": 64, "stages": [{"block": "can", "depth": 1, "temporal": "attention"}]},
-    "can_spatial_base": {"dim": 64, "stages": [{"block": "can", "depth": 1, "weigh": "spatial"}]},
+    "can_base": {"dim": 64, "stages": [{"block": "can", "depth": 1, "temporal": "attention", "relative": "table"}]},
+    "can_spatial_base": {"dim": 64, "stages": [{"block": "can", "depth": 1, "weigh": "spatial", "temporal": "conv"}]},
     "levit_base": {
         "stem": {"widths": (16, 32, 64)},
         "stages": [{"block": "levit", "depth": 2, "heads": 2, "dim": 64, "stride": 2, "temporal": "conv"}],
@@ -54,7 +54,7 @@ FEWER: dict[str, dict[str, Any]] = {
     },
     "mobilevit_base": {
         "stem": {"widths": (16, 32)},
-        "stages": [{"block": "mobilevit", "depth": 1, "inner_dim": 48, "attention": "divided"}],
+        "stages": [{"block": "mobilevit", "depth": 1, "inner_dim": 48, "attention": "divided", "temporal": "conv"}],
     },
     "hvt_base": {
         "stem": {"widths": (16, 32, 64)},

@@ -14,7 +14,7 @@ from hybridvideo.engine.training.classification import loss_terms
 from hybridvideo.errors import UserError
 from hybridvideo.models import create_model
 from hybridvideo.models.conformer import Conformer
-from hybridvideo.models.contract import AfterFrozen, Outputs, count_gmacs
+from hybridvideo.models.contract import AfterFrozen, Outputs
 
 SMALL: dict[str, Any] = {
     "frames": 4,
@@ -199,8 +199,3 @@ def test_a_saved_model_is_the_same_model(tmp_path: Path) -> None:
     loaded = hv.load_model(tmp_path / "saved")
     with torch.no_grad():
         assert torch.equal(loaded.eval()(x), model(x))
-
-
-def test_the_named_ones_keep_to_their_budgets() -> None:
-    for name, most in (("conformer_tiny", 3.0), ("conformer_base", 89.0)):
-        assert count_gmacs(create_model(name).to("meta")) <= most

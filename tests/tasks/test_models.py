@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from hybridvideo.errors import UserError
-from hybridvideo.models import create_model, list_models
+from hybridvideo.models import FAMILIES, create_model, list_models
 from hybridvideo.models.contract import count_gmacs
 from hybridvideo.tasks.models import all_facts, row_of, run_models, short
 from tools.model_table import facts_of
@@ -58,6 +58,12 @@ def test_listing_models_needs_no_torch() -> None:
 @pytest.mark.parametrize("name", PUBLISHED_GMACS)
 def test_the_cost_is_the_published_one(name: str) -> None:
     assert all_facts()[name]["gmacs"] == pytest.approx(PUBLISHED_GMACS[name], rel=0.005)
+
+
+@pytest.mark.parametrize(("size", "most"), [("tiny", 3.0), ("base", 89.0)])
+def test_every_family_keeps_to_the_budget_of_its_sizes(size: str, most: float) -> None:
+    costs = {name: all_facts()[name]["gmacs"] for name in FAMILIES if name.endswith(f"_{size}")}
+    assert len(costs) >= 20 and not {name for name, gmacs in costs.items() if gmacs > most}
 
 
 def test_attention_is_counted_without_memory_as_with_it() -> None:

@@ -6,6 +6,7 @@ other positions of their frame attend to them.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from hybridvideo.config.model import HeadConfig, HybridConfig, InputConfig, StageConfig, StemConfig
@@ -30,15 +31,15 @@ def tiny(weigh: Weigh) -> HybridConfig:
 
 
 def base(weigh: Weigh) -> HybridConfig:
-    """Kernels of 3x3 within frames, and attention between frames after each block."""
-    first = StageConfig("can", 2, 12, weigh=weigh, temporal="attention")
+    """Kernels of 3x3 within frames, and attention between frames, which knows their distance, after each block."""
+    first = StageConfig("can", 2, 12, weigh=weigh, temporal="attention", relative="table")
     return HybridConfig(
         frames=16,
         height=224,
         width=224,
         stem=StemConfig("timm/resnet50", stride=16),
         dim=384,
-        stages=(first, StageConfig("can", 2, 24, weigh=weigh, temporal="attention", merge=True)),
+        stages=(first, replace(first, heads=24, merge=True)),
         drop_path=0.2,
         head=HeadConfig(dropout=0.3),
     )

@@ -7,12 +7,10 @@ from collections.abc import Callable, Sequence
 from timm.layers import DropPath
 from torch import Tensor, nn
 
-from hybridvideo.models.parts.attention_kinds import (
-    temporal,
-)
+from hybridvideo.models.parts.attention_kinds import temporal
 from hybridvideo.models.parts.convolution import DepthwiseConv
 from hybridvideo.models.parts.mlp import Mlp
-from hybridvideo.models.parts.norms import NORMS, LayerScale
+from hybridvideo.models.parts.norms import NORMS, layer_scale
 from hybridvideo.models.parts.place import Place
 from hybridvideo.models.parts.positions import ConvPosition
 
@@ -26,7 +24,7 @@ class Branch(nn.Module):
         self.norm = NORMS[stage.norm](place.dim, eps=stage.norm_eps)
         self.inner = inner
         self.dropout = nn.Dropout(dropout)
-        self.scale = nn.Identity() if stage.layer_scale is None else LayerScale(place.dim, stage.layer_scale)
+        self.scale = layer_scale(place.dim, stage.layer_scale)
         self.drop_path = DropPath(place.drop_path)
         self.norm_first = stage.norm_place == "pre"
 

@@ -21,7 +21,7 @@ from hybridvideo.models.checks import check_heads
 from hybridvideo.models.parts.depthwise import on_grid
 from hybridvideo.models.parts.gates import PooledMlp, pool
 from hybridvideo.models.parts.linear import Linear
-from hybridvideo.models.parts.norms import GridBatchNorm, LayerScale
+from hybridvideo.models.parts.norms import GridBatchNorm, layer_scale
 from hybridvideo.models.parts.place import Place
 from hybridvideo.models.readings import Reading
 
@@ -40,7 +40,7 @@ class CanBlock(nn.Module):
             self.weights = ChannelWeights(dim, "clip" if place.time else "frame")
         else:
             self.weights = PositionWeights(dim, stage.heads)
-        self.scale = nn.Identity() if stage.layer_scale is None else LayerScale(dim, stage.layer_scale)
+        self.scale = layer_scale(dim, stage.layer_scale)
         self.drop_path = DropPath(place.drop_path)
 
     def forward(self, x_BTHWC: Tensor) -> Tensor:

@@ -19,10 +19,11 @@ from hybridvideo.errors import UserError
 from hybridvideo.models.checks import check_heads
 from hybridvideo.models.parts.attend import attend_packed
 from hybridvideo.models.parts.attention import GroupedAttention, WindowAttention3d, sides
+from hybridvideo.models.parts.blocks import Branch
 from hybridvideo.models.parts.linear import Linear
 from hybridvideo.models.parts.mbconv import MBConv, Shortcut, Shrink
 from hybridvideo.models.parts.mlp import Mlp
-from hybridvideo.models.parts.norms import NORMS, LayerScale
+from hybridvideo.models.parts.norms import NORMS, layer_scale
 from hybridvideo.models.parts.place import Place
 from hybridvideo.models.parts.relative import RelativeMlp, RelativePosition, RelativeTable
 from hybridvideo.models.parts.windows import Cut, Part, window_layout
@@ -46,11 +47,11 @@ class CoatBlock(nn.Module):
         heads = width * stage.heads // place.dim
         check_heads(width, heads)
         relative = RelativeMlp(heads) if stage.relative == "mlp" else RelativeTable(heads, grid)
-        self.attention = RelativeAttention(place.dim_in, width, place.dim, heads, relative, stage.attention == "joint")
+        self.attention = CoatAttention(place.dim_in, width, place.dim, heads, relative, stage.attention == "joint")
         self.dropout = nn.Dropout(stage.dropout)
-        self.scale = make_scale(place)
+        self.scale = layer_scale(place.dim, stage.layer_scale)
         self.drop_path = DropPath(place.drop_path)
-        self.mlp = MlpBranch(place)
+        self.mlp = mlp_branch(place)
 
     def forward(self, x_BTHWC: Tensor) -> Tensor:
         attended = self.dropout(self.attention(self.pool(self.norm(x_BTHWC))))
@@ -71,11 +72,11 @@ class MaxViTBlock(nn.Module):
         self.conv, self.depth = MBConv(place), stage.window[0]
         by_mlp = stage.relative == "mlp"
         windows = WindowAttention3d(dim, stage.heads, stage.window, shifted=False, by_mlp=by_mlp)
-        self.window = AttentionBranch(place, windows)
-        self.window_mlp = MlpBranch(place)
+        self.window = Branch(place, windows, stage.dropout)
+        self.window_mlp = mlp_branch(place)
         grids = GridAttention3d(dim, stage.heads, stage.window, shifted=False, by_mlp=by_mlp)
-        self.grid = AttentionBranch(place, grids)
-        self.grid_mlp = MlpBranch(place)
+        self.grid = Branch(place, grids, stage.dropout)
+        self.grid_mlp = mlp_branch(place)
 
     def forward(self, x_BTHWC: Tensor) -> Tensor:
         frames = x_BTHWC.shape[1]
@@ -91,49 +92,16 @@ def continued(x_BTHWC: Tensor, multiple: int) -> Tensor:
     return torch.cat([x_BTHWC, x_BTHWC[:, -1:].expand(-1, missing, -1, -1, -1)], 1) if missing else x_BTHWC
 
 
-class AttentionBranch(nn.Module):
-    """x + attention(norm(x))."""
-
-    def __init__(self, place: Place, attention: nn.Module) -> None:
-        super().__init__()
-        stage = place.stage
-        self.norm = NORMS[stage.norm](place.dim, eps=stage.norm_eps)
-        self.attention = attention
-        self.dropout = nn.Dropout(stage.dropout)
-        self.scale = make_scale(place)
-        self.drop_path = DropPath(place.drop_path)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + self.drop_path(self.scale(self.dropout(self.attention(self.norm(x)))))
-        return out
-
-
-class MlpBranch(nn.Module):
+def mlp_branch(place: Place) -> Branch:
     """x + mlp(norm(x))."""
-
-    def __init__(self, place: Place) -> None:
-        super().__init__()
-        stage, dim = place.stage, place.dim
-        self.norm = NORMS[stage.norm](dim, eps=stage.norm_eps)
-        self.inner = Mlp(dim, max(1, int(dim * stage.mlp_ratio)), stage.dropout, stage.activation)
-        self.scale = make_scale(place)
-        self.drop_path = DropPath(place.drop_path)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + self.drop_path(self.scale(self.inner(self.norm(x))))
-        return out
-
-
-def make_scale(place: Place) -> nn.Module:
-    """The learned factor of a branch, if the stage has one."""
-    start = place.stage.layer_scale
-    return nn.Identity() if start is None else LayerScale(place.dim, start)
+    stage = place.stage
+    return Branch(place, Mlp(place.dim, max(1, int(place.dim * stage.mlp_ratio)), stage.dropout, stage.activation))
 
 
 # --- attention --------------------------------------------------------------------------------------------------------
 
 
-class RelativeAttention(GroupedAttention):
+class CoatAttention(GroupedAttention):
     """Attention among the positions of each frame, or of the whole clip, with a bias for each offset and head.
 
     It may take another number of channels than it has inside, and return another.

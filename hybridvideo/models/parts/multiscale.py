@@ -57,7 +57,7 @@ class Pyramid(nn.Module):
 
     def __init__(self, levels: dict[str, int], dim: int, route: bool, time: bool) -> None:
         super().__init__()
-        self.levels, self.time = tuple(levels), time
+        self.levels, self.dim, self.time = tuple(levels), dim, time
         self.laterals = nn.ModuleDict({name: Linear(width, dim) for name, width in levels.items()})
         self.smooth = nn.ModuleList(ConvPosition(dim, (1, 3, 3)) for _ in levels)
         self.scores = nn.Sequential(nn.LayerNorm(LEVELS * dim), Linear(LEVELS * dim, LEVELS)) if route else None

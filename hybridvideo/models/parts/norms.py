@@ -38,3 +38,8 @@ class LayerScale(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.scale_C
+
+
+def layer_scale(dim: int, start: float | None) -> nn.Module:
+    """Build the learned factor of a residual branch, or none."""
+    return nn.Identity() if start is None else LayerScale(dim, start)

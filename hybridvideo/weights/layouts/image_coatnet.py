@@ -23,6 +23,7 @@ from torch import Tensor
 from hybridvideo.config.model import FormConfig, HeadConfig, StageConfig, StemConfig
 from hybridvideo.models.families.coatnet import HEAD_DIM, attention, convolution
 from hybridvideo.parsing import plain
+from hybridvideo.weights.layouts.inflate import inside_paths
 from hybridvideo.weights.layouts.layout import Architecture, Layout, Renames, State, renamed
 
 ENDS: Renames = (
@@ -65,8 +66,8 @@ ATTENTION: Renames = (
 
 
 def partition(theirs: str, ours: str) -> Renames:
-    """Rename one of MaxViT's two attentions, whose MLP has its own name here."""
-    rows = ((left, right.replace("relative.", "")) for left, right in ATTENTION[2:])
+    """Rename one of MaxViT's two attentions, a branch here, as is its MLP, which has its own name."""
+    rows = ((left, right.replace("attention.", "inner.").replace("relative.", "")) for left, right in ATTENTION[2:])
     return tuple(
         (f"{theirs}.{left}", f"{ours}{'_' if right.startswith('mlp.') else '.'}{right}") for left, right in rows
     )
@@ -85,7 +86,6 @@ MARKS = {"C": "conv3_1x1.weight", "T": "attn.qkv.weight", "M": "attn_grid.attn.q
 STAGES = 4
 BLOCK = re.compile(r"stages\.(\d+)\.blocks\.(\d+)\.(.*)")
 OFFSET_LAYERS = ("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias")
-WITHIN = re.compile(r"stages\.\d+\.blocks\.\d+\.")
 # Layers that a form may have without bias; zero is the same.
 BIASES = ("stem.stems.0.conv1.bias", "stem.stems.0.conv2.bias", "shortcut.1.bias", "project.bias")
 
@@ -177,9 +177,7 @@ def table_of(value: Tensor) -> Tensor:
 def adapt(state: State, own: Mapping[str, Tensor]) -> State:
     """Fill in what the model has and these weights lack, under the model's names."""
     adapted: State = {}
-    followed = {match[0] for name in own if (match := WITHIN.match(name)) and name[match.end() :].startswith("block.")}
-    for name, value in state.items():
-        name = inside_path(name, followed)
+    for name, value in inside_paths(state, own).items():
         if name in own and own[name].ndim == 5 and value.ndim == 4:
             value = centred(value, own[name])
         adapted[name] = value
@@ -191,12 +189,6 @@ def adapt(state: State, own: Mapping[str, Tensor]) -> State:
             layers = [adapted.pop(f"{offsets}{layer}") for layer in OFFSET_LAYERS]
             adapted[name] = computed_table(layers, own[name])
     return adapted
-
-
-def inside_path(name: str, followed: set[str]) -> str:
-    """Return the name of a tensor, one level deeper in a block that a path in time follows."""
-    match = WITHIN.match(name)
-    return f"{match[0]}block.{name[match.end() :]}" if match and match[0] in followed else name
 
 
 def centred(kernel: Tensor, own: Tensor) -> Tensor:

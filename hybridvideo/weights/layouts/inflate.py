@@ -67,10 +67,11 @@ BLOCK = re.compile(r"stages\.\d+\.blocks\.\d+\.")
 
 def inside_paths(state: State, own: Mapping[str, Tensor]) -> State:
     """Rename the tensors of blocks that a path in time follows, which are one level deeper in the model."""
-    return {name if name in own else deeper(name, own): value for name, value in state.items()}
+    followed = {match[0] for name in own if (match := BLOCK.match(name)) and name.startswith("block.", match.end())}
+    return {name if name in own else deeper(name, followed): value for name, value in state.items()}
 
 
-def deeper(name: str, own: Mapping[str, Tensor]) -> str:
-    """Return the name of a block's tensor behind a path in time, if the model has it there."""
-    inside = BLOCK.sub(r"\g<0>block.", name, count=1)
-    return inside if inside in own else name
+def deeper(name: str, followed: set[str]) -> str:
+    """Return the name of a tensor behind a path in time, if it belongs to one of the blocks that one follows."""
+    match = BLOCK.match(name)
+    return f"{match[0]}block.{name[match.end() :]}" if match and match[0] in followed else name

@@ -9,18 +9,10 @@ from torch import Tensor
 
 from hybridvideo.engine.training.classification import loss_terms
 from hybridvideo.models import create_model
-from hybridvideo.models.contract import VideoModel, count_gmacs
+from hybridvideo.models.contract import VideoModel
 
 TINY = ["parallel_tiny", "choice_tiny", "can_tiny", "can_spatial_tiny", "conformer_time_tiny"]
 BASE = [name.replace("tiny", "base") for name in TINY]
-
-
-def test_sizes_are_within_their_budgets() -> None:
-    for names, most in ((TINY, 3), (BASE, 89)):
-        for name in names:
-            with torch.device("meta"):
-                model = create_model(name, 400)
-            assert 0.4 * most < count_gmacs(model) <= most, name
 
 
 def noise(clips: int, seed: int, frames: int = 4, side: int = 16) -> tuple[Tensor, Tensor]:
@@ -57,15 +49,3 @@ def test_a_model_learns_motion_that_no_frame_shows(name: str) -> None:
     with torch.no_grad():
         right = (model.eval()(x).argmax(1) == classes).float().mean()
     assert right > 0.9
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("name", TINY)
-def test_its_control_cannot_tell_a_clip_from_the_same_backwards(name: str) -> None:
-    torch.manual_seed(0)
-    x = torch.randn(2, 3, 5, 32, 32)
-    model, control = (create_model(name, 2, image_size=32, num_frames=5, time=time).eval() for time in (True, False))
-    for each in (model, control):
-        torch.nn.init.normal_(each.get_submodule(each.classifier_name).weight)
-    assert torch.allclose(control(x), control(x.flip(2)), atol=1e-4)
-    assert not torch.allclose(model(x), model(x.flip(2)), atol=1e-2)

@@ -6,17 +6,9 @@ import pytest
 import torch
 
 from hybridvideo.models import create_model
-from hybridvideo.models.contract import count_gmacs, count_parameters
+from hybridvideo.models.contract import count_gmacs
 
 TINY, BASE = ["serial_divided_tiny", "serial_window_tiny"], ["serial_divided_base", "serial_window_base"]
-
-
-def test_sizes_are_within_their_budgets() -> None:
-    for names, most in ((TINY, 3), (BASE, 89)):
-        for name in names:
-            with torch.device("meta"):
-                model = create_model(name, 400)
-            assert 0.75 * most < count_gmacs(model) <= most and count_parameters(model) < 20e6
 
 
 def test_joint_attention_on_the_grid_of_stride_8_is_as_dear_as_said() -> None:

@@ -13,21 +13,21 @@ from hybridvideo.config.model import FormConfig, StageConfig
 from hybridvideo.errors import UserError
 from hybridvideo.models import create_model
 from hybridvideo.models.parts.attention import JointAttention, SpatialAttention
-from hybridvideo.models.parts.conv_attention import CoatBlock, GridAttention3d, RelativeAttention
+from hybridvideo.models.parts.conv_attention import CoatAttention, CoatBlock, GridAttention3d
 from hybridvideo.models.parts.place import Grid, Place
 from hybridvideo.models.parts.relative import RelativeTable
 from tests.models.baselines.test_baselines import randomised
 from tests.weights.layouts.test_image_coatnet import block_state
 
 
-def relative(grid: Grid, joint: bool = False) -> RelativeAttention:
+def relative(grid: Grid, joint: bool = False) -> CoatAttention:
     torch.manual_seed(0)
     table = RelativeTable(2, grid)
     torch.nn.init.normal_(table.bias_table)
-    return RelativeAttention(8, 8, 8, 2, table, joint)
+    return CoatAttention(8, 8, 8, 2, table, joint)
 
 
-def table_of(attention: RelativeAttention) -> Tensor:
+def table_of(attention: CoatAttention) -> Tensor:
     assert isinstance(attention.relative, RelativeTable)
     return attention.relative.bias_table
 
@@ -63,7 +63,7 @@ def test_the_bias_depends_on_the_offset_alone_also_on_a_smaller_grid(joint: bool
     assert len(by_place(attention, (frames, 4, 5)).unique()) > 50
 
 
-def by_place(attention: RelativeAttention, grid: Grid) -> Tensor:
+def by_place(attention: CoatAttention, grid: Grid) -> Tensor:
     """The bias of the first head: frame, row and column of the query, then of the key."""
     assert attention.relative is not None
     return attention.relative(grid, torch.empty(0))[0, 0].view(*grid, *grid)
@@ -86,7 +86,7 @@ def test_relative_attention_is_equivariant_to_shifts_inside_its_range() -> None:
 def test_without_bias_it_is_spatial_or_joint_attention() -> None:
     x = torch.randn(2, 3, 4, 5, 8)
     for joint, plain in ((False, SpatialAttention(8, 2)), (True, JointAttention(8, 2))):
-        attention = RelativeAttention(8, 8, 8, 2, RelativeTable(2, (3, 4, 5)), joint)
+        attention = CoatAttention(8, 8, 8, 2, RelativeTable(2, (3, 4, 5)), joint)
         attention.load_state_dict({**attention.state_dict(), **plain.state_dict()})
         assert torch.allclose(attention(x), plain(x), atol=1e-5)
 
@@ -111,7 +111,7 @@ def test_windows_and_grids_are_timms(partition: str, head_first: bool) -> None:
     block = whole.stages[0].blocks[0].eval()
     own = {"block": (block.window, block.window_mlp), "grid": (block.grid, block.grid_mlp)}[partition]
     state = block_state(net, None, "T", by_head=head_first)
-    state["attention.bias_table"] = state.pop("attention.relative.bias_table")
+    state = {name.replace("attention.", "inner.").replace("relative.", ""): value for name, value in state.items()}
     for part, prefix in zip(own, ("", "mlp."), strict=True):
         names = part.state_dict()
         part.load_state_dict({name: state[prefix + name] for name in names})
