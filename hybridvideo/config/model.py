@@ -140,22 +140,12 @@ class StageConfig:
     """Blocks of the stage."""
     heads: int = 4
     """Of attention."""
-    window: tuple[int, int, int] = (8, 7, 7)
-    """window3d, sparse, maxvit: frames, rows, columns; window3d shifts every second block by half a window."""
-    random_keys: int = 64
-    """sparse: positions anywhere in the clip that each window sees apart from its own."""
-    features: int = 0
-    """linear: random features of each head that approximate softmax (FAVOR+); 0: elu + 1, which is cheaper."""
-    mlp_ratio: float = 4.0
-    """Hidden channels of the MLP (of mbconv: of the expansion) per channel; 0: no MLP."""
-    position: Literal["none", "conv"] = "none"
-    """conv: a depthwise 3x3x3 convolution of the features, before each block."""
+
+    # What changes the grid before the blocks, or in the first of them.
     merge: bool = False
     """Merge 2x2 positions into one before the stage, with twice the channels unless `dim` is given."""
     dim: int | None = None
     """Channels of the stage; null: as many as before, or twice as many after `merge`."""
-    stride: int = 1
-    """2: the first block halves rows and columns itself (kinds with convolution or attention that can shrink)."""
     time_stride: int = 1
     """Frames averaged into one before the stage."""
     pool: Literal["none", "space"] = "none"
@@ -164,22 +154,56 @@ class StageConfig:
     """Learned tokens that replace the positions of each frame before the stage; 0: none."""
     up: str | None = None
     """Before the stage, enlarge the grid to that of an earlier one, `stem` or `stage1`, and add a projection of it."""
+    stride: int = 1
+    """2: the first block halves rows and columns itself (kinds with convolution or attention that can shrink)."""
+
+    # Of blocks of every kind that has such a part.
+    mlp_ratio: float = 4.0
+    """Hidden channels of the MLP (of mbconv: of the expansion) per channel; 0: no MLP."""
     kernel: tuple[int, int, int] | None = None
     """Of the block's convolution: frames, rows, columns, each odd; null: the kind's own."""
+    activation: Literal["gelu", "gelu_tanh", "relu", "silu", "hard_swish"] = "gelu"
+    """Of the MLP, and of convolutions that have one."""
     norm: Literal["layer", "batch"] = "layer"
     """Of attention and MLP."""
     norm_place: Literal["pre", "post"] = "pre"
     """Norm before each branch, or after each sum as in the Transformer of 2017."""
     norm_eps: float = 1e-5
     """Added to the variance in the norms of attention and MLP."""
-    activation: Literal["gelu", "gelu_tanh", "relu", "silu", "hard_swish"] = "gelu"
-    """Of the MLP, and of convolutions that have one."""
-    form: FormConfig = field(default_factory=FormConfig)
-    """mbconv, coat, maxvit: their published forms."""
     dropout: float = 0.0
     """In MLPs and after attention."""
     layer_scale: float | None = None
     """Start of a learned factor per channel on every branch; null: no factor."""
+    position: Literal["none", "conv"] = "none"
+    """conv: a depthwise 3x3x3 convolution of the features, before each block."""
+    relative: Literal["none", "table", "mlp"] = "none"
+    """Relative position in attention: a table of the offset, or an MLP of it. window3d always has one of the two."""
+    temporal: Literal["none", "attention", "conv"] = "none"
+    """A path in time after each block: attention of each position through the frames, or a depthwise convolution."""
+
+    # Of kinds made of others.
+    attention: str = "spatial"
+    """Kinds that contain attention: which kind, such as divided or joint; bottleneck also none."""
+    convolution: str = "conv"
+    """Kinds that contain a convolution next to attention: which kind, such as conv3d."""
+    gate: GateConfig = field(default_factory=GateConfig)
+    """parallel: how its branches are joined."""
+    choice: ChoiceConfig = field(default_factory=ChoiceConfig)
+    """choice: how the decision is learned."""
+
+    # Of single kinds.
+    window: tuple[int, int, int] = (8, 7, 7)
+    """window3d, sparse, maxvit: frames, rows, columns; window3d shifts every second block by half a window."""
+    random_keys: int = 64
+    """sparse: positions anywhere in the clip that each window sees apart from its own."""
+    features: int = 0
+    """linear: random features of each head that approximate softmax (FAVOR+); 0: elu + 1, which is cheaper."""
+    radius: int = 3
+    """correlation: largest offset in rows and columns of the positions that are compared."""
+    lags: tuple[int, ...] = (1,)
+    """correlation: frames ahead, or if negative back, of the frames that are compared."""
+    form: FormConfig = field(default_factory=FormConfig)
+    """mbconv, coat, maxvit: their published forms."""
     key_dim: int | None = None
     """levit: channels of each head's queries and keys; null: so that all values have `dim` channels."""
     value_ratio: float = 2.0
@@ -188,22 +212,6 @@ class StageConfig:
     """mobilevit: channels of its Transformer; null: `dim`."""
     inner_depth: int = 2
     """mobilevit: blocks of its Transformer."""
-    relative: Literal["none", "table", "mlp"] = "none"
-    """Relative position in attention: a table of the offset, or an MLP of it. window3d always has one of the two."""
-    temporal: Literal["none", "attention", "conv"] = "none"
-    """A path in time after each block: attention of each position through the frames, or a depthwise convolution."""
-    attention: str = "spatial"
-    """Kinds that contain attention: which kind, such as divided or joint; bottleneck also none."""
-    convolution: str = "conv"
-    """Kinds that contain a convolution next to attention: which kind, such as conv3d."""
-    radius: int = 3
-    """correlation: largest offset in rows and columns of the positions that are compared."""
-    lags: tuple[int, ...] = (1,)
-    """correlation: frames ahead, or if negative back, of the frames that are compared."""
-    gate: GateConfig = field(default_factory=GateConfig)
-    """parallel: how its branches are joined."""
-    choice: ChoiceConfig = field(default_factory=ChoiceConfig)
-    """choice: how the decision is learned."""
     weigh: Literal["channel", "spatial"] = "channel"
     """can: whether channels or positions are weighed; spatial by attention, with `heads`."""
 

@@ -13,7 +13,7 @@ from hybridvideo.models.hybrid import HybridVariant
 
 def window(depth: int, heads: int, size: tuple[int, int, int], merge: bool = False) -> StageConfig:
     """A stage of 3-D shifted windows with convolutional positions."""
-    return StageConfig("window3d", depth, heads, size, position="conv", merge=merge)
+    return StageConfig("window3d", depth, heads, window=size, position="conv", merge=merge)
 
 
 def divided(depth: int, heads: int, merge: bool = False, dim: int | None = None) -> StageConfig:
@@ -35,7 +35,7 @@ hybrid_micro = HybridConfig(
     stem=StemConfig(widths=(24, 32)),
     stages=(
         StageConfig("conv3d", 2, mlp_ratio=2.0, position="conv"),
-        StageConfig("window3d", 1, 4, (4, 4, 4), mlp_ratio=2.0, position="conv", merge=True),
+        StageConfig("window3d", 1, 4, window=(4, 4, 4), mlp_ratio=2.0, position="conv", merge=True),
         StageConfig("divided", 1, 4, mlp_ratio=2.0, position="conv"),
     ),
     head=HeadConfig(("mean", "max", "std"), norm="batch"),

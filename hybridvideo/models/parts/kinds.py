@@ -37,7 +37,7 @@ from hybridvideo.models.parts.levit import LevitBlock
 from hybridvideo.models.parts.mbconv import MBConv
 from hybridvideo.models.parts.mobilevit import InvertedResidual, MobileVit, Pointwise
 from hybridvideo.models.parts.parallel import Parallel
-from hybridvideo.models.parts.place import Place
+from hybridvideo.models.parts.place import Grid, Place
 from hybridvideo.models.parts.speech_conformer import ConformerTimeBlock
 
 Mixers = list[nn.Module]
@@ -45,6 +45,7 @@ Mixers = list[nn.Module]
 # Settings of every stage, those of `Block`, and those that name the kinds inside a composed one.
 ALWAYS = ("block", "depth", "dim", "merge", "time_stride", "pool", "tokens", "up", "temporal")
 OF_ATTENTION = ("heads", "relative")
+NO_SCORES = "linear attention computes no scores for it to be added to; use position: conv"
 OF_CONV_ATTENTION = (*OF_ATTENTION, "mlp_ratio", "norm", "norm_eps", "activation", "dropout", "layer_scale", "form")
 INSIDE = ("convolution", "attention")
 OF_BLOCK = ("mlp_ratio", "position", "norm", "norm_eps", "norm_place", "activation", "dropout", "layer_scale")
@@ -72,11 +73,52 @@ class Kind:
     """Whether its first block takes another number of channels than it returns."""
     timeless: str | None = None
     """The kind that is the same without any path between frames; null: itself."""
-    composed: bool = False
-    """Whether it contains the two kinds that the stage's `convolution` and `attention` name, with their settings."""
+
+    @property
+    def composed(self) -> bool:
+        """Whether it contains the kinds that the stage's `convolution` and `attention` name, and has their settings."""
+        return {*INSIDE} <= {*self.reads}
 
 
-# --- kinds that mix positions -----------------------------------------------------------------------------------------
+# --- mixers and blocks ------------------------------------------------------------------------------------------------
+
+
+def one(mixer: Callable[[Place], nn.Module]) -> Callable[[Place], Mixers]:
+    """A single mixer."""
+    return lambda place: [mixer(place)]
+
+
+def convolution(kernel: Grid) -> Callable[[Place], Mixers]:
+    """A depthwise convolution, of this kernel unless the stage has another."""
+    return lambda place: [DepthwiseConv(place.dim, place.kernel(kernel))]
+
+
+def joined(join: Callable[[Place, nn.Module, nn.Module], nn.Module]) -> Callable[[Place], Mixers]:
+    """The two kinds that the stage names, joined; or what the control has of the two."""
+
+    def mixers(place: Place) -> Mixers:
+        both = branches(place)
+        return [join(place, *both)] if len(both) == 2 else both
+
+    return mixers
+
+
+def branches(place: Place) -> Mixers:
+    """Build the kinds that the stage names; one with nothing left to do without time is missing."""
+    made = [branch(place.inside(name)) for name in (place.stage.convolution, place.stage.attention)]
+    return [module for module in made if module is not None]
+
+
+def branch(place: Place) -> nn.Module | None:
+    """Build a kind as a part of a residual branch: its first mixer, the others in residual branches behind it."""
+    kind = KINDS[place.stage.block]
+    if kind.block is not None:
+        return kind.block(place)
+    assert kind.mixers is not None
+    mixers = kind.mixers(place)
+    plain = replace(place, stage=replace(place.stage, layer_scale=None))
+    behind = [Branch(plain, mixer) for mixer in mixers[1:]]
+    return nn.Sequential(mixers[0], *behind) if behind else mixers[0] if mixers else None
 
 
 def mobilevit(place: Place) -> nn.Module:
@@ -88,32 +130,33 @@ def mobilevit(place: Place) -> nn.Module:
     return MobileVit(place, make_block)
 
 
+def conformer_time(place: Place) -> nn.Module:
+    """Attention through time inside, or none without time."""
+    return ConformerTimeBlock(place, [temporal(place.inside("temporal"))] if place.time else [])
+
+
+# --- the kinds --------------------------------------------------------------------------------------------------------
+
 KINDS: dict[str, Kind] = {
-    "conv": Kind(lambda place: [DepthwiseConv(place.dim, place.kernel((1, 5, 5)))], reads=("kernel",), needs_grid=True),
-    "conv3d": Kind(
-        lambda place: [DepthwiseConv(place.dim, place.kernel((3, 3, 3)))], reads=("kernel",), needs_grid=True
-    ),
-    "spatial": Kind(lambda place: [spatial(place)], reads=OF_ATTENTION, offsets_in_space=True, among_positions=True),
-    "temporal": Kind(lambda place: [temporal(place)], reads=OF_ATTENTION, timeless="mlp"),
-    "divided": Kind(
-        divided,
-        reads=OF_ATTENTION,
-        offsets_in_space=True,
-        among_positions=True,
-        timeless="spatial",
-    ),
-    "joint": Kind(lambda place: [joint(place)], reads=OF_ATTENTION, offsets_in_space=True, timeless="spatial"),
+    # mixers in residual branches, then an MLP
+    "conv": Kind(convolution((1, 5, 5)), reads=("kernel",), needs_grid=True),
+    "conv3d": Kind(convolution((3, 3, 3)), reads=("kernel",), needs_grid=True),
+    "spatial": Kind(one(spatial), reads=OF_ATTENTION, offsets_in_space=True, among_positions=True),
+    "temporal": Kind(one(temporal), reads=OF_ATTENTION, timeless="mlp"),
+    "divided": Kind(divided, reads=OF_ATTENTION, offsets_in_space=True, among_positions=True, timeless="spatial"),
+    "joint": Kind(one(joint), reads=OF_ATTENTION, offsets_in_space=True, timeless="spatial"),
     "auto": Kind(auto, reads=OF_ATTENTION, offsets_in_space=True, timeless="spatial"),
-    "window3d": Kind(lambda place: [window3d(place)], reads=(*OF_ATTENTION, "window"), needs_grid=True),
-    "linear": Kind(
-        lambda place: [linear(place)],
-        reads=("heads", "features"),
-        instead={"relative": "linear attention computes no scores for it to be added to; use position: conv"},
-    ),
-    "sparse": Kind(lambda place: [sparse(place)], reads=(*OF_ATTENTION, "window", "random_keys"), needs_grid=True),
-    "cross": Kind(lambda place: [cross(place)], reads=OF_ATTENTION, among_positions=True),
+    "window3d": Kind(one(window3d), reads=(*OF_ATTENTION, "window"), needs_grid=True),
+    "linear": Kind(one(linear), reads=("heads", "features"), instead={"relative": NO_SCORES}),
+    "sparse": Kind(one(sparse), reads=(*OF_ATTENTION, "window", "random_keys"), needs_grid=True),
+    "cross": Kind(one(cross), reads=OF_ATTENTION, among_positions=True),
     "correlation": Kind(correlation, reads=("radius", "lags"), needs_grid=True, timeless="mlp"),
     "mlp": Kind(lambda _place: []),
+    "parallel": Kind(joined(Parallel), reads=("gate", *INSIDE), needs_grid=True),
+    "choice": Kind(joined(Choice), reads=("choice", *INSIDE), needs_grid=True),
+    # complete blocks
+    "can": Kind(block=CanBlock, reads=("kernel", "weigh", "heads", "layer_scale"), needs_grid=True),
+    "conformer_time": Kind(block=conformer_time, reads=(*OF_ATTENTION, "kernel", "mlp_ratio", "activation", "dropout")),
     "levit": Kind(
         block=LevitBlock,
         reads=("heads", "stride", "mlp_ratio", "activation", "dropout", "key_dim", "value_ratio"),
@@ -150,54 +193,7 @@ KINDS: dict[str, Kind] = {
     "maxvit": Kind(
         block=MaxViTBlock, reads=("stride", "kernel", "window", *OF_CONV_ATTENTION), needs_grid=True, changes_width=True
     ),
-    "parallel": Kind(lambda place: parallel(place), reads=("gate", *INSIDE), needs_grid=True, composed=True),
-    "choice": Kind(lambda place: choice(place), reads=("choice", *INSIDE), needs_grid=True, composed=True),
-    "can": Kind(block=CanBlock, reads=("kernel", "weigh", "heads", "layer_scale"), needs_grid=True),
-    "conformer_time": Kind(
-        block=lambda place: ConformerTimeBlock(place, through_time(place)),
-        reads=(*OF_ATTENTION, "kernel", "mlp_ratio", "activation", "dropout"),
-    ),
 }
-
-
-# --- blocks of two kinds ----------------------------------------------------------------------------------------------
-
-
-def parallel(place: Place) -> Mixers:
-    """Convolution next to attention, or what the control has of the two."""
-    both = branches(place)
-    return [Parallel(place, *both)] if len(both) == 2 else both
-
-
-def choice(place: Place) -> Mixers:
-    """Convolution or attention, or what the control has of the two."""
-    both = branches(place)
-    return [Choice(place, *both)] if len(both) == 2 else both
-
-
-def branches(place: Place) -> Mixers:
-    """Build the kinds that the stage names; one with nothing left to do without time is missing."""
-    made = [branch(place.inside(name)) for name in (place.stage.convolution, place.stage.attention)]
-    return [module for module in made if module is not None]
-
-
-def branch(place: Place) -> nn.Module | None:
-    """Build a kind as a part of a residual branch: its first mixer, the others in residual branches behind it."""
-    kind = KINDS[place.stage.block]
-    if kind.block is not None:
-        return kind.block(place)
-    assert kind.mixers is not None
-    mixers = kind.mixers(place)
-    plain = replace(place, stage=replace(place.stage, layer_scale=None))
-    behind = [Branch(plain, mixer) for mixer in mixers[1:]]
-    return nn.Sequential(mixers[0], *behind) if behind else mixers[0] if mixers else None
-
-
-def through_time(place: Place) -> Mixers:
-    """Build attention through time, or nothing without time."""
-    mixers = KINDS["temporal"].mixers
-    assert mixers is not None
-    return mixers(place.inside("temporal")) if place.time else []
 
 
 # --- a block of a place -----------------------------------------------------------------------------------------------
