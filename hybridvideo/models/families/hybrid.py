@@ -43,7 +43,7 @@ hybrid_micro = HybridConfig(
 
 # For a few thousand clips, from scratch: 2.9 GMACs for 8 frames of 112.
 hybrid_tiny = HybridConfig(
-    frames=16,
+    frames=8,
     height=112,
     width=112,
     input=InputConfig("correlation"),
