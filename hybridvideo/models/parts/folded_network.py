@@ -1,8 +1,9 @@
-"""A library's network with each BatchNorm folded into the convolution before it, for evaluation without gradients.
+"""A library's network with each BatchNorm folded into the convolution before it, for inference without gradients.
 
 The blocks of timm and torchvision call convolution, norm and activation as they please, so no name says which norm
 follows which convolution. autograd's graph does: a norm may be folded if its input is the output of a convolution
-that nothing else reads. The graph is that of one frame on `meta`, which costs no arithmetic.
+that nothing else reads. The graph is that of one frame on `meta`, which costs no arithmetic. Convolutions of BiT get
+the weights that they would standardise in every pass, and under autocast all have them in its precision.
 
 What runs is a copy of the network, kept until a parameter or a statistic changes; it takes the memory of its weights.
 """
@@ -15,7 +16,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from timm.layers import BatchNormAct2d, Conv2dSame
+import torch.nn.functional as F
+from timm.layers import BatchNormAct2d, Conv2dSame, StdConv2d, StdConv2dSame
 from torch import Tensor, nn
 from torch.nn.modules import module as registry
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -27,6 +29,7 @@ from hybridvideo.models.parts.shortcuts import shortcuts_allowed
 
 # Themselves, no subclass: those may compute something else.
 PLAIN = (nn.Conv2d, Conv2dSame)
+STANDARDISED = (StdConv2d, StdConv2dSame)
 NORMS = (nn.BatchNorm2d, BatchNormAct2d)
 
 
@@ -64,19 +67,37 @@ def is_watched(layer: nn.Module) -> bool:
 
 
 def folded_network(network: nn.Module, x_NCHW: Tensor, kind: torch.dtype | None) -> nn.Module | None:
-    """Return a copy with the norms folded, its convolutions in autocast's precision; None if there are none to fold."""
+    """Return a copy with weights standardised, norms folded and kernels in autocast's precision; None if all is so."""
     pairs = foldable_pairs(network, x_NCHW)
-    if not pairs:
+    standardised = [name for name, layer in network.named_modules() if type(layer) in STANDARDISED]
+    if not pairs and not standardised and kind is None:
         return None
     short = copy.deepcopy(network).requires_grad_(False)
+    for name in standardised:
+        short.set_submodule(name, with_standardised_weights(short.get_submodule(name)))
     for convolution, norm in pairs:
         conv, batch_norm = short.get_submodule(convolution), short.get_submodule(norm)
         assert isinstance(conv, nn.Conv2d) and isinstance(batch_norm, _BatchNorm)
-        weight, bias = folded(conv, batch_norm, kind or conv.weight.dtype)
-        conv.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last), requires_grad=False)
-        conv.bias = nn.Parameter(bias, requires_grad=False)
+        weight, bias = folded(conv, batch_norm, conv.weight.dtype)
+        conv.weight, conv.bias = (nn.Parameter(part, requires_grad=False) for part in (weight, bias))
         short.set_submodule(norm, rest_of(batch_norm))
+    for layer in short.modules():
+        if type(layer) in PLAIN:
+            layer.to(memory_format=torch.channels_last).to(dtype=kind)
     return short
+
+
+def with_standardised_weights(layer: nn.Module) -> nn.Conv2d:
+    """Return the convolution that one of BiT's is: timm standardises its weights in every pass."""
+    assert isinstance(layer, StdConv2d | StdConv2dSame)
+    kernel, width = layer.kernel_size, layer.out_channels
+    settings = (layer.stride, layer.padding, layer.dilation, layer.groups, layer.bias is not None)
+    make = Conv2dSame if getattr(layer, "same_pad", False) else nn.Conv2d
+    plain: nn.Conv2d = make(layer.in_channels, width, kernel, *settings)
+    rows = layer.weight.reshape(1, width, -1)
+    weight = F.batch_norm(rows, None, None, training=True, momentum=0.0, eps=layer.eps).reshape_as(layer.weight)
+    plain.weight, plain.bias = nn.Parameter(weight, requires_grad=False), layer.bias
+    return plain
 
 
 def rest_of(norm: _BatchNorm) -> nn.Module:

@@ -28,8 +28,20 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
     "norms before convolutions": (lambda: timm.create_model("resnetv2_50", layers=(1, 1, 1, 1)), 8, 13),
     "one convolution for two norms": (lambda: OneForTwo(), 0, 2),
     "a convolution whose output is a result": (lambda: AlsoReturned(), 0, 1),
+    "weights standardised in every pass": (lambda: start_of("resnetv2_50x1_bit"), 0, 0),
+    "weights standardised, padding by hand": (lambda: hybrid_backbone(), 0, 0),
     "torchvision": (lambda: models.mobilenet_v2(), 52, 52),
 }
+
+
+def hybrid_backbone() -> nn.Module:
+    backbone: nn.Module = timm.create_model("vit_small_r26_s32_224", depth=1).patch_embed.backbone
+    return nn.Sequential(backbone.stem, backbone.stages)
+
+
+def start_of(name: str) -> nn.Module:
+    network = timm.create_model(name)
+    return nn.Sequential(network.stem, network.stages[0])
 
 
 class OneForTwo(nn.Module):
