@@ -1,8 +1,8 @@
 """Figures and settings in the docs, from the models themselves: `python tools/document_tables.py` rewrites them.
 
-In docs/families.md, what each family costs, from the table of `hybridvideo models`. In docs/models.md, which settings
-each kind of block takes and what every setting means, from the code. Words are written by hand; a test compares the
-rest. Run `python tools/model_table.py` first if models have changed.
+In docs/families.md and the README, what families cost, from the table of `hybridvideo models`. In docs/models.md, which
+settings each kind of block takes and what every setting means, from the code. Words are written by hand; a test
+compares the rest. Run `python tools/model_table.py` first if models have changed.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from hybridvideo.models.parts.towers import FusionConfig
 from hybridvideo.models.towers import TowersConfig
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+PAGES = (DOCS / "families.md", DOCS / "models.md", DOCS.parent / "README.md")
 TABLE = Path(hybridvideo.__file__).parent / "tasks" / "models.json"
 SIZES = ("tiny", "base")
 CONFIGS = {
@@ -65,6 +66,18 @@ def with_costs(text: str, facts: Mapping[str, Any]) -> str:
         return match[0] if fact is None else f"{match[1]}**{match[2]}** ({figures(fact)})"
 
     return re.sub(r"(^|, )\*\*(\w+)\*\*(?: \([^)]*\))?(?=[,.:])", cost, text, flags=re.MULTILINE)
+
+
+def with_flagship(text: str, facts: Mapping[str, Any]) -> str:
+    """Fill in the row of the flagship in the README."""
+
+    def row(match: re.Match[str]) -> str:
+        fact = facts[match[1]]
+        frames, height, width = fact["input"]
+        cost = figures(fact).replace(" M", " M parameters")
+        return f"| flagship, `{match[1]}`: {frames} frames of {height}x{width} | {cost} |"
+
+    return re.sub(r"\| flagship, `(\w+)`.*\|", row, text)
 
 
 def figures(fact: Mapping[str, Any]) -> str:
@@ -186,12 +199,13 @@ def filled(text: str, facts: Mapping[str, Any]) -> str:
     def table(match: re.Match[str]) -> str:
         return "\n".join([match[1], "", *TABLES[match[2]](facts, match[3]), "", "<!-- end -->"])
 
-    return re.sub(r"(<!-- ([\w ]+) -->)\n(.*?)<!-- end -->", table, with_costs(text, facts), flags=re.DOTALL)
+    text = with_flagship(with_costs(text, facts), facts)
+    return re.sub(r"(<!-- ([\w ]+) -->)\n(.*?)<!-- end -->", table, text, flags=re.DOTALL)
 
 
 def main() -> None:
     facts = json.loads(TABLE.read_text(encoding="utf-8"))
-    for page in (DOCS / "families.md", DOCS / "models.md"):
+    for page in PAGES:
         page.write_text(filled(page.read_text(encoding="utf-8"), facts), encoding="utf-8")
         print(f"wrote {page}")
 

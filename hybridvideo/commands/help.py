@@ -2,6 +2,7 @@
 
 hybridvideo COMMAND --help            common options first, then every section
 hybridvideo COMMAND --help SECTION    one section, such as optim
+hybridvideo train --help hybrid       what `model.changes` of a hybrid takes; stages: what each of its stages does
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 from hybridvideo.commands.options import CONFIG, PRINT, RESUME, Command
+from hybridvideo.config.model import HybridConfig, ModelConfig, StageConfig
 from hybridvideo.errors import UserError, nearest
 from hybridvideo.parsing import alternatives, field_types
 
@@ -50,6 +52,7 @@ def help_text(program: str, command: Command, section: str | None = None) -> str
     width = min(shutil.get_terminal_size((WIDEST, 0)).columns, WIDEST)
     sections = {part.name: part for part in sections_of(command)}
     if section is not None:
+        sections |= {part.name: part for part in sections_of_changes(command)}
         if section not in sections:
             raise UserError(f"no section {section!r}{nearest(section, sections)}; give one of {', '.join(sections)}")
         return block(sections[section], width)
@@ -80,6 +83,15 @@ def sections_of(command: Command) -> Iterator[Section]:
             yield Section(name, summary(kind), tuple(field_options(kind, prefix, default)))
         elif (listed := next(iter(get_args(kind)), None)) and is_dataclass(listed):
             yield Section(name, f"a list, in YAML. {summary(listed)}", tuple(keys_of(listed)))
+
+
+def sections_of_changes(command: Command) -> Iterator[Section]:
+    """Return what `model.changes` may hold: long, and so only shown when asked for."""
+    if ModelConfig in settings_of(command).values():
+        of_stages = tuple(keys_of(StageConfig))
+        others = tuple(key for key in keys_of(HybridConfig) if key.name != "stages")
+        yield Section("hybrid", "settings of hybrids, keys of model.changes in YAML.", others)
+        yield Section("stages", "a list, in model.changes of a hybrid. Blocks of one kind on the grid.", of_stages)
 
 
 PRINT_HELP = "Print all settings as a config file, and do nothing else."

@@ -315,7 +315,8 @@ class ModelConfig:
     name: str = "hybrid_micro"
     """One of `hybridvideo models`."""
     changes: dict[str, Any] = field(default_factory=dict)
-    """Changed settings of the variant; for hybrids the fields of HybridConfig, such as `stages` or `drop_path`."""
+    """Changed settings of the variant, such as `drop_path`; `train --help hybrid` and `train --help stages` list those
+    of hybrids."""
     weights: str | dict[str, str] | None = None
     """Start from these weights: a run or checkpoint folder, a file of weights in any layout known here, a folder of
     Hugging Face, `torchvision:NAME`, `timm:NAME` or `hf:OWNER/REPO`. Towers take one source for each tower:

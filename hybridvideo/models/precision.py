@@ -42,4 +42,13 @@ def computing_in(kind: Any, dtype: torch.dtype) -> Any:
             out: Tensor = kind.forward(self, x.to(dtype), *others, **named)
         return out.to(run)
 
-    return type(kind.__name__, (kind,), {"forward": forward})
+    def reduce(self: nn.Module) -> tuple[Any, ...]:
+        return module_of, (kind, dtype), self.__getstate__()
+
+    return type(kind.__name__, (kind,), {"forward": forward, "__reduce__": reduce})
+
+
+def module_of(kind: Any, dtype: torch.dtype) -> Any:
+    """Return such a module without its contents, for pickle, which cannot find the class by its name."""
+    wanted = computing_in(kind, dtype)
+    return wanted.__new__(wanted)

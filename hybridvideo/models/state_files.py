@@ -171,6 +171,9 @@ def unwrapped(content: object, where: str, notes: tuple[str, ...] = ()) -> State
         others = "" if len(within) == 1 else f" (there are also {', '.join(within[1:])})"
         return unwrapped(content[within[0]], where, (*notes, f"took {within[0]}{others}"))
     tensors = {str(name): value.detach() for name, value in content.items() if isinstance(value, Tensor)}
+    for name, tensor in tensors.items():
+        if kind := unusual(tensor):
+            raise UserError(f"{name} of {where} is {kind}; save it as a dense tensor of numbers")
     left = [str(name) for name in content if str(name) not in tensors]
     if not tensors:
         has = f"; it has {', '.join(map(repr, left[:5]))}" if left else ""
@@ -178,6 +181,25 @@ def unwrapped(content: object, where: str, notes: tuple[str, ...] = ()) -> State
     return StateFile(
         tensors, (*notes, *([f"left out, since they are not tensors: {', '.join(left[:5])}"] if left else []))
     )
+
+
+def unusual(tensor: Tensor) -> str | None:
+    """Return what makes a tensor one that weights never are; None for a dense one of real numbers."""
+    kinds = {
+        "nested": tensor.is_nested,
+        "sparse": tensor.layout != torch.strided,
+        "quantised": tensor.is_quantized,
+        "complex": tensor.is_complex(),
+        "without numbers (on the device meta)": tensor.is_meta,
+    }
+    return next((kind for kind, found in kinds.items() if found), None)
+
+
+def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Raise UserError for the first tensor that holds NaN or infinity, as training that diverged leaves them."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.float().isfinite().all():
+            raise UserError(f"{name} of {where} holds NaN or infinity; take an earlier checkpoint of that training")
 
 
 def reason(path: Path, error: Exception) -> str:

@@ -24,6 +24,7 @@ from hybridvideo.parsing import merged, parsed, plain
 from hybridvideo.report.pages.model_page import model_page
 from hybridvideo.report.plots.network import network_svg, standalone
 from hybridvideo.tasks.support.anatomy import network_of
+from hybridvideo.text import shown
 
 
 def run_draw(pattern: str, out: str, config: str | None, changes: Mapping[str, Any]) -> int:
@@ -31,7 +32,7 @@ def run_draw(pattern: str, out: str, config: str | None, changes: Mapping[str, A
     console = Console(highlight=False, soft_wrap=True)
     for name, wanted in chosen(pattern, config, changes).items():
         svg, page = draw(name, wanted, Path(out))
-        console.print(f"wrote {svg} and {page}", markup=False)
+        console.print(shown(f"wrote {svg} and {page}"), markup=False)
     return 0
 
 
@@ -66,7 +67,7 @@ def draw(name: str, wanted: ModelConfig, out: Path) -> tuple[Path, Path]:
     """Write NAME.svg and NAME.html into a folder, which is created; return their paths."""
     with torch.device("meta"), NumbersOnCpu():
         model = create_model(wanted.name, **without_files(wanted.changes))
-    network = network_of(name, model)
+    network = network_of(shown(name), model)
     svg = out / f"{name}.svg"
     write_text(svg, standalone(network_svg(network)))
     settings = plain(model.settings())
@@ -76,6 +77,8 @@ def draw(name: str, wanted: ModelConfig, out: Path) -> tuple[Path, Path]:
 
 
 def without_files(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the changes without weights of the stem, which a drawing does not need."""
-    stem = changes.get("stem")
-    return {**changes, "stem": {**stem, "weights": None}} if isinstance(stem, Mapping) else dict(changes)
+    """Return the changes without weights of stems, those of towers included, which a drawing does not need."""
+    nested = {name: without_files(value) for name, value in changes.items() if isinstance(value, Mapping)}
+    if "stem" in nested:
+        nested["stem"]["weights"] = None
+    return {**changes, **nested}

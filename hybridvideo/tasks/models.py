@@ -20,10 +20,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from hybridvideo.config.model import StageConfig
 from hybridvideo.errors import UserError, nearest
+from hybridvideo.parsing import plain
 
 Facts = Mapping[str, Any]  # of one model; the keys are those of tools/model_table.py
 
+ALWAYS_SHOWN = ("block", "depth")  # of a stage
 WIDTH = 120  # if the output is not a terminal
 
 LEGEND = """\
@@ -118,8 +121,25 @@ def print_card(console: Console, name: str, facts: Facts) -> None:
     for title, text in [*size_rows(name, facts), *published_rows(facts["published"])]:
         table.add_row(title, Text(text))
     console.print(table)
-    console.print("\n[bold]settings[/] (changes of create_model, --model.changes of train)")
-    console.print(Text(yaml.safe_dump(facts["settings"], sort_keys=False, default_flow_style=None, width=WIDTH - 4)))
+    console.print(
+        "\n[bold]settings[/] (changes of create_model, --model.changes of train; of stages, what is not default)"
+    )
+    settings = with_short_stages(facts["settings"])
+    console.print(Text(yaml.safe_dump(settings, sort_keys=False, default_flow_style=None, width=WIDTH - 4)))
+
+
+def with_short_stages(settings: Facts) -> Facts:
+    """Leave out of every stage what is at its default: most settings have a meaning for a few kinds of blocks."""
+    default, shorter = plain(StageConfig()), dict(settings)
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            shorter[key] = with_short_stages(value)
+        elif key == "stages" and value and isinstance(value[0], dict):
+            shorter[key] = [
+                {name: stage[name] for name in stage if name in ALWAYS_SHOWN or stage[name] != default.get(name)}
+                for stage in value
+            ]
+    return shorter
 
 
 def size_rows(name: str, facts: Facts) -> Iterator[tuple[str, str]]:

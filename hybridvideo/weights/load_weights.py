@@ -15,6 +15,7 @@ from torch import Tensor
 from hybridvideo.config.data import Normalisation
 from hybridvideo.errors import UserError, nearest
 from hybridvideo.models.contract import VideoModel
+from hybridvideo.models.state_files import check_finite
 from hybridvideo.models.towers import TOWERS, Towers
 from hybridvideo.weights.layouts.inflate import identity_in_time, paths_in_time
 from hybridvideo.weights.layouts.layout import Layout
@@ -26,6 +27,7 @@ from hybridvideo.weights.source import Source
 
 Head = Literal["strict", "replace", "drop"]
 MOST_NAMED = 3  # tensors of each kind named in an error
+LONGEST_ADVICE = 200  # characters of settings in an error
 COUNTERS = "num_batches_tracked"  # of BatchNorm; torch before 0.4.1 had none, and nothing here reads them
 
 
@@ -78,6 +80,7 @@ def load_opened(model: VideoModel, source: Source, known: Recognised, head: Head
     report.missing = [name for name in own if name not in adapted and name not in report.fresh]
     report.unexpected = [name for name in adapted if name not in own]
     check_complete(source, known, report)
+    check_finite(loaded, source.where)
     with torch.no_grad():
         for name, tensor in loaded.items():
             own[name].copy_(tensor)
@@ -188,6 +191,10 @@ def advice(known: Recognised) -> str:
         return "build the model that the weights belong to"
     name, changes = architecture
     arguments = ", ".join([repr(name), *(f"{key}={value!r}" for key, value in changes.items())])
+    if len(arguments) > LONGEST_ADVICE:
+        return (
+            f"these {known.layout.name} weights belong to a {name} of other settings, which load_model(SOURCE) builds"
+        )
     return f"these {known.layout.name} weights belong to create_model({arguments})"
 
 

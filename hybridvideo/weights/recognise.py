@@ -12,6 +12,7 @@ from torch import Tensor
 from hybridvideo.errors import UserError
 from hybridvideo.models import MODELS
 from hybridvideo.models.contract import VideoModel
+from hybridvideo.models.towers import Towers
 from hybridvideo.models.variants import Variant
 from hybridvideo.parsing import plain
 from hybridvideo.text import one_line
@@ -101,7 +102,12 @@ def recognise(state: Mapping[str, Tensor], model: VideoModel, where: str) -> Rec
         if is_own(bare, own):
             return Recognised(bare, None)
     if others:
-        raise UserError(f"{where} {belongs_to(others)}, this model is a {type(model).__name__}; build the one it fits")
+        way = (
+            "give it to one tower (weights: {conv: SOURCE, attention: SOURCE})"
+            if isinstance(model, Towers)
+            else "build the one it fits"
+        )
+        raise UserError(f"{where} {belongs_to(others)}, this model is a {type(model).__name__}; {way}")
     raise UserError(f"{where} {unknown(state)}; this model has {some(own)}")
 
 

@@ -86,6 +86,16 @@ def test_a_setting_that_is_a_list_of_mappings_shows_their_keys(capsys: pytest.Ca
     assert all(f"\n  {key} " in text for key in ("epochs", "clip.frames", "frame.height", "groups", "lr", "drop"))
 
 
+def test_settings_of_a_hybrid_and_of_its_stages_are_shown_when_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    hybrid, stages = (shown("train", "--help", name, capsys=capsys) for name in ("hybrid", "stages"))
+    assert all(f"\n  {key} " in hybrid for key in ("input.mode", "stem.name", "drop_path", "head.pool", "adapter.kind"))
+    assert all(f"\n  {key} " in stages for key in ("block", "heads", "gate.kind", "choice.cost", "form.squeeze"))
+    assert max(map(len, (hybrid + stages).splitlines())) <= 100
+    assert "stem.name" not in shown("train", "--help", capsys=capsys)
+    with pytest.raises(UserError, match="no section 'hybrid'"):
+        help_text("hybridvideo scan", COMMANDS["scan"], "hybrid")
+
+
 def test_a_section_can_follow_an_equals_sign(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown("train", "--help=clip", capsys=capsys) == shown("train", "--help", "clip", capsys=capsys)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from dataclasses import fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -88,7 +89,7 @@ def test_random_hybrids_run_and_learn_or_are_refused_in_one_line(seed: int) -> N
 
 
 def check_runs(model: Any, settings: dict[str, Any]) -> None:
-    """Train on two clips, predict on one of another size."""
+    """Train on two clips, predict on one of another size, on each of the two alone, and as a copy."""
     x = torch.randn(2, 3, settings["frames"], settings["height"], settings["width"])
     out = model.train()(x)
     logits = out.logits if isinstance(out, Outputs) else out
@@ -96,7 +97,11 @@ def check_runs(model: Any, settings: dict[str, Any]) -> None:
     logits.square().sum().backward()
     with torch.no_grad():
         other = model.eval()(torch.randn(1, 3, settings["frames"] + 1, 20, 28))
+        clips = model(x)
+        alone = torch.cat([model(clip[None]) for clip in x])
+        again = pickle.loads(pickle.dumps(model))(x)
     assert other.shape == (1, 3) and other.isfinite().all(), settings
+    assert torch.allclose(alone, clips, atol=1e-4, rtol=1e-3) and torch.equal(again, clips), settings
 
 
 @pytest.mark.parametrize("block", sorted(KINDS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -89,3 +90,13 @@ def test_it_is_kept_by_the_settings_and_compiles() -> None:
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         expected = made.eval()(X)
         assert torch.allclose(torch.compile(made, fullgraph=True, backend="eager")(X), expected, atol=1e-2)
+
+
+@torch.no_grad()
+def test_a_model_of_both_precisions_can_be_pickled() -> None:
+    before = model("parts").eval()
+    after = pickle.loads(pickle.dumps(before))
+    assert torch.equal(after(X), before(X))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(after(X), before(X)) and not torch.equal(after(X), model("one").eval()(X))
+    assert [type(module) for module in after.modules()] == [type(module) for module in before.modules()]

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hybridvideo.errors import UserError
-from hybridvideo.models.state_files import STAND_INS, Inert, open_state_file, read_state_dict
+from hybridvideo.models.state_files import STAND_INS, Inert, open_state_file, read_state_dict, unwrapped
 
 WEIGHTS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}
 
@@ -245,3 +245,17 @@ def test_numbers_that_claim_more_memory_than_there_is_are_refused(tmp_path: Path
         archive.writestr("w/data.pkl", opcodes)
         archive.writestr("w/version", "3\n")
     assert "more memory than is available" in refusal(tmp_path / "w.pth")
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize", "ignore:The PyTorch API of nested")
+@pytest.mark.parametrize("kind", ["nested", "sparse", "quantised", "complex", "without numbers"])
+def test_a_tensor_of_a_kind_that_weights_never_are_is_refused_by_name(tmp_path: Path, kind: str) -> None:
+    made = {
+        "nested": lambda: torch.nested.nested_tensor([torch.ones(1), torch.ones(2)]),
+        "sparse": lambda: torch.eye(2).to_sparse(),
+        "quantised": lambda: torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8),
+        "complex": lambda: torch.ones(2, dtype=torch.complex64),
+        "without numbers": lambda: torch.ones(2, device="meta"),
+    }
+    with pytest.raises(UserError, match=f"b of the state dict is {kind}"):
+        unwrapped({"a": torch.ones(1), "b": made[kind]()}, "the state dict")

@@ -137,3 +137,22 @@ def test_what_cannot_be_drawn_is_one_line(
     assert cli.main(["models", *arguments]) == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["ctl\x01", 'a"><script>alert(1)<', "two\nlines", "byte\udcff"])
+def test_a_files_name_is_shown_and_never_obeyed(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = "{frames: 1, height: 16, width: 16, stem: {widths: [8]}}"
+    Path(f"{name}.yaml").write_text(f"model: {{name: hybrid, changes: {settings}}}")
+    assert run_draw("*", "out", f"{name}.yaml", {}) == 0
+    assert capsys.readouterr().out.count("\n") == 1
+    drawing = ElementTree.parse(f"out/{name}.svg")
+    assert not list(drawing.iter("{http://www.w3.org/2000/svg}script"))
+    assert "<script>alert" not in Path(f"out/{name}.html").read_text()
+
+
+def test_weights_of_towers_are_not_opened_for_a_drawing(tmp_path: Path) -> None:
+    stem = {"name": "timm/resnet18", "stride": 16, "weights": str(tmp_path / "none.pth")}
+    assert run_draw("towers_tiny", str(tmp_path), None, {"conv": {"stem": stem, "input": {"mode": "rgb"}}}) == 0

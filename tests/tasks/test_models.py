@@ -13,7 +13,7 @@ import torch
 from hybridvideo.errors import UserError
 from hybridvideo.models import FAMILIES, create_model, list_models
 from hybridvideo.models.contract import count_gmacs
-from hybridvideo.tasks.models import all_facts, row_of, run_models, short
+from hybridvideo.tasks.models import all_facts, row_of, run_models, short, with_short_stages
 from tools.model_table import facts_of
 
 # Billions of multiply-adds of a view at the standard input, as the papers and model zoos print them.
@@ -46,6 +46,14 @@ def test_the_table_has_every_model_in_the_order_of_the_registry() -> None:
 @pytest.mark.parametrize("name", list_models())
 def test_the_table_says_what_the_model_is(name: str) -> None:
     assert all_facts()[name] == json.loads(json.dumps(facts_of(name))), "run `python tools/model_table.py`"
+
+
+@pytest.mark.parametrize("name", ["choice_tiny", "towers_base"])
+def test_the_settings_of_a_card_are_short_and_still_build_the_model(name: str) -> None:
+    settings = all_facts()[name]["settings"]
+    short_settings = with_short_stages(settings)
+    assert len(json.dumps(short_settings)) < 0.8 * len(json.dumps(settings))
+    assert json.loads(json.dumps(create_model(name, 400, **short_settings).settings())) == settings
 
 
 def test_listing_models_needs_no_torch() -> None:

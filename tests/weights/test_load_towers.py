@@ -165,3 +165,9 @@ def test_a_tower_sees_a_still_clip_as_its_image_vit_does(class_token: bool, fram
     assert torch.allclose(last.mean((1, 2, 3)), wanted, atol=1e-5 * float(wanted.abs().max()))
     grids = model.forward_intermediates(still, ["attention.stem", "attention.stage1"])
     assert all(grid.shape[2:4] == (4, 4) for grid in grids)
+
+
+def test_one_file_for_both_towers_is_refused_with_the_way_to_give_it_to_one() -> None:
+    net = timm.create_model("resnet26", num_classes=3)
+    with pytest.raises(UserError, match="give it to one tower"):
+        load_weights(create_model("towers_tiny", 3), net.state_dict())

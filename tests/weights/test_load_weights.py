@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 from torchvision.models.swin_transformer import SwinTransformer
@@ -227,3 +228,20 @@ def test_the_normalisation_is_that_of_the_weights_only_if_they_state_it() -> Non
     assert model.normalisation.mean == (0.1, 0.1, 0.1)
     assert load_weights(model, swin3d()).normalisation == Normalisation()
     assert model.normalisation == Normalisation()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_and_change_nothing(value: float) -> None:
+    model = video_swin()
+    before, state = copy_of(model), swin3d()
+    state["features.0.0.attn.proj.bias"] = torch.full((8,), value)
+    with pytest.raises(UserError, match=r"proj.bias of the state dict holds NaN or infinity; take an earlier"):
+        load_weights(model, state)
+    assert unchanged(model, before)
+
+
+def test_the_error_for_a_hybrid_that_does_not_fit_is_short() -> None:
+    net = timm.create_model("levit_128s", num_classes=3)
+    with pytest.raises(UserError, match="belong to a levit_base of other settings, which load_model") as caught:
+        load_weights(create_model("levit_tiny", 3), net.state_dict())
+    assert len(str(caught.value)) < 600

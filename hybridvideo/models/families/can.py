@@ -23,7 +23,7 @@ def tiny(weigh: Weigh) -> HybridConfig:
         height=112,
         width=112,
         input=InputConfig("correlation"),
-        stem=StemConfig(widths=(24, 48, 96)),
+        stem=StemConfig(widths=(24, 48, 96), norm="batch", activation="relu"),
         stages=(first, StageConfig("can", 2, 8, weigh=weigh, kernel=(3, 3, 3), merge=True)),
         drop_path=0.1,
         head=HeadConfig(norm="batch"),

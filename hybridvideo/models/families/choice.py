@@ -29,7 +29,7 @@ choice_tiny = HybridConfig(
     height=112,
     width=112,
     input=InputConfig("correlation"),
-    stem=StemConfig(widths=(24, 48, 96)),
+    stem=StemConfig(widths=(24, 48, 96), norm="batch", activation="relu"),
     stages=(choice(2, 4, cost=0.01), choice(2, 8, cost=0.01, merge=True)),
     drop_path=0.1,
     head=HeadConfig(norm="batch"),

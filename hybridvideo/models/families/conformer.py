@@ -20,7 +20,7 @@ conformer_tiny = ConformerConfig(
     height=112,
     width=112,
     input=InputConfig("correlation"),  # sees motion that no frame shows
-    stem=StemConfig(widths=(32, 64)),
+    stem=StemConfig(widths=(32, 64), norm="batch", activation="relu"),
     widths=(96, 192, 384),
     depths=(2, 2, 2),
     dim=192,

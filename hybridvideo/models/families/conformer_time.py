@@ -20,7 +20,7 @@ conformer_time_tiny = HybridConfig(
     height=112,
     width=112,
     input=InputConfig("correlation"),
-    stem=StemConfig(widths=(24, 48, 96)),
+    stem=StemConfig(widths=(24, 48, 96), norm="batch", activation="relu"),
     stages=(StageConfig("conv", 2), StageConfig("conv", 1, merge=True), through_time(2, 4, 7)),
     drop_path=0.1,
     head=HeadConfig(norm="batch"),

@@ -17,7 +17,7 @@ conv_vit_tiny = HybridConfig(
     height=112,
     width=112,
     input=InputConfig("correlation"),
-    stem=StemConfig(widths=(24, 48, 96, 192)),
+    stem=StemConfig(widths=(24, 48, 96, 192), norm="batch", activation="relu"),
     position="absolute",
     stages=vit_stages("joint", 6, 3),
     drop_path=0.1,

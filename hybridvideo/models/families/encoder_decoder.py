@@ -19,7 +19,7 @@ encoder_decoder_tiny = EncoderDecoderConfig(
     height=112,
     width=112,
     input=InputConfig("correlation"),
-    stem=StemConfig(widths=(32, 64, 128)),
+    stem=StemConfig(widths=(32, 64, 128), norm="batch", activation="relu"),
     stages=(
         StageConfig("conv3d", 2, mlp_ratio=2.0, position="conv"),
         StageConfig("conv", 2, mlp_ratio=2.0, position="conv", merge=True, dim=192),

@@ -47,7 +47,7 @@ hybrid_tiny = HybridConfig(
     height=112,
     width=112,
     input=InputConfig("correlation"),
-    stem=StemConfig(widths=(32, 64, 128)),
+    stem=StemConfig(widths=(32, 64, 128), norm="batch", activation="relu"),
     position="absolute",
     stages=(local(2), window(2, 4, (8, 7, 7)), divided(2, 8, merge=True)),
     drop_path=0.1,

@@ -26,7 +26,7 @@ multiscale_tiny = HybridConfig(
     height=112,
     width=112,
     input=InputConfig("correlation"),
-    stem=StemConfig(widths=(32, 64, 128)),
+    stem=StemConfig(widths=(32, 64, 128), norm="batch", activation="relu"),
     stages=(convolution(2), convolution(2, 192, merge=True), divided(2, 8, 256)),
     scales="route",
     scales_dim=192,
@@ -52,7 +52,7 @@ unet_tiny = HybridConfig(
     height=112,
     width=112,
     input=InputConfig("correlation"),
-    stem=StemConfig(widths=(32, 64, 96)),
+    stem=StemConfig(widths=(32, 64, 96), norm="batch", activation="relu"),
     stages=(
         convolution(1),
         convolution(2, 192, merge=True),

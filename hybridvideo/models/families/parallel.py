@@ -30,7 +30,7 @@ parallel_tiny = HybridConfig(
     height=112,
     width=112,
     input=InputConfig("correlation"),
-    stem=StemConfig(widths=(24, 48, 96)),
+    stem=StemConfig(widths=(24, 48, 96), norm="batch", activation="relu"),
     stages=(parallel(2, 4, "divided"), parallel(2, 8, "divided", merge=True)),
     drop_path=0.1,
     head=HeadConfig(norm="batch"),

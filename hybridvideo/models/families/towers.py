@@ -21,12 +21,12 @@ towers_tiny = TowersConfig(
     width=112,
     conv=HybridConfig(
         input=InputConfig("correlation"),  # sees motion that no frame shows
-        stem=StemConfig(widths=(24, 48)),
+        stem=StemConfig(widths=(24, 48), norm="batch", activation="relu"),
         stages=(StageConfig("conv3d", 2, mlp_ratio=2.0), StageConfig("conv3d", 2, mlp_ratio=2.0, merge=True)),
         drop_path=0.1,
     ),
     attention=HybridConfig(
-        stem=StemConfig(widths=(24, 48, 96)),
+        stem=StemConfig(widths=(24, 48, 96), norm="batch", activation="relu"),
         dim=128,
         position="absolute",
         stages=(StageConfig("divided", 3, heads=4),),

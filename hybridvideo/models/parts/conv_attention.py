@@ -10,6 +10,7 @@ Sources: Dai et al. 2021 (CoAtNet), Tu et al. 2022 (MaxViT). In space both are a
 
 from __future__ import annotations
 
+import torch
 from einops import rearrange
 from timm.layers import DropPath
 from torch import Tensor, nn
@@ -61,13 +62,14 @@ class CoatBlock(nn.Module):
 class MaxViTBlock(nn.Module):
     """Inverted bottleneck, window attention, grid attention; each attention with an MLP of its own.
 
-    Windows and grids are as many frames deep as `window` says: one frame is MaxViT's own.
+    Windows and grids are as many frames deep as `window` says: one frame is MaxViT's own. A clip that does not divide
+    by it is continued with its last frame, so that frames which are all alike see nothing else.
     """
 
     def __init__(self, place: Place) -> None:
         super().__init__()
         stage, dim = place.stage, place.dim
-        self.conv = MBConv(place)
+        self.conv, self.depth = MBConv(place), stage.window[0]
         by_mlp = stage.relative == "mlp"
         windows = WindowAttention3d(dim, stage.heads, stage.window, shifted=False, by_mlp=by_mlp)
         self.window = Branch(place, windows, stage.dropout)
@@ -77,9 +79,17 @@ class MaxViTBlock(nn.Module):
         self.grid_mlp = mlp_branch(place)
 
     def forward(self, x_BTHWC: Tensor) -> Tensor:
-        x = self.window_mlp(self.window(self.conv(x_BTHWC)))
+        frames = x_BTHWC.shape[1]
+        x = continued(self.conv(x_BTHWC), min(self.depth, frames))
+        x = self.window_mlp(self.window(x))
         out: Tensor = self.grid_mlp(self.grid(x))
-        return out
+        return out[:, :frames]
+
+
+def continued(x_BTHWC: Tensor, multiple: int) -> Tensor:
+    """Repeat the last frame until there is a multiple of so many frames."""
+    missing = -x_BTHWC.shape[1] % multiple
+    return torch.cat([x_BTHWC, x_BTHWC[:, -1:].expand(-1, missing, -1, -1, -1)], 1) if missing else x_BTHWC
 
 
 def mlp_branch(place: Place) -> Branch:

@@ -170,30 +170,21 @@ def box_mean(x_NHWC: Tensor, box: int) -> Tensor:
     return F.conv2d(x_NHWC.permute(0, 3, 1, 2), weight, padding=box // 2, groups=C).permute(0, 2, 3, 1)
 
 
-class ChannelNorm(nn.LayerNorm):
-    """LayerNorm over the channels of each position of (N, C, H, W), without a bias: zeros stay zeros."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, bias=False)
-
-    def forward(self, x_NCHW: Tensor) -> Tensor:
-        return super().forward(x_NCHW.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
 class MotionStream(nn.Module):
-    """The correlation volume through small convolutions, to the stride and the channels of a stem: frame by frame.
+    """Maps of motion through small convolutions, to the stride and the channels of a stem: frame by frame.
 
-    As the stems', no layer uses statistics over frames. No layer has a bias, so without motion to compare it adds
-    nothing. `start_at_zero`: the last layer starts at zero, so that the features of a pretrained stem are as they were.
+    With BatchNorm: what tells a figure from the ground is the size of a map, which norms of each position lose.
+    `start_at_zero`: the last layer starts at zero, so that the features of a pretrained stem are as they were.
     """
 
     def __init__(self, channels: int, out: int, stride: int, start_at_zero: bool) -> None:
         super().__init__()
         steps = max(0, stride.bit_length() - 1)
         widths = [min(out, 32 * 2 ** (step // 2)) for step in range(steps + 1)]
-        layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], 3, padding=1, bias=False), nn.GELU()]
-        for before, after in pairwise(widths):
-            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), ChannelNorm(after), nn.GELU()]
+        layers: list[nn.Module] = []
+        for step, (before, after) in enumerate(pairwise([channels, *widths])):
+            layers.append(nn.Conv2d(before, after, 3, stride=2 if step else 1, padding=1, bias=False))
+            layers += [nn.BatchNorm2d(after), nn.ReLU()]
         self.layers = nn.Sequential(*layers)
         self.last = nn.Conv2d(widths[-1], out, 1, bias=False)
         for layer in self.modules():

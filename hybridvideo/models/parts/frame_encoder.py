@@ -31,7 +31,7 @@ class FrameEncoder(nn.Module):
         super().__init__()
         self.config = config
         first = patch_stem(config, time) if config.name == "patch" else open_stem(config, height, width)
-        mode, of_library = input.config.mode, config.name != "small"
+        mode, of_library = input.config.mode, "/" in config.name
         if mode == "both":
             see_differences(first)
         elif mode == "correlation":

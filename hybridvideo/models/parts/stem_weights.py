@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from hybridvideo.config.model import StemConfig
 from hybridvideo.errors import UserError
-from hybridvideo.models.state_files import read_state_dict
+from hybridvideo.models.state_files import check_finite, read_state_dict
 
 
 def prepare_trunk(model: nn.Module, config: StemConfig) -> None:
@@ -32,6 +32,7 @@ def load_trunk(model: nn.Module, source: str, name: str) -> None:
         what = f"{len(missing)} missing, {len(unexpected)} unexpected, {len(wrong)} of another shape"
         first = (missing + unexpected + wrong)[0]
         raise UserError(f"{source} does not fit {name}: {what} (first: {first}); give weights of that model")
+    check_finite(state, source)
     model.load_state_dict({key: value for key, value in state.items() if key not in head}, strict=False)
 
 

@@ -10,7 +10,7 @@ from hybridvideo.weights.layouts.image_maxvit import IMAGE_MAXVIT
 from hybridvideo.weights.layouts.image_mobilevit import IMAGE_MOBILEVIT
 from hybridvideo.weights.layouts.image_resnet import IMAGE_RESNET_LAYOUTS
 from hybridvideo.weights.layouts.image_swin import IMAGE_SWIN, IMAGE_SWIN_TIMM, IMAGE_SWIN_TORCHVISION
-from hybridvideo.weights.layouts.image_vit import IMAGE_VITS
+from hybridvideo.weights.layouts.image_vit import INTO_TIMESFORMER, INTO_VIDEOMAE
 from hybridvideo.weights.layouts.layout import Layout
 from hybridvideo.weights.layouts.pytorchvideo import PYTORCHVIDEO_LAYOUTS
 from hybridvideo.weights.layouts.timesformer import TIMESFORMER, TIMESFORMER_HUGGING_FACE
@@ -40,6 +40,7 @@ LAYOUTS: tuple[Layout, ...] = (
     TIMESFORMER,
     TIMESFORMER_HUGGING_FACE,
     CONV_VIT,
-    *IMAGE_VITS,  # late: authors of video models took timm's names too
-    *HYBRID_VITS,  # last: a ViT whose model is not named is taken for TimeSformer
+    *INTO_TIMESFORMER,  # late: authors of video models took timm's names too
+    *HYBRID_VITS,  # a ViT whose model is not named is taken for TimeSformer if it fits, else for these
+    *INTO_VIDEOMAE,
 )

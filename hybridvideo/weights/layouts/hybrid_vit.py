@@ -170,7 +170,11 @@ def conv_stem(state: State, dim: int) -> tuple[str, dict[str, Any]]:
     stages = numbers_of(f"{BACKBONE}stages.{{i}}.blocks.{{j}}.conv1.weight", state)
     depths = tuple(len(numbers_of(f"{BACKBONE}stages.{s}.blocks.{{i}}.conv1.weight", state)) for s in stages)
     if depths not in BACKBONES:
-        raise UserError("the CNN before this ViT's patch embedding is not known here; name the hybrid with --model")
+        known = ", ".join(name for name, _ in BACKBONES.values())
+        raise UserError(
+            f"the CNN before this ViT's patch embedding has stages of {list(depths)} bottlenecks; known are those of "
+            f"{known}, for which any frame size and number of classes will do"
+        )
     name, stride = BACKBONES[depths]
     return "conv_vit_base", {"stem": {"name": f"backbone/{name}", "stride": stride}, "dim": dim}
 

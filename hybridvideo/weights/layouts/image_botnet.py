@@ -131,14 +131,17 @@ def stage_of(state: State, run: list[Place]) -> StageConfig:
 
 
 def is_plain(state: Mapping[str, Tensor]) -> bool:
-    """Return whether no block has channel attention."""
-    return not any(".attn." in key for key in state)
+    """Return whether no block has channel attention or grouped convolutions, and no layer follows the last block."""
+    grouped = (
+        value.shape[0] != value.shape[1] for key, value in state.items() if key.endswith("conv2_kxk.conv.weight")
+    )
+    return not any(".attn." in key or key.startswith("final_conv") for key in state) and not any(grouped)
 
 
 IMAGE_BOTNET = Layout(
     name="2-D BoTNet (timm)",
     family="Hybrid",
-    signature=("stem.conv1.conv.weight", "stages.{i}.{j}.self_attn.pos_embed.height_rel", "head.fc.weight"),
+    signature=("stem.conv1.conv.weight", "stages.{i}.{j}.self_attn.qkv.weight", "head.fc.weight"),
     renames=(),
     architecture=architecture,
     fix=fix,

@@ -11,6 +11,7 @@ spread over the frames of a patch by `load_weights`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import isqrt
 from typing import NamedTuple
 
 import torch
@@ -150,6 +151,16 @@ def with_time(state: State, own: Mapping[str, Tensor]) -> State:
     return filled
 
 
+def is_plain(naming: Naming) -> Callable[[Mapping[str, Tensor]], bool]:
+    """Return whether TimeSformer has all parts: layer scale, and tables without the class token, are for hybrids."""
+
+    def accepts(state: Mapping[str, Tensor]) -> bool:
+        places = state[naming.positions].shape[-2]
+        return isqrt(places) ** 2 != places and not any(key.endswith("ls1.gamma") for key in state)
+
+    return accepts
+
+
 def into_timesformer(naming: Naming) -> Layout:
     """Return the layout of one naming for TimeSformer."""
     names = naming.names()
@@ -168,6 +179,7 @@ def into_timesformer(naming: Naming) -> Layout:
         fix=lambda state: fix(naming.joined(state)),
         unfix=lambda state: naming.parted(unfix(state)),
         adapt=with_time,
+        accepts=is_plain(naming),
     )
 
 
@@ -203,4 +215,5 @@ def videomae_of(names: Names) -> Callable[[State], Architecture]:
     return read
 
 
-IMAGE_VITS = (*map(into_timesformer, NAMINGS), *map(into_videomae, NAMINGS))
+INTO_TIMESFORMER = tuple(map(into_timesformer, NAMINGS))
+INTO_VIDEOMAE = tuple(map(into_videomae, NAMINGS))

@@ -206,6 +206,12 @@ def named(
     return Architecture(name, {key: value for key, value in sizes.items() if value != old[key]})
 
 
+def of_video(style: Style) -> Callable[[Mapping[str, Tensor]], bool]:
+    """Return whether patches are of frames too: BEiT and EVA are networks of images with the names of the authors."""
+    kernel = f"{style.patch}weight"
+    return lambda state: kernel not in state or state[kernel].ndim == 5
+
+
 def fine_tuned(style: Style) -> Layout:
     """Return the layout of a classifier's weights."""
     return Layout(
@@ -221,6 +227,7 @@ def fine_tuned(style: Style) -> Layout:
         architecture=architecture(style),
         fix=joiner(style, (style.blocks,)),
         unfix=splitter(style, (style.blocks,)),
+        accepts=of_video(style),
     )
 
 

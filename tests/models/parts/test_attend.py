@@ -40,14 +40,34 @@ def test_every_way_has_the_same_values(way: str) -> None:
 def test_the_way_follows_device_precision_keys_and_bias() -> None:
     def chosen(keys: int, dtype: torch.dtype = torch.float32, device: str = "cpu", bias: bool = False) -> str:
         q = torch.empty(2, 3, keys, 8, dtype=dtype, device=device)
-        return fastest(q, q, torch.empty(1, 3, keys, keys, device=device) if bias else None)
+        return fastest(q, q, q, torch.empty(1, 3, keys, keys, device=device) if bias else None)
 
     assert [chosen(8), chosen(200), chosen(2000)] == ["few_keys", "fused", "copied"]
     assert chosen(200, torch.bfloat16) == "groupwise"
     with torch.no_grad():
         assert chosen(200, torch.bfloat16) == "fused"
-    assert [chosen(8, bias=True), chosen(2000, bias=True)] == ["fused", "copied"]
+    assert [chosen(keys, bias=True) for keys in (8, 16, 2000)] == ["few_keys", "fused", "copied"]
     assert chosen(8, device="meta") == "fused"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("groups_at_once", [1, 2, 8])
+@pytest.mark.parametrize("biased", [False, True])
+def test_values_may_be_wider_than_keys(
+    biased: bool, groups_at_once: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ways, "SCORES", groups_at_once * 2 * 30 * 40)
+    sizes = [(3, 2, 30, 8), (3, 2, 40, 8), (3, 2, 40, 16), (1, 2, 30, 40)][: 3 + biased]
+    inputs = [torch.randn(size, dtype=dtype, requires_grad=True) for size in sizes]
+    exact = [x.detach().double().requires_grad_() for x in inputs]
+    out, reference = attend(*inputs), torch.nn.functional.scaled_dot_product_attention(*exact)
+    tolerance = 1e-5 if dtype == torch.float32 else 4e-2
+    assert torch.allclose(out.double(), reference, atol=tolerance, rtol=tolerance)
+    with torch.no_grad():
+        assert torch.allclose(attend(*inputs).double(), reference, atol=tolerance, rtol=tolerance)
+    gradients = [torch.autograd.grad(result.sum(), of) for result, of in ((out, inputs), (reference, exact))]
+    for got, wanted in zip(*gradients, strict=True):
+        assert torch.allclose(got.double(), wanted, atol=10 * tolerance, rtol=10 * tolerance)
 
 
 @pytest.mark.parametrize("shape", [(11, 3, 5, 8), (3, 11, 5, 8), (11, 13, 5, 8)])

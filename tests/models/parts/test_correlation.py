@@ -109,10 +109,9 @@ def test_the_largest_tensor_is_linear_in_frames_and_in_width() -> None:
     assert largest(32, 32) <= 4.2 * small and largest(8, 128) <= 4.2 * small
 
 
-def test_the_stream_starts_at_zero_if_asked_to_and_adds_nothing_without_motion() -> None:
+def test_the_stream_starts_at_zero_if_asked_to() -> None:
     torch.manual_seed(0)
     x = torch.randn(2, 9, 33, 20)
     for at_zero in (True, False):
         stream = MotionStream(9, 24, 8, start_at_zero=at_zero)
         assert stream(x).shape == (2, 24, 5, 3) and bool(stream(x).any()) != at_zero
-        assert not stream(torch.zeros_like(x)).any()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from hybridvideo.errors import UserError
 from hybridvideo.models import create_model
 from hybridvideo.models.contract import VideoModel
+from hybridvideo.weights.load_foreign import Wanted, load_foreign
 from hybridvideo.weights.load_weights import load_weights
 from hybridvideo.weights.recognise import architecture_of, layouts_of
 from tests.models.baselines.test_baselines import randomised
@@ -140,6 +141,22 @@ def test_parts_that_no_hybrid_has_are_refused() -> None:
 def test_a_vit_whose_model_is_not_named_is_still_taken_for_timesformer() -> None:
     state = image_vit().state_dict()
     assert layouts_of(state)[0].family == "TimeSformer"
+
+
+@pytest.mark.parametrize("settings", [{"init_values": 0.1}, {"no_embed_class": True}])
+def test_a_vit_that_timesformer_cannot_hold_is_taken_for_a_hybrid(settings: dict[str, Any]) -> None:
+    net = image_vit(embed_dim=64, num_heads=1, **settings)
+    model, card, _ = load_foreign(net.state_dict(), Wanted(frames=2))
+    assert card.name == "vit_base"
+    assert agree(net, model.double().eval())
+
+
+@pytest.mark.parametrize("name", ["beit_base_patch16_224", "halonet26t"])
+def test_networks_of_images_with_other_parts_are_no_known_layout(name: str) -> None:
+    with torch.device("meta"):
+        state = timm.create_model(name, num_classes=7).state_dict()
+    with pytest.raises(UserError, match="in no layout known here"):
+        load_foreign(state)
 
 
 @pytest.mark.parametrize(

@@ -41,3 +41,12 @@ def test_windows_are_deeper_than_a_frame_and_see_motion_at_once() -> None:
     assert isinstance(model, Hybrid) and [stage.window[0] for stage in model.config.stages] == [1, 2, 4, 16]
     x = torch.randn(1, 3, 4, side, side)
     assert not torch.allclose(model(x), model(x[:, :, [1, 3, 0, 2]]), atol=1e-3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("frames", [3, 7])
+def test_a_still_clip_that_no_window_divides_yields_timms_logits(frames: int) -> None:
+    net, side = image_network("test_maxvit")
+    frame = torch.randn(1, 3, 1, side, side)
+    logits = video_network(net, side)(frame.expand(-1, -1, frames, -1, -1))
+    torch.testing.assert_close(logits, net(frame[:, :, 0]), atol=1e-4, rtol=1e-4)
