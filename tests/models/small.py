@@ -77,7 +77,15 @@ FEWER: dict[str, dict[str, Any]] = {
         "dim": 48,
         "stages": [{"block": "divided", "depth": 1, "heads": 6}],
     },
-    **{f"{name}_base": {"stem": {"widths": (48,)}} for name in ("vit", "vit_st_adapter", "vit_aim", "vit_zeroi2v")},
+    **{
+        f"{name}_base": {"stem": {"widths": (48,)}, "stages": [{"block": block, "depth": 1, "heads": 6}]}
+        for name, block in (
+            ("vit", "divided"),
+            ("vit_st_adapter", "spatial"),
+            ("vit_aim", "spatial"),
+            ("vit_zeroi2v", "spatial"),
+        )
+    },
     **{f"{name}_base": {"stem": {"name": SMALL_STEM}, "dim": 80} for name in ("hybrid", "parallel", "choice")},
     "conformer_time_base": {"stem": {"name": SMALL_STEM}, "dim": 64},
     "multiscale_base": {"stages": [SHRINKING, SHRINKING]},

@@ -43,7 +43,7 @@ def example(layout: Layout) -> tuple[VideoModel, dict[str, Tensor]] | None:
 def gives_whole_models(layout: Layout) -> bool:
     """Weights of images and of pretraining lack what a video classifier has; S3D has no small form."""
     partial = "pretrained" in layout.name or "2-D" in layout.name or layout.family == "S3D"
-    return not partial and not (layout.family == "VideoMAE" and "image" in layout.name)
+    return not partial and not (layout.family in ("VideoMAE", "Hybrid") and "image" in layout.name)
 
 
 WHOLE = [layout for layout in LAYOUTS if gives_whole_models(layout)]

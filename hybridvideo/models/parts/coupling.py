@@ -51,7 +51,7 @@ class ToConvolution(nn.Module):
         return resized(F.relu(self.norm(self.project(tokens_BTHWC))), size)
 
 
-class Bottleneck(nn.Module):
+class CoupledBottleneck(nn.Module):
     """1x1, 3x3 and 1x1 convolutions of each frame with a shortcut, as in ResNet; `added` joins before the 3x3.
 
     Returns its output, and the features after the 3x3, which have a quarter of the channels.
@@ -101,11 +101,11 @@ class CoupledBlock(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        self.conv = Bottleneck(dim_in, channels, stride, drop_path)
+        self.conv = CoupledBottleneck(dim_in, channels, stride, drop_path)
         self.to_tokens = ToTokens(self.conv.inner, dim)
         self.attention = attention
         self.to_conv = ToConvolution(dim, self.conv.inner)
-        self.fusion = Bottleneck(channels, channels, drop_path=drop_path)
+        self.fusion = CoupledBottleneck(channels, channels, drop_path=drop_path)
         self.class_token = class_token
         self.conv_map, self.attention_map = BranchMap(), BranchMap()
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from hybridvideo.models.parts.coupling import Bottleneck, CoupledBlock, ToTokens, resized
+from hybridvideo.models.parts.coupling import CoupledBlock, CoupledBottleneck, ToTokens, resized
 
 SIZES = [(2, 3, 5), (4, 6, 10), (3, 4, 4), (4, 3, 20), (1, 1, 1)]
 
@@ -34,7 +34,7 @@ def test_pooling_before_the_1x1_convolution_is_the_same_as_after_it() -> None:
 
 
 def test_a_bottleneck_sees_each_frame_alone() -> None:
-    block, x = Bottleneck(8, 16, stride=2).eval(), torch.randn(2, 3, 6, 6, 8)
+    block, x = CoupledBottleneck(8, 16, stride=2).eval(), torch.randn(2, 3, 6, 6, 8)
     out, inner = block(x)
     assert out.shape == (2, 3, 3, 3, 16) and inner.shape == (2, 3, 3, 3, 4)
     assert torch.allclose(block(x[:, 1:2])[0], out[:, 1:2], atol=1e-6)
