@@ -42,9 +42,22 @@ def largest_of(model: VideoModel, frames: int, training: bool, side: int = 64, c
     return largest.numbers
 
 
-NAMES = """video_swin_tiny timesformer_base hybrid_tiny conformer_tiny maxvit_base serial_temporal_tiny
-serial_temporal_vectors_tiny serial_divided_tiny serial_window_tiny encoder_decoder_tiny decoder_tiny parallel_tiny
-mobilevit_tiny towers_tiny""".split()
+NAMES = [
+    "video_swin_tiny",
+    "timesformer_base",
+    "hybrid_tiny",
+    "conformer_tiny",
+    "maxvit_base",
+    "serial_temporal_tiny",
+    "serial_temporal_vectors_tiny",
+    "serial_divided_tiny",
+    "serial_window_tiny",
+    "encoder_decoder_tiny",
+    "decoder_tiny",
+    "parallel_tiny",
+    "mobilevit_tiny",
+    "towers_tiny",
+]
 
 
 @pytest.mark.parametrize("training", [False, True])
