@@ -30,11 +30,11 @@ class Largest(TorchDispatchMode):
 
 
 def largest_tensor(name: str, frames: int, training: bool) -> int:
-    return largest_of(small(name), frames, training, clips=2)  # in training BatchNorm needs two
+    return largest_of(small(name), frames, training, side=32, clips=2)  # in training BatchNorm needs two
 
 
-def largest_of(model: VideoModel, frames: int, training: bool, clips: int = 1) -> int:
-    model, x = model.train(training), torch.randn(clips, 3, frames, 64, 64)
+def largest_of(model: VideoModel, frames: int, training: bool, side: int = 64, clips: int = 1) -> int:
+    model, x = model.train(training), torch.randn(clips, 3, frames, side, side)
     with torch.set_grad_enabled(training), Largest() as largest:
         out = everything(model(x))
         if training:
@@ -42,10 +42,26 @@ def largest_of(model: VideoModel, frames: int, training: bool, clips: int = 1) -
     return largest.numbers
 
 
+NAMES = [
+    "video_swin_tiny",
+    "timesformer_base",
+    "hybrid_tiny",
+    "conformer_tiny",
+    "maxvit_base",
+    "serial_temporal_tiny",
+    "serial_temporal_vectors_tiny",
+    "serial_divided_tiny",
+    "serial_window_tiny",
+    "encoder_decoder_tiny",
+    "decoder_tiny",
+    "parallel_tiny",
+    "mobilevit_tiny",
+    "towers_tiny",
+]
+
+
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize(
-    "name", ["video_swin_tiny", "timesformer_base", "hybrid_tiny", "conformer_tiny", "maxvit_base"]
-)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_largest_tensor_grows_with_the_frames_not_with_their_square(name: str, training: bool) -> None:
     assert largest_tensor(name, 128, training) <= 4.4 * largest_tensor(name, 32, training)
 
