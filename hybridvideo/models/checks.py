@@ -188,7 +188,13 @@ def check_settings(config: Any, where: str = "") -> None:
 def blocks_in(config: Any) -> Iterator[int]:
     """Yield the number of blocks of each stage of a config."""
     yield from getattr(config, "depths", ())
-    yield from (stage.depth for stage in getattr(config, "stages", ()))
+    for stage in getattr(config, "stages", ()):
+        yield stage.depth * (stage.inner_depth if stage.block == "mobilevit" else 1)
+    for name in ("encoder_depth", "decoder_depth"):
+        yield getattr(config, name, 0)
+    for name in ("conv", "attention"):
+        if is_dataclass(tower := getattr(config, name, None)):
+            yield from blocks_in(tower)
 
 
 def check_heads(dim: int, heads: int) -> None:
