@@ -95,7 +95,7 @@ def recognise(state: Mapping[str, Tensor], model: VideoModel, where: str) -> Rec
     others: list[tuple[State, Layout]] = []
     for bare in unprefixed(state):
         fitting = layouts_of(bare)
-        if layout := best_of(fitting, bare, model):
+        if layout := best_of(fitting, bare, model, where):
             return Recognised(bare, layout)
         others += [(bare, layout) for layout in fitting]
     for bare in unprefixed(state):
@@ -111,7 +111,7 @@ def recognise(state: Mapping[str, Tensor], model: VideoModel, where: str) -> Rec
     raise UserError(f"{where} {unknown(state)}; this model has {some(own)}")
 
 
-def best_of(fitting: list[Layout], state: State, model: VideoModel) -> Layout | None:
+def best_of(fitting: list[Layout], state: State, model: VideoModel, where: str) -> Layout | None:
     """Return the layout for the model's class, of several the one that fills most of the model; None if none fits."""
     stem = stem_layout(state, model)
     own = [layout.for_model(model) for layout in fitting if layout.family == type(model).__name__]
@@ -119,7 +119,12 @@ def best_of(fitting: list[Layout], state: State, model: VideoModel) -> Layout | 
     if len(candidates) < 2:
         return candidates[0] if candidates else None
     names = model.state_dict().keys()
-    return max(candidates, key=lambda layout: len(names & layout.to_ours(state).keys()))
+
+    def filled(layout: Layout) -> int:
+        with reporting_damage(where, layout):
+            return len(names & layout.to_ours(state).keys())
+
+    return max(candidates, key=filled)
 
 
 def layouts_of(state: State) -> list[Layout]:
