@@ -154,12 +154,14 @@ def test_a_model_made_under_inference_mode_works_in_every_mode_and_learns(name: 
     for mode in (torch.inference_mode, torch.no_grad, torch.enable_grad):
         for low in (False, True):
             with mode(), torch.autocast("cpu", torch.bfloat16, enabled=low):
-                assert torch.equal(made.eval()(x), copy.deepcopy(fresh).eval()(x))
+                # Not equal to the bit: a copy folds its norms anew, in another order of operations.
+                close = {"atol": 0.02, "rtol": 0.02} if low else {"atol": 1e-5, "rtol": 1e-4}
+                assert torch.allclose(made.eval()(x), copy.deepcopy(fresh).eval()(x), **close)
     learn(made, x)
     learn(fresh, x)
     for mode in (torch.inference_mode, torch.no_grad):
         with mode(), torch.autocast("cpu", torch.bfloat16):
-            assert torch.allclose(made.eval()(x), copy.deepcopy(fresh).eval()(x), atol=1e-5)
+            assert torch.allclose(made.eval()(x), copy.deepcopy(fresh).eval()(x), atol=0.02, rtol=0.02)
 
 
 def learn(model: VideoModel, x: Tensor) -> None:
