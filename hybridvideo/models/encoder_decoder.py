@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from hybridvideo.config.model import HybridConfig
 from hybridvideo.errors import UserError
+from hybridvideo.models.checks import check_clip
 from hybridvideo.models.hybrid import Hybrid
 from hybridvideo.models.initialisation import INITIALISERS, initialise
 from hybridvideo.models.parts.decoder import DecoderLayer, EncoderLayer, LabelDecoder, QueryDecoder, grid_waves
@@ -116,7 +117,19 @@ class EncoderDecoder(Hybrid):
         Raises:
             UserError: `frames_B` does not fit the clips.
         """
-        return self.forward_head(self.forward_features(without_padding(x_BCTHW, frames_B)), frames_B=frames_B)
+        return self.forward_head(self.true_features(x_BCTHW, frames_B), frames_B=frames_B)
+
+    def true_features(self, x_BCTHW: Tensor, frames_B: Tensor | None) -> Tensor:
+        """Return the last grid (B, T, H, W, C) of clips whose last frames are padding."""
+        x_BCTHW = without_padding(x_BCTHW, frames_B)
+        if frames_B is None:
+            return self.forward_features(x_BCTHW)
+        check_clip(x_BCTHW, self.input_shape, self.least_side)
+        return self.forward_stages(self.run_block(self.forward_stem, x_BCTHW, frames_B))
+
+    def forward_stem(self, x_BCTHW: Tensor, frames_B: Tensor | None = None) -> Tensor:
+        grid: Tensor = self.stem(self.input(x_BCTHW, frames_B))
+        return grid
 
     def forward_head(self, grid_BTHWC: Tensor, pre_logits: bool = False, frames_B: Tensor | None = None) -> Tensor:
         memory = self.remember(grid_BTHWC, frames_B)
@@ -185,8 +198,7 @@ class EncoderDecoder(Hybrid):
         """The memory that a sequence is read from. Raises UserError for a model of learned queries."""
         if self.config.labels != "sequence":
             raise UserError("this model has learned queries, no sequence of labels; build it with labels: sequence")
-        grid_BTHWC = self.forward_features(without_padding(x_BCTHW, frames_B))
-        return self.encode(self.remember(grid_BTHWC, frames_B))
+        return self.encode(self.remember(self.true_features(x_BCTHW, frames_B), frames_B))
 
     def logits_after(self, memory: Memory, labels_BL: Tensor) -> Tensor:
         """Logits (B, L + 1, K) of the first label, and of what follows each given one."""

@@ -151,17 +151,19 @@ def test_a_model_made_under_inference_mode_works_in_every_mode_and_learns(name: 
     fresh = small(name)
     fresh.load_state_dict(made.state_dict())
     x = torch.randn(SMALL_INPUT)
-    for mode in (torch.inference_mode, torch.no_grad, torch.enable_grad):
-        for low in (False, True):
-            with mode(), torch.autocast("cpu", torch.bfloat16, enabled=low):
-                # Not equal to the bit: a copy folds its norms anew, in another order of operations.
-                close = {"atol": 0.02, "rtol": 0.02} if low else {"atol": 1e-5, "rtol": 1e-4}
-                assert torch.allclose(made.eval()(x), copy.deepcopy(fresh).eval()(x), **close)
+    compare(made, fresh, x)
     learn(made, x)
     learn(fresh, x)
-    for mode in (torch.inference_mode, torch.no_grad):
-        with mode(), torch.autocast("cpu", torch.bfloat16):
-            assert torch.allclose(made.eval()(x), copy.deepcopy(fresh).eval()(x), atol=0.02, rtol=0.02)
+    compare(made, fresh, x)
+
+
+def compare(made: VideoModel, fresh: VideoModel, x: Tensor) -> None:
+    """Equal in every mode, but for rounding: a copy folds its norms anew, in another order of operations."""
+    for mode in (torch.inference_mode, torch.no_grad, torch.enable_grad):
+        for low in (False, True):
+            close = {"atol": 0.03, "rtol": 0.05} if low else {"atol": 1e-5, "rtol": 1e-4}
+            with mode(), torch.autocast("cpu", torch.bfloat16, enabled=low):
+                assert torch.allclose(made.eval()(x), copy.deepcopy(fresh).eval()(x), **close)
 
 
 def learn(model: VideoModel, x: Tensor) -> None:
@@ -186,9 +188,9 @@ def test_parameters_that_are_inference_tensors_do(name: str, kind: str) -> None:
             assert all(parameter.is_inference() for parameter in made.parameters())
             made.load_state_dict(small(name).state_dict())
             made.eval()
-        assert torch.equal(made(x), expected)
+        assert torch.allclose(made(x), expected, atol=1e-5, rtol=1e-4)  # norms are folded anew
     with torch.no_grad():
-        assert torch.equal(made(x), expected)
+        assert torch.allclose(made(x), expected, atol=1e-5, rtol=1e-4)
 
 
 NO_CLIPS: tuple[tuple[Any, str], ...] = (

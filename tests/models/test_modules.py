@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from hybridvideo.models import FAMILIES, TIMESFORMERS, UNIFORMERS, VIDEO_SWINS, VIDEOMAES, create_pretraining
+from hybridvideo.models.adapters.zeroi2v import AdaptedLinear
 from hybridvideo.models.contract import VideoModel
+from hybridvideo.models.parts.choice import Choice
 from hybridvideo.models.parts.linear import Composition, Linear, in_parts
 from hybridvideo.models.parts.shortcuts import literally, may_bypass
 from tests.models.small import everything, small
@@ -43,7 +45,21 @@ def logits(model: nn.Module, mode: str) -> Tensor:
     training, gradients = MODES[mode]
     torch.manual_seed(0)  # of stochastic depth
     with torch.set_grad_enabled(gradients):
-        return everything(model.train(training)(INPUT)).detach()
+        return everything(model.train(training)(INPUT.to(next(model.parameters()).dtype))).detach()
+
+
+def steer(model: nn.Module, dearer: bool = False) -> None:
+    """Have every choice take both of its paths, one for each second clip, or the dearer path for all."""
+    for choice in model.modules():
+        if isinstance(choice, Choice):
+            path = choice.prices.index(1.0) if dearer else None
+            choice.scores.register_forward_hook(lambda _, __, scores, path=path: steered(scores, path))
+
+
+def steered(scores: Tensor, path: int | None) -> Tensor:
+    """Scores that a path surely has, or that paths have in turn."""
+    paths = torch.arange(len(scores)) % 2 if path is None else torch.full([len(scores)], path)
+    return scores + 1e3 * nn.functional.one_hot(paths, 2).to(scores).view(scores.shape)
 
 
 @pytest.fixture(scope="module", params=OURS)
@@ -52,6 +68,9 @@ def built(request: pytest.FixtureRequest) -> VideoModel:
     with torch.no_grad():
         for _, layer in linears(model):
             layer.weight += 0.1 * torch.randn_like(layer.weight)  # some start at zero
+        for parameter in model.parameters():
+            if not parameter.any():  # such as the scale of a branch's last norm
+                parameter += 0.1 * torch.randn_like(parameter)
     return model
 
 
@@ -62,12 +81,13 @@ def model(built: VideoModel) -> VideoModel:
 
 
 def test_every_linear_layer_is_this_packages(model: VideoModel) -> None:
-    assert linears(model) and all(type(layer) is Linear for _, layer in linears(model))
+    assert linears(model) and all(type(layer) in (Linear, AdaptedLinear) for _, layer in linears(model))
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_hooks_on_linear_layers_are_called(model: VideoModel, mode: str) -> None:
     called: set[str] = set()
+    steer(model)
     for name, layer in linears(model):
         layer.register_forward_hook(lambda *_, name=name: called.add(name))
     logits(model, mode)
@@ -76,7 +96,7 @@ def test_hooks_on_linear_layers_are_called(model: VideoModel, mode: str) -> None
 
 @pytest.mark.parametrize("mode", MODES)
 def test_hooks_change_no_logit(model: VideoModel, mode: str) -> None:
-    expected = logits(model, mode)
+    expected = logits(model.double(), mode)  # in single precision, large activations round differently
     for _, layer in linears(model):
         layer.register_forward_hook(lambda *_: None)
     assert torch.allclose(logits(model, mode), expected, atol=1e-5)
@@ -84,8 +104,11 @@ def test_hooks_change_no_logit(model: VideoModel, mode: str) -> None:
 
 @pytest.mark.parametrize("mode", ["training", "evaluation"])
 def test_a_layer_put_in_place_of_another_changes_the_logits(model: VideoModel, mode: str) -> None:
+    steer(model)
     expected = logits(model, mode)
     for name, layer in linears(model):
+        if ".scores." in name:  # of a choice: they change the logits only where they change the path
+            continue
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, Shifted(layer))
         assert not torch.allclose(logits(model, mode), expected, atol=1e-5), name
@@ -102,7 +125,8 @@ def test_a_replaced_forward_is_used() -> None:
 
 
 def test_a_model_computed_literally_has_the_same_logits(model: VideoModel) -> None:
-    expected = logits(model, "evaluation")
+    steer(model, dearer=True)  # the path whose operations are counted
+    expected = logits(model.double(), "evaluation")
     with literally():
         assert torch.allclose(logits(model, "evaluation"), expected, atol=1e-5)
 

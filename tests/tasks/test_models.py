@@ -13,7 +13,7 @@ import torch
 from hybridvideo.errors import UserError
 from hybridvideo.models import FAMILIES, create_model, list_models
 from hybridvideo.models.contract import count_gmacs
-from hybridvideo.tasks.models import all_facts, row_of, run_models, short, with_short_stages
+from hybridvideo.tasks.models import all_facts, all_speeds, row_of, run_models, short, with_short_stages
 from tools.model_table import facts_of
 
 # Billions of multiply-adds of a view at the standard input, as the papers and model zoos print them.
@@ -93,12 +93,20 @@ def test_a_row_shows_size_cost_figure_and_source(capsys: pytest.CaptureFixture[s
     run_models("uniformer_*")
     out = capsys.readouterr().out
     row = next(line for line in out.splitlines() if line.startswith("uniformer_small"))
-    assert row.split()[1:] == ["21.40", "41.66", "16x224x224", "80.8", "4x1", "4", "github.com/Sense-X/UniFormer"]
+    published = ["16x224x224", "80.8", "4x1", "4", "github.com/Sense-X/UniFormer"]
+    assert row.split()[1:] == ["21.40", "41.66", speed_of("uniformer_small"), *published]
     assert "hybrid_tiny" not in out
 
 
 def test_a_model_without_published_weights_is_reported_as_such() -> None:
-    assert row_of("hybrid_micro", all_facts()["hybrid_micro"])[3:] == ["8x32x32", "-", "-", "-", "-"]
+    cells = row_of("hybrid_micro", all_facts()["hybrid_micro"])
+    assert cells[3:] == [speed_of("hybrid_micro"), "8x32x32", "-", "-", "-", "-"]
+
+
+def speed_of(name: str) -> str:
+    """Return the cell of a model's clips per second: as measured, - if it was not."""
+    speed = all_speeds()["clips_per_second"].get(name)
+    return "-" if speed is None else f"{speed:.3g}"
 
 
 def test_one_name_shows_a_card(capsys: pytest.CaptureFixture[str]) -> None:

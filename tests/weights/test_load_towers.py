@@ -25,7 +25,7 @@ from tests.models.baselines.test_baselines import randomised
 
 CONV: dict[str, Any] = {"input": {"mode": "rgb"}, "stem": {"name": "timm/resnet10t", "stride": 32}, "stages": []}
 ATTENTION: dict[str, Any] = {
-    "stem": {"widths": (8, 16, 24)},
+    "stem": {"widths": (8, 16, 24), "norm": "batch", "activation": "relu"},
     "dim": 24,
     "position": "absolute",
     "stages": [{"block": "divided", "depth": 1, "heads": 2}],

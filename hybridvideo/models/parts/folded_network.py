@@ -56,8 +56,12 @@ def foldable(network: nn.Module) -> bool:
     if registry._has_any_global_hook():
         return False
     tensors = (*network.parameters(), *network.buffers())
-    ordinary = all(type(tensor) in (Tensor, nn.Parameter) and not tensor.is_inference() for tensor in tensors)
-    return ordinary and not any(is_watched(layer) for layer in network.modules())
+    return all(map(is_ordinary, tensors)) and not any(is_watched(layer) for layer in network.modules())
+
+
+def is_ordinary(tensor: Tensor) -> bool:
+    """Return whether a tensor has values to fold, and tells when they change: those on `meta` have none."""
+    return type(tensor) in (Tensor, nn.Parameter) and not tensor.is_inference() and not tensor.is_meta
 
 
 def is_watched(layer: nn.Module) -> bool:

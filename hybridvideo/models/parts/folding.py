@@ -25,22 +25,26 @@ class Folded(nn.Module):
     """Apply a linear layer or a convolution of the grid, then a norm; together where nothing would notice.
 
     Has no state of its own: the two layers stay modules of their owner, which calls `folded(layer, norm, x)`.
+
+    `grid`: the layer is a convolution of the grid, not linear; a layer put in its place may be of any class.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, grid: bool = False) -> None:
         super().__init__()
+        self.grid = grid
         self.cached = Cached[Affine]()
 
     def forward(self, layer: nn.Linear | nn.Conv3d, norm: nn.Module, x_BTHWC: Tensor) -> Tensor:
         if not foldable(layer, norm):
-            out: Tensor = norm(layer(x_BTHWC) if isinstance(layer, nn.Linear) else on_grid(layer, x_BTHWC))
+            out: Tensor = norm(on_grid(layer, x_BTHWC) if self.grid else layer(x_BTHWC))
             return out
         assert isinstance(norm, _BatchNorm)
         kind = autocast_dtype(x_BTHWC) or x_BTHWC.dtype
         sources = tuple(source for source in sources_of(layer, norm) if source is not None)
         weight, bias = self.cached.get(sources, lambda: folded(layer, norm, kind), kind, norm.eps)
-        if isinstance(layer, nn.Linear):
+        if not self.grid:
             return F.linear(x_BTHWC, weight, bias)
+        assert isinstance(layer, nn.Conv3d)
         return on_grid(lambda x_BCTHW: layer._conv_forward(x_BCTHW, weight, bias), x_BTHWC)
 
 

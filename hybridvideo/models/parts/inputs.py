@@ -25,12 +25,13 @@ class ClipInput(nn.Module):
         super().__init__()
         self.config = config
 
-    def forward(self, x_BCTHW: Tensor) -> list[Tensor]:
+    def forward(self, x_BCTHW: Tensor, frames_B: Tensor | None = None) -> list[Tensor]:
+        """Return the streams; after `frames_B` frames, where given, a clip has nothing to correlate with."""
         mode = self.config.mode
         if mode == "rgb":
             return [x_BCTHW]
         if mode in OF_CORRELATION:
-            return self.with_correlation(x_BCTHW)
+            return self.with_correlation(x_BCTHW, frames_B)
         difference = self.difference(x_BCTHW)
         if mode == "difference":
             return [difference]
@@ -46,10 +47,14 @@ class ClipInput(nn.Module):
         step = (x_BCTHW[:, :, 1:] - x_BCTHW[:, :, :-1]) * self.config.gain
         return step.clamp_(-self.config.limit, self.config.limit)
 
-    def with_correlation(self, x_BCTHW: Tensor) -> list[Tensor]:
+    def with_correlation(self, x_BCTHW: Tensor, frames_B: Tensor | None = None) -> list[Tensor]:
         """The frames with the maps of motion as further channels, or as a second stream."""
         config = self.config
-        maps = motion_maps(x_BCTHW, config.radius, config.lags, config.box, config.scales, config.normalise)
+        seen_BCTHW = x_BCTHW
+        if frames_B is not None:  # zeros correlate as what lies outside the clip does
+            true_BT = torch.arange(x_BCTHW.shape[2], device=x_BCTHW.device) < frames_B[:, None].to(x_BCTHW.device)
+            seen_BCTHW = x_BCTHW * true_BT[:, None, :, None, None]
+        maps = motion_maps(seen_BCTHW, config.radius, config.lags, config.box, config.scales, config.normalise)
         maps = maps.to(x_BCTHW.dtype)
         if config.mode == "correlation_stream":
             return [x_BCTHW, maps]

@@ -45,7 +45,7 @@ class MBConv(nn.Module):
         self.squeeze = SqueezeExcite(hidden, form) if form.squeeze else nn.Identity()
         self.project = Linear(hidden, dim)
         self.drop_path = DropPath(place.drop_path)
-        self.expanded, self.convolved = Folded(), Folded()
+        self.expanded, self.convolved = Folded(), Folded(grid=True)
         self.activation = form.activation
         self.activate_first, self.squeeze_first = form.activate_first, form.squeeze_first
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from einops import rearrange
@@ -83,6 +83,7 @@ class VideoMAEPretraining(nn.Module):
     """
 
     classifier_name = "decoder.pixels"  # the last linear layer, for `load_weights`
+    inflation: Literal["mean", "centre"] = "mean"  # of 2-D kernels, for `load_weights`
 
     def __init__(self, config: VideoMAEPretrainingConfig) -> None:
         super().__init__()

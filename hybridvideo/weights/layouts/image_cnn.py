@@ -93,4 +93,7 @@ def outside(model: VideoModel, places: Mapping[str, Place]) -> list[str]:
 
 def no_architecture(_state: State) -> Architecture:
     """Raise UserError: a stem does not determine what follows it."""
-    raise UserError("weights of a stem do not determine the hybrid; name it with --model")
+    raise UserError(
+        "weights of a stem do not determine the hybrid; name it and train the rest "
+        "(`hybridvideo train --model.name NAME --model.weights SOURCE --model.head replace`)"
+    )

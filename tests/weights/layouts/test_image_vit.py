@@ -107,10 +107,14 @@ def test_each_naming_is_known_and_found_back(naming: str) -> None:
     make, renaming = NAMINGS[naming]
     state = renaming(randomised(make).state_dict())
     fitting = layouts_for(state)
-    assert [layout.family for layout in fitting] == ["TimeSformer", "VideoMAE"]
+    assert [layout.family for layout in fitting] == ["TimeSformer", "Hybrid", "VideoMAE"]
     for layout in fitting:
         name, changes = layout.architecture(state)
         settings = create_model(name, 6, **changes).settings()
+        if layout.family == "Hybrid":  # no way back: `fix` adds up tensors
+            assert (settings["height"], settings["width"]) == (SIZE["height"], SIZE["width"])
+            assert settings["stages"][0]["depth"] == SIZE["depth"] and settings["stem"]["widths"] == [SIZE["dim"]]
+            continue
         assert {key: settings[key] for key in SIZE} == SIZE
         back = layout.to_theirs(layout.to_ours(state))
         left_out = {key for key in state if layout.is_computed(key)}
