@@ -151,19 +151,17 @@ def test_a_model_made_under_inference_mode_works_in_every_mode_and_learns(name: 
     fresh = small(name)
     fresh.load_state_dict(made.state_dict())
     x = torch.randn(SMALL_INPUT)
-    compare(made, fresh, x)
-    learn(made, x)
-    learn(fresh, x)
-    compare(made, fresh, x)
-
-
-def compare(made: VideoModel, fresh: VideoModel, x: Tensor) -> None:
-    """Equal in every mode, but for rounding: a copy folds its norms anew, in another order of operations."""
     for mode in (torch.inference_mode, torch.no_grad, torch.enable_grad):
         for low in (False, True):
-            close = {"atol": 0.03, "rtol": 0.05} if low else {"atol": 1e-5, "rtol": 1e-4}
+            untouched = copy.deepcopy(fresh).eval()  # outside the mode: a copy of inference tensors folds nothing
             with mode(), torch.autocast("cpu", torch.bfloat16, enabled=low):
-                assert torch.allclose(made.eval()(x), copy.deepcopy(fresh).eval()(x), **close)
+                assert torch.equal(made.eval()(x), untouched(x))
+    learn(made, x)
+    learn(fresh, x)
+    for mode in (torch.inference_mode, torch.no_grad):
+        untouched = copy.deepcopy(fresh).eval()
+        with mode(), torch.autocast("cpu", torch.bfloat16):
+            assert torch.allclose(made.eval()(x), untouched(x), atol=1e-5)
 
 
 def learn(model: VideoModel, x: Tensor) -> None:
@@ -176,7 +174,9 @@ def learn(model: VideoModel, x: Tensor) -> None:
 @pytest.mark.parametrize("kind", ["built bare", "moved"])
 @pytest.mark.parametrize("name", ["hybrid_tiny", "video_swin_tiny", "timesformer_base", "uniformer_small"])
 def test_parameters_that_are_inference_tensors_do(name: str, kind: str) -> None:
-    made = small(name).eval()
+    # Without a norm to fold: inference tensors are not folded, and folding adds in another order.
+    changes = {"stem": {"widths": [32, 64, 128], "norm": "layer"}} if name == "hybrid_tiny" else {}
+    made = small(name, **changes).eval()
     x = torch.randn(SMALL_INPUT)
     with torch.inference_mode():
         expected = made(x)
@@ -186,11 +186,11 @@ def test_parameters_that_are_inference_tensors_do(name: str, kind: str) -> None:
         else:
             made.__init__(made.config, 5)  # type: ignore[misc]
             assert all(parameter.is_inference() for parameter in made.parameters())
-            made.load_state_dict(small(name).state_dict())
+            made.load_state_dict(small(name, **changes).state_dict())
             made.eval()
-        assert torch.allclose(made(x), expected, atol=1e-5, rtol=1e-4)  # norms are folded anew
+        assert torch.equal(made(x), expected)
     with torch.no_grad():
-        assert torch.allclose(made(x), expected, atol=1e-5, rtol=1e-4)
+        assert torch.equal(made(x), expected)
 
 
 NO_CLIPS: tuple[tuple[Any, str], ...] = (
@@ -207,13 +207,7 @@ NO_CLIPS: tuple[tuple[Any, str], ...] = (
 )
 
 
-# The check belongs to the class: one model of each, the last by name.
-OF_EACH_CLASS = {getattr(MODELS[name], "network", name): name for name in sorted(MODELS)}
-
-
-@pytest.mark.parametrize("name", OF_EACH_CLASS.values())
-def test_what_is_not_a_clip_is_refused_in_one_line(name: str) -> None:
-    model = small(name)
+def test_what_is_not_a_clip_is_refused_in_one_line(model: VideoModel) -> None:
     for change, said in NO_CLIPS:
         wrong = change(torch.randn(SMALL_INPUT))
         for call in (model, model.forward_features, lambda x: model.forward_intermediates(x, ["stem"])):
@@ -225,11 +219,12 @@ def test_what_is_not_a_clip_is_refused_in_one_line(name: str) -> None:
 @torch.no_grad()
 def test_frames_of_any_size_are_taken_or_refused_in_one_line(model: VideoModel) -> None:
     model.eval()
-    for frames, side in ((1, 1), (2, 5), (5, 8), (1, 16), (2, 16), (5, 31), (1, 33)):
-        try:
-            assert model(torch.randn(1, 3, frames, side, 2 * side)).isfinite().all()
-        except UserError as error:
-            assert "\n" not in str(error)
+    for side in (1, 5, 8, 16, 31, 33):
+        for frames in (1, 2, 5):
+            try:
+                assert model(torch.randn(1, 3, frames, side, 2 * side)).isfinite().all()
+            except UserError as error:
+                assert "\n" not in str(error)
 
 
 def test_layer_groups_hold_each_parameter_once(model: VideoModel) -> None:
