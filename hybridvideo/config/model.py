@@ -26,7 +26,7 @@ class InputConfig:
     """Correlation: largest offset in rows and columns; (2 * radius + 1)**2 are compared."""
     lags: tuple[int, ...] = (1,)
     """Correlation: frames ahead, or if negative back, of the frames that are compared; four maps for each."""
-    box: int = 5
+    box: int = 7
     """Correlation: side of the box over which products are averaged, odd."""
     scales: tuple[int, ...] = (1, 2)
     """Correlation: pixels of a side that are averaged into one first, four maps for each; multiples of the smallest.

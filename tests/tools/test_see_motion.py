@@ -70,3 +70,12 @@ def test_the_table_has_a_line_for_the_model_and_its_control(
     head, model, control = capsys.readouterr().out.splitlines()
     assert "accuracy" in head and model.startswith("hybrid_micro ") and control.startswith("hybrid_micro, time: false")
     assert model.split()[2:4] == ["0.167", "24"]
+
+
+def test_scenes_have_every_class_and_a_split_has_scenes_of_its_own() -> None:
+    trial = tool.Trial(of="scenes", side=24, frames=4)
+    x, classes = tool.batch_of(trial, "train", 0, 16)
+    assert x.shape == (16, 3, 4, 24, 24) and classes.bincount().tolist() == [2] * 8
+    assert tool.num_classes(trial) == 8 and 0.3 < x.std() < 2
+    assert (x[:, :, 0] - x[:, :, -1]).abs().mean() > 0.1  # something moves
+    assert not torch.equal(x, tool.batch_of(trial, "test", 0, 16)[0])

@@ -48,8 +48,10 @@ class Subject:
         return Subject(model, tuple(each.to(device) for each in self.inputs), self.loss)
 
     def __call__(self) -> Tensor:
-        out: Tensor = self.model(*self.inputs)
-        return out
+        """Logits, without what a classifier returns beside them in training; or what else the model returns."""
+        from hybridvideo.engine.training.classification import logits_of
+
+        return logits_of(self.model(*self.inputs))
 
 
 def checks(names: list[str], pretraining: list[str]) -> list[Check]:

@@ -2,7 +2,7 @@
 
     fit         a model, for an objective, through the phases of a plan, on feeds
     windows     the batches of each step, once agreed between all processes
-    take_step   in step.py: forward, backward, update
+    train_on    a step and what is written of it; `take_step` in step.py is forward, backward, update
     end_epoch   in epoch_end.py: validation, the log, a save
 
 A run that is stopped and resumed ends exactly like one that was not. Batches are global: any number of processes
@@ -15,7 +15,7 @@ import contextlib
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from accelerate import Accelerator
 from torch import nn
@@ -84,21 +84,10 @@ def fit(
             phase = run.enter(timetable.phase_of(state.epoch))
             for window in windows(run):
                 if window is None:
-                    save(run)
-                    saved = "; saved; continue with --resume" if run.keeper is not None else ""
-                    raise Preempted(f"stopped in epoch {state.epoch + 1}, after step {state.step}{saved}")
-                lr = timetable.rate(state.step)
-                set_learning_rate(run.trainee.optimizer, lr, phase)
-                run.drops.scale(timetable.drop(state.step))
-                state.batch, state.step = state.batch + len(window.batches), state.step + 1
-                outcome = take_step(
-                    run.trainee, objective, window, number=state.step, seed=plan.seed, clip_norm=plan.optim.clip_norm
-                )
-                members = [index for batch in window.batches for index in batch["members"]]
-                run.ledger.add(Entry(state.step, state.epoch, window.weight, lr, members, outcome), state)
-                advance(
-                    len(window.batches), f"epoch {state.epoch + 1}/{timetable.epochs} loss {number(state.mean_loss)}"
-                )
+                    preempt(run)
+                train_on(run, window, phase)
+                loss = f"loss {number(state.mean_loss)}"
+                advance(len(window.batches), f"epoch {state.epoch + 1}/{timetable.epochs} {loss}")
                 if plan.loop.checkpoint_every and state.step % plan.loop.checkpoint_every == 0:
                     save(run)
             end_epoch(run, pace)
@@ -124,6 +113,26 @@ def windows(run: Run) -> Iterator[Window | None]:
         del window  # its memory is free before the next batches are read
     if run.stop is not None and run.stop.anywhere(accelerator):
         yield None
+
+
+def train_on(run: Run, window: Window, phase: int) -> None:
+    """One step at the rates of its place in the timetable, and its line in the ledger."""
+    state, timetable = run.state, run.timetable
+    lr = timetable.rate(state.step)
+    set_learning_rate(run.trainee.optimizer, lr, phase)
+    run.drops.scale(timetable.drop(state.step))
+    state.batch, state.step = state.batch + len(window.batches), state.step + 1
+    seed, clip_norm = run.plan.seed, run.plan.optim.clip_norm
+    outcome = take_step(run.trainee, run.objective, window, number=state.step, seed=seed, clip_norm=clip_norm)
+    members = [index for batch in window.batches for index in batch["members"]]
+    run.ledger.add(Entry(state.step, state.epoch, window.weight, lr, members, outcome), state)
+
+
+def preempt(run: Run) -> NoReturn:
+    """Save and raise Preempted, in all processes."""
+    save(run)
+    saved = "; saved; continue with --resume" if run.keeper is not None else ""
+    raise Preempted(f"stopped in epoch {run.state.epoch + 1}, after step {run.state.step}{saved}")
 
 
 def agreed(run: Run, batches: list[Batch]) -> Window | None:

@@ -41,7 +41,7 @@ botnet_tiny = HybridConfig(
     stages=(convolving(256, 2, temporal="conv"), attending(512, 2, stride=2)),
     drop_path=0.1,
     norm="none",
-    head=HeadConfig(norm="batch"),
+    head=HeadConfig(("mean", "max"), norm="batch"),
 )
 
 # Attention that sees where things go, without paths in time of another kind.

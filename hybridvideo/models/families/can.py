@@ -26,7 +26,7 @@ def tiny(weigh: Weigh) -> HybridConfig:
         stem=StemConfig(widths=(24, 48, 96), norm="batch", activation="relu"),
         stages=(first, StageConfig("can", 2, 8, weigh=weigh, kernel=(3, 3, 3), merge=True)),
         drop_path=0.1,
-        head=HeadConfig(norm="batch"),
+        head=HeadConfig(("mean", "max"), norm="batch"),
     )
 
 

@@ -32,7 +32,7 @@ choice_tiny = HybridConfig(
     stem=StemConfig(widths=(24, 48, 96), norm="batch", activation="relu"),
     stages=(choice(2, 4, cost=0.01), choice(2, 8, cost=0.01, merge=True)),
     drop_path=0.1,
-    head=HeadConfig(norm="batch"),
+    head=HeadConfig(("mean", "max"), norm="batch"),
 )
 
 # For Kinetics-400, from an ImageNet ResNet-50: for bulk jobs on mixed videos, where the mean cost counts.

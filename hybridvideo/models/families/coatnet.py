@@ -83,7 +83,7 @@ coatnet_tiny = HybridConfig(
         attention(2, 256, FormConfig(), "joint"),
     ),
     drop_path=0.1,
-    head=HeadConfig(norm="batch"),
+    head=HeadConfig(("mean", "max"), norm="batch"),
 )
 
 # For Kinetics-400 from image weights: per frame timm's coatnet_0_rw_224 (`timm:coatnet_0_rw_224`), which is deeper than
@@ -115,7 +115,7 @@ coatnet_alternating_tiny = HybridConfig(
         [(48, (2, 7, 7)), (96, (4, 7, 7)), (96, (4, 7, 7)), (192, None), (192, None), (256, None)], FormConfig()
     ),
     drop_path=0.1,
-    head=HeadConfig(norm="batch"),
+    head=HeadConfig(("mean", "max"), norm="batch"),
 )
 
 # For Kinetics-400 where what is far matters early. No image weights of strictly alternating blocks are published.

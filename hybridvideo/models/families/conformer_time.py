@@ -23,7 +23,7 @@ conformer_time_tiny = HybridConfig(
     stem=StemConfig(widths=(24, 48, 96), norm="batch", activation="relu"),
     stages=(StageConfig("conv", 2), StageConfig("conv", 1, merge=True), through_time(2, 4, 7)),
     drop_path=0.1,
-    head=HeadConfig(norm="batch"),
+    head=HeadConfig(("mean", "max"), norm="batch"),
 )
 
 # For Kinetics-400, from an ImageNet ResNet-50.

@@ -21,6 +21,7 @@ conv_vit_tiny = HybridConfig(
     position="absolute",
     stages=vit_stages("joint", 6, 3),
     drop_path=0.1,
+    head=HeadConfig(("mean", "max"), norm="batch"),
 )
 
 # The hybrid of the paper of the ViT: a ResNet of 26 layers to stride 32, then a ViT-S on 7x7 positions, each block with

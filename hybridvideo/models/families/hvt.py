@@ -26,7 +26,7 @@ hvt_tiny = HybridConfig(
     position="absolute",
     stages=(attention(2, 6), attention(2, 6)),
     drop_path=0.1,
-    head=HeadConfig(norm="batch"),
+    head=HeadConfig(("mean", "max"), norm="batch"),
 )
 
 # The same for Kinetics-400; its convolutions are those of an image network.

@@ -39,7 +39,7 @@ levit_tiny = HybridConfig(
     stages=(levit(128, 2, 4, 16), levit(256, 4, 6, 16, stride=2), levit(384, 4, 8, 16, stride=2)),
     drop_path=0.1,
     norm="none",
-    head=HeadConfig(norm="batch"),
+    head=HeadConfig(("mean", "max"), norm="batch"),
 )
 
 # The least arithmetic of the families meant for Kinetics-400: many views, long videos, CPUs. The image network of the

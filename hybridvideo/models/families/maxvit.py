@@ -43,7 +43,7 @@ maxvit_tiny = HybridConfig(
         blocks(1, 256, FormConfig(), (8, 7, 7)),
     ),
     drop_path=0.1,
-    head=HeadConfig(norm="batch"),
+    head=HeadConfig(("mean", "max"), norm="batch"),
 )
 
 # For Kinetics-400 from image weights: per frame timm's maxvit_tiny_rw_224 (`timm:maxvit_tiny_rw_224`).

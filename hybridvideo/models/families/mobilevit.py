@@ -43,7 +43,7 @@ mobilevit_tiny = HybridConfig(
     stages=(inverted(64), patches(96, 2), inverted(96), patches(144, 3), pointwise(384)),
     drop_path=0.1,
     norm="none",
-    head=HeadConfig(norm="batch"),
+    head=HeadConfig(("mean", "max"), norm="batch"),
 )
 
 # Kinetics-400 on a phone. The image network of the same structure, `timm:mobilevit_s`, starts it.

@@ -33,7 +33,7 @@ parallel_tiny = HybridConfig(
     stem=StemConfig(widths=(24, 48, 96), norm="batch", activation="relu"),
     stages=(parallel(2, 4, "divided"), parallel(2, 8, "divided", merge=True)),
     drop_path=0.1,
-    head=HeadConfig(norm="batch"),
+    head=HeadConfig(("mean", "max"), norm="batch"),
 )
 
 # For Kinetics-400, from an ImageNet ResNet-50.

@@ -7,6 +7,8 @@ or divided by cost.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hybridvideo.config.model import HeadConfig, HybridConfig, InputConfig, StageConfig, StemConfig
 from hybridvideo.models.hybrid import HybridVariant
 
@@ -31,7 +33,7 @@ serial_divided_tiny = HybridConfig(
     position="absolute",
     stages=(divided(4, 4),),
     drop_path=0.1,
-    head=HeadConfig(norm="batch"),
+    head=HeadConfig(("mean", "max"), norm="batch"),
 )
 
 # Kinetics-400 from an image ResNet-50 (its first three stages, stride 16).
@@ -48,30 +50,10 @@ serial_divided_base = HybridConfig(
 )
 
 # Small data, from scratch, if motion is local; memory and time grow with the clip, not with its square.
-serial_window_tiny = HybridConfig(
-    frames=8,
-    height=112,
-    width=112,
-    input=InputConfig("correlation"),
-    stem=StemConfig(widths=(32, 64, 128), norm="batch", activation="relu"),
-    position="absolute",
-    stages=(window(4, 4),),
-    drop_path=0.1,
-    head=HeadConfig(norm="batch"),
-)
+serial_window_tiny = replace(serial_divided_tiny, stages=(window(4, 4),))
 
 # Kinetics-400 from an image ResNet-50; the choice for longer clips and larger frames.
-serial_window_base = HybridConfig(
-    frames=16,
-    height=224,
-    width=224,
-    stem=StemConfig("timm/resnet50", stride=16),
-    dim=384,
-    position="absolute",
-    stages=(window(4, 12),),
-    drop_path=0.2,
-    head=HeadConfig(dropout=0.3),
-)
+serial_window_base = replace(serial_divided_base, stages=(window(4, 12),))
 
 SERIALS: dict[str, HybridVariant] = {
     "serial_divided_tiny": HybridVariant(serial_divided_tiny),

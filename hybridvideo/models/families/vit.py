@@ -40,7 +40,7 @@ vit_tiny = HybridConfig(
     position="absolute",
     stages=vit_stages("joint", 6, 3),
     drop_path=0.1,
-    head=HeadConfig(norm="batch"),
+    head=HeadConfig(("mean", "max"), norm="batch"),
 )
 
 # A ViT-S/16 of images on 8 frames of tubelets, with attention through time in every block that starts as identity: the

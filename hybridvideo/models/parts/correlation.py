@@ -164,10 +164,14 @@ def box_products(q_BTHW: Tensor, k_BTHW: Tensor, radius: int, box: int) -> Tenso
 
 
 def box_mean(x_NHWC: Tensor, box: int) -> Tensor:
-    """Mean over a box around each position, zeros outside. On channels-last memory a convolution is fastest."""
+    """Mean over a box around each position, zeros outside: along columns, then rows.
+
+    As convolutions, which on channels-last memory are faster than pooling or running sums.
+    """
     C = x_NHWC.shape[-1]
-    weight = x_NHWC.new_full((C, 1, box, box), 1 / box**2)
-    return F.conv2d(x_NHWC.permute(0, 3, 1, 2), weight, padding=box // 2, groups=C).permute(0, 2, 3, 1)
+    column_C11b = x_NHWC.new_full((C, 1, box, 1), 1 / box)
+    x = F.conv2d(x_NHWC.permute(0, 3, 1, 2), column_C11b, padding=(box // 2, 0), groups=C)
+    return F.conv2d(x, column_C11b.mT, padding=(0, box // 2), groups=C).permute(0, 2, 3, 1)
 
 
 class MotionStream(nn.Module):

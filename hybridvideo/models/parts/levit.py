@@ -24,6 +24,7 @@ from hybridvideo.models.parts.norms import ACTIVATIONS, GridBatchNorm
 from hybridvideo.models.parts.place import Place
 from hybridvideo.models.parts.windows import constant
 
+STEEPEST = 2.0  # fall of the first head's bias from one position to the next
 SHRINKING_RATIO = 4  # of values to keys where the grid shrinks: fewer queries carry as much
 
 
@@ -49,12 +50,16 @@ class LinearNorm(nn.Module):
 class OffsetBias(nn.Module):
     """A learned bias for each head and distance (rows, columns) between query and key, the same in all directions.
 
-    The table has the size of the standard grid and is interpolated for others, distance 0 staying where it is.
+    The table has the size of the standard grid and is interpolated for others, distance 0 staying where it is. It
+    starts local: each head's bias falls with the distance, from head to head half as fast. With a table of zeros every
+    query would start with the mean of the frame, which a grid that shrinks without a residual connection cannot undo.
     """
 
     def __init__(self, heads: int, rows: int, columns: int) -> None:
         super().__init__()
-        self.bias_hHW = nn.Parameter(torch.zeros(heads, rows, columns))
+        down_H1, right_W = torch.arange(rows)[:, None], torch.arange(columns)
+        slopes_h11 = STEEPEST * 0.5 ** torch.arange(heads).view(-1, 1, 1)
+        self.bias_hHW = nn.Parameter(-slopes_h11 * torch.hypot(down_H1.float(), right_W.float()))
         self.cached = Cached[Tensor]()
 
     def forward(self, rows: int, columns: int, stride: int, like: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor
 from hybridvideo.models.parts.correlation import frame_volume
 
 MAPS = 4  # for each lag and scale
-TEMPERATURE = 0.1  # of the softmax over offsets: chance correlations in a box of 5x5 are about 0.2
+TEMPERATURE = 0.05  # of the softmax over offsets: chance correlations in a box of 7x7 are about 0.14
 LEAST_CERTAINTY = 1e-3  # added to the sum of squares by which agreement is divided
 
 

@@ -10,6 +10,7 @@ Both make a table (2T-1, 2H-1, 2W-1, h) for the grid at hand; `spread` looks up 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable
 
 import torch
@@ -21,16 +22,16 @@ from hybridvideo.models.parts.linear import Linear
 from hybridvideo.models.parts.windows import Size, constant_few
 
 
-class RelativePosition(nn.Module):
+class RelativePosition(nn.Module, ABC):
     """Bias (1, h, N, N) of a grid's positions among each other; subclasses define the table."""
 
     def __init__(self) -> None:
         super().__init__()
         self.cached = Cached[Tensor]()
 
+    @abstractmethod
     def table(self, grid: Size) -> Tensor:
         """The bias of every offset within a grid, (2T-1, 2H-1, 2W-1, h); that of no offset is in the middle."""
-        raise NotImplementedError
 
     def forward(self, grid: Size, like: Tensor) -> Tensor:
         """The bias in the precision of `like`, the scores' queries."""
