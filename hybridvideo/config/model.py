@@ -31,6 +31,8 @@ class InputConfig:
     scales: tuple[int, ...] = (1, 2)
     """Correlation: pixels of a side that are averaged into one first, four maps for each; multiples of the smallest.
     Offsets and box are in units of it, so large ones see fast motion and coarse texture."""
+    stride: int = 1
+    """Correlation: pixels from one position of the maps to the next; those of a scale above it are repeated."""
     normalise: bool = True
     """Correlation: compare deviations from the local mean in local standard deviations, not grey values."""
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from hybridvideo.config.model import StemConfig
 from hybridvideo.models.parts.correlation import MotionStream
 from hybridvideo.models.parts.inputs import ClipInput, see_correlation, see_differences
+from hybridvideo.models.parts.motion_maps import map_stride
 from hybridvideo.models.parts.patches import PatchStem, patch_stem
 from hybridvideo.models.parts.place import Grid
 from hybridvideo.models.parts.resampling import TimePool
@@ -40,7 +41,7 @@ class FrameEncoder(nn.Module):
         self.stems = nn.ModuleList(streams)
         self.motion = None
         if mode == "correlation_stream":
-            stride = max(1, first.stride // min(input.config.scales))
+            stride = max(1, first.stride // map_stride(input.config.scales, input.config.stride))
             self.motion = MotionStream(input.motion_channels, first.channels, stride, start_at_zero=of_library)
         self.channels = first.channels * len(streams)
         self.strides: Grid = first.strides if isinstance(first, PatchStem) else (1, first.stride, first.stride)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hybridvideo.config.model import InputConfig
 from hybridvideo.errors import UserError
 from hybridvideo.models.parts.correlation import check_lags
-from hybridvideo.models.parts.motion_maps import MAPS, motion_maps, repeated
+from hybridvideo.models.parts.motion_maps import MAPS, map_stride, motion_maps, repeated
 
 OF_DIFFERENCES = ("difference", "both", "two_stream")
 OF_CORRELATION = ("correlation", "correlation_stream")
@@ -54,11 +54,12 @@ class ClipInput(nn.Module):
         if frames_B is not None:  # zeros correlate as what lies outside the clip does
             true_BT = torch.arange(x_BCTHW.shape[2], device=x_BCTHW.device) < frames_B[:, None].to(x_BCTHW.device)
             seen_BCTHW = x_BCTHW * true_BT[:, None, :, None, None]
-        maps = motion_maps(seen_BCTHW, config.radius, config.lags, config.box, config.scales, config.normalise)
-        maps = maps.to(x_BCTHW.dtype)
+        maps = motion_maps(
+            seen_BCTHW, config.radius, config.lags, config.box, config.scales, config.normalise, config.stride
+        ).to(x_BCTHW.dtype)
         if config.mode == "correlation_stream":
             return [x_BCTHW, maps]
-        finest, (H, W) = min(config.scales), x_BCTHW.shape[3:]
+        finest, (H, W) = map_stride(config.scales, config.stride), x_BCTHW.shape[3:]
         if finest > 1:
             maps = repeated(maps, finest, 1)[..., :H, :W]
         frames_BTHWC = torch.cat([part.permute(0, 2, 3, 4, 1) for part in (x_BCTHW, maps)], -1)
@@ -81,6 +82,10 @@ def check_input(config: InputConfig, frozen: bool) -> None:
     check_lags(config.lags, "input")
     if not config.scales or min(config.scales) < 1 or any(scale % min(config.scales) for scale in config.scales):
         raise UserError(f"input.scales is {list(config.scales)}; give the smallest and multiples of it, such as [1, 2]")
+    if any(max(scale, config.stride) % min(scale, config.stride) for scale in config.scales):
+        raise UserError(
+            f"input.stride is {config.stride} with scales {list(config.scales)}; give a multiple or a divisor of each"
+        )
     if not config.box % 2:
         raise UserError(f"input.box is {config.box}; give an odd number of pixels")
     if frozen:

@@ -27,36 +27,47 @@ LEAST_CERTAINTY = 1e-3  # added to the sum of squares by which agreement is divi
 
 
 def motion_maps(
-    x_BCTHW: Tensor, radius: int, lags: Sequence[int], box: int, scales: Sequence[int], normalise: bool = True
+    x_BCTHW: Tensor,
+    radius: int,
+    lags: Sequence[int],
+    box: int,
+    scales: Sequence[int],
+    normalise: bool = True,
+    stride: int = 1,
 ) -> Tensor:
-    """Return the maps of a clip, (B, 4 * lags * scales, T, ceil(H / s), ceil(W / s)), s the smallest scale.
+    """Return the maps of a clip, (B, 4 * lags * scales, T, ceil(H / s), ceil(W / s)), s = `map_stride`.
 
-    Args: as for `frame_volume`, for each of `scales`; maps of larger ones are repeated.
+    Args: as for `frame_volume`, for each of `scales`, but the stride, which is in pixels; coarser maps are repeated.
     """
-    finest = min(scales)
+    finest = map_stride(scales, stride)
     parts = []
     for scale in scales:
-        volume = frame_volume(x_BCTHW, radius, lags, box, scale, normalise)
-        parts.append(
-            repeated(torch.cat([maps_of(lag, radius) for lag in volume.chunk(len(lags), 1)], 1), scale, finest)
-        )
+        step = max(1, stride // scale)
+        volume = frame_volume(x_BCTHW, radius, lags, box, scale, normalise, step)
+        maps = torch.cat([maps_of(lag, radius) for lag in volume.chunk(len(lags), 1)], 1)
+        parts.append(repeated(maps, scale * step, finest))
     H, W = (-(-side // finest) for side in x_BCTHW.shape[3:])
     return torch.cat([part[..., :H, :W] for part in parts], 1)
 
 
+def map_stride(scales: Sequence[int], stride: int) -> int:
+    """Pixels from one position of the maps to the next."""
+    return max(stride, min(scales))
+
+
 def maps_of(volume_BDTHW: Tensor, radius: int) -> Tensor:
     """Return the four maps of the volume of one lag, (B, 4, T, H, W)."""
-    D = volume_BDTHW.shape[1]
-    share = torch.softmax(volume_BDTHW / TEMPERATURE, 1) - 1 / D
-    frame = share.mean((3, 4), keepdim=True)
-    certainty = frame.square().sum(1, keepdim=True) + LEAST_CERTAINTY
-    agreement = (share * frame).sum(1, keepdim=True) / certainty
-    match = volume_BDTHW.amax(1, keepdim=True)
-    steps = torch.arange(-radius, radius + 1, device=share.device, dtype=share.dtype)
-    rows_B1KKTHW = share.unflatten(1, (1, len(steps), len(steps)))
-    down = (rows_B1KKTHW.sum(3) * steps.view(-1, 1, 1, 1)).sum(2)
-    right = (rows_B1KKTHW.sum(2) * steps.view(-1, 1, 1, 1)).sum(2)
-    return torch.cat([2 * agreement, down, right, match], 1)
+    volume = volume_BDTHW.permute(0, 2, 3, 4, 1)  # as it is in memory
+    D = volume.shape[-1]
+    share_BTHWD = torch.softmax(volume / TEMPERATURE, -1) - 1 / D
+    frame_BTD = share_BTHWD.mean((2, 3))
+    agreeing_BTD = 2 * frame_BTD / (frame_BTD.square().sum(-1, keepdim=True) + LEAST_CERTAINTY)
+    steps = torch.arange(-radius, radius + 1, device=volume.device, dtype=volume.dtype)
+    offsets_D2 = torch.cartesian_prod(steps, steps)
+    weight_BTD3 = torch.cat([agreeing_BTD[..., None], offsets_D2.expand(*agreeing_BTD.shape, 2)], -1)
+    maps_BTHW3 = (share_BTHWD.flatten(2, 3) @ weight_BTD3).unflatten(2, share_BTHWD.shape[2:4])
+    match_BTHW1 = volume.amax(-1, keepdim=True)
+    return torch.cat([maps_BTHW3, match_BTHW1], -1).permute(0, 4, 1, 2, 3)
 
 
 def repeated(maps_BCTHW: Tensor, scale: int, finest: int) -> Tensor:

@@ -35,6 +35,13 @@ def test_correlation_keeps_the_number_of_frames_and_adds_four_maps_for_each_lag_
     assert torch.equal(frames, x) and maps.shape == (2, 8, 4, 5, 4)
 
 
+def test_a_stride_that_does_not_fit_the_scales_is_refused() -> None:
+    with pytest.raises(
+        UserError, match=r"input\.stride is 3 with scales \[1, 2\]; give a multiple or a divisor of each"
+    ):
+        create_model("hybrid_micro", 3, input={"mode": "correlation", "scales": [1, 2], "stride": 3})
+
+
 @pytest.mark.parametrize("scales", [[2, 3], [0]])
 def test_scales_that_do_not_fit_are_refused(scales: list[int]) -> None:
     with pytest.raises(UserError, match=r"input\.scales is"):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from hybridvideo.models.parts.correlation import frame_volume
 from hybridvideo.models.parts.motion_maps import motion_maps
 
 FIGURE = (slice(12, 28), slice(10, 26))
@@ -44,6 +45,21 @@ def test_a_larger_scale_sees_coarse_noise_that_moves_fast() -> None:
     coarse = maps[4:]
     assert coarse[0, 32:48, 28:44].mean() + 1 < coarse[0, 12:20].mean()
     assert abs(coarse[1, 32:48, 28:44].median() + 2) < 0.3
+
+
+@pytest.mark.parametrize("scale, step", [(1, 2), (1, 3), (2, 2)])
+def test_with_a_stride_fewer_positions_are_computed_and_those_are_the_same(scale: int, step: int) -> None:
+    x = torch.randn(2, 3, 3, 26, 21, generator=torch.Generator().manual_seed(0))
+    every = frame_volume(x, 2, (1, -1), 5, scale)
+    assert torch.allclose(frame_volume(x, 2, (1, -1), 5, scale, stride=step), every[..., ::step, ::step], atol=1e-6)
+
+
+@pytest.mark.parametrize("stride, scales", [(2, (1,)), (4, (1, 2)), (2, (1, 2, 4)), (1, (2, 4))])
+def test_maps_of_every_scale_have_the_size_of_the_finest(stride: int, scales: tuple[int, ...]) -> None:
+    x = torch.randn(2, 3, 3, 26, 21)
+    cell = max(stride, min(scales))
+    maps = motion_maps(x, 2, (1, -1), 5, scales, stride=stride)
+    assert maps.shape == (2, 8 * len(scales), 3, -(-26 // cell), -(-21 // cell))
 
 
 def test_one_frame_has_no_motion() -> None:
