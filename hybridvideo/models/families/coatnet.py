@@ -69,12 +69,13 @@ def alternating(blocks: Sequence[tuple[int, tuple[int, int, int] | None]], form:
     return tuple(stages)
 
 
-# For a few thousand clips, from scratch.
+# For a few thousand clips, from scratch. The correlation of frames has convolutions of its own: motion is learned from
+# fewer clips than with further channels of the stem.
 coatnet_tiny = HybridConfig(
     frames=8,
     height=112,
     width=112,
-    input=InputConfig("correlation"),
+    input=InputConfig("correlation_stream"),
     stem=StemConfig("coatnet", widths=(24, 48), activation="silu"),
     stages=(
         convolution(2, 64, FormConfig()),
@@ -109,11 +110,9 @@ coatnet_alternating_tiny = HybridConfig(
     frames=8,
     height=112,
     width=112,
-    input=InputConfig("correlation"),
+    input=InputConfig("correlation_stream"),
     stem=StemConfig("coatnet", widths=(24, 48), activation="silu"),
-    stages=alternating(
-        [(48, (2, 7, 7)), (96, (4, 7, 7)), (96, (4, 7, 7)), (192, None), (192, None), (256, None)], FormConfig()
-    ),
+    stages=alternating([(48, (2, 7, 7)), (96, (4, 7, 7)), (96, (4, 7, 7)), (192, None), (256, None)], FormConfig()),
     drop_path=0.1,
     head=HeadConfig(("mean", "max"), norm="batch"),
 )

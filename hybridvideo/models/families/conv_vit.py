@@ -11,12 +11,13 @@ from hybridvideo.models.families.vit import vit_stages
 from hybridvideo.models.hybrid import HybridVariant
 
 # Learns from fewer clips than a ViT without convolutions, at the same cost: four convolutions of stride 2 in place of
-# one of stride 16. Xiao et al. 2021, *Early Convolutions Help Transformers See Better*.
+# one of stride 16. Xiao et al. 2021, *Early Convolutions Help Transformers See Better*. The correlation of frames has
+# convolutions of its own.
 conv_vit_tiny = HybridConfig(
     frames=8,
     height=112,
     width=112,
-    input=InputConfig("correlation"),
+    input=InputConfig("correlation_stream"),
     stem=StemConfig(widths=(24, 48, 96, 192), norm="batch", activation="relu"),
     position="absolute",
     stages=vit_stages("joint", 6, 3),

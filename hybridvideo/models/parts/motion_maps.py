@@ -43,8 +43,8 @@ def motion_maps(
     parts = []
     for scale in scales:
         step = max(1, stride // scale)
-        volume = frame_volume(x_BCTHW, radius, lags, box, scale, normalise, step)
-        maps = torch.cat([maps_of(lag, radius) for lag in volume.chunk(len(lags), 1)], 1)
+        volumes = (frame_volume(x_BCTHW, radius, (lag,), box, scale, normalise, step) for lag in lags)
+        maps = torch.cat([maps_of(volume, radius) for volume in volumes], 1)  # one volume at a time
         parts.append(repeated(maps, scale * step, finest))
     H, W = (-(-side // finest) for side in x_BCTHW.shape[3:])
     return torch.cat([part[..., :H, :W] for part in parts], 1)
