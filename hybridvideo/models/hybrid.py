@@ -1,7 +1,7 @@
 """The network of any CNN-Transformer hybrid: a per-frame stem, a list of stages, a head.
 
     clip -> input (frames, differences, correlation) -> stem, frame by frame -> [projection] -> [position]
-         -> stages -> head
+         -> [class token] -> [norm] -> stages -> head
 
 A hybrid is data, a `HybridConfig`: the named ones are in `families`, and a user writes a new one in YAML.
 
@@ -63,11 +63,11 @@ class Hybrid(StagedModel):
         self.class_token = ClassToken(dim) if config.class_token else nn.Identity()
         if config.class_token:
             grid = (grid[0], 1, 1 + grid[1] * grid[2])
+        self.first_norm = norm_of(config.first_norm, dim, config.norm_eps)
         ends = self._make_stages({"stem": (dim, grid)})
         self.pyramid = make_pyramid(config, ends)
         dim = self.pyramid.dim if self.pyramid is not None else next(reversed(ends.values()))[0]
-        normed = config.stages and config.norm != "none"
-        self.norm = NORMS[config.norm](dim, eps=config.norm_eps) if normed else nn.Identity()
+        self.norm = norm_of(config.norm if config.stages else "none", dim, config.norm_eps)
         self.grid_dim = dim  # of the last grid
         self.head = PoolHead(dim, num_classes, config.head)
         self.num_features = self.head.num_features
@@ -108,7 +108,7 @@ class Hybrid(StagedModel):
         """A group for each stage, not for each block, and one for what lies between stem and stages."""
         groups = [
             ("stem", parameters([self.stem])),
-            ("embedding", parameters([self.project, self.position, self.class_token])),
+            ("embedding", parameters([self.project, self.position, self.class_token, self.first_norm])),
         ]
         groups += [(f"stage{i + 1}", parameters([stage])) for i, stage in enumerate(self.stages)]
         return [*groups, ("head", parameters(self.head_parts()))]
@@ -122,7 +122,7 @@ class Hybrid(StagedModel):
         return self.stem(self.input(x_BCTHW))
 
     def enter(self, grid_BTHWC: Tensor) -> Tensor:
-        return self.class_token(self.position(self.project(grid_BTHWC)))
+        return self.first_norm(self.class_token(self.position(self.project(grid_BTHWC))))
 
     def forward_intermediates(self, x_BCTHW: Tensor, stages: Sequence[str]) -> list[Tensor]:
         """Return the grids after the named stages, without class tokens."""
@@ -190,7 +190,8 @@ class Hybrid(StagedModel):
 
     def _only_head_is_trained(self) -> bool:
         config = self.config
-        return config.stem.frozen and not config.stages and config.dim is None and config.position == "none"
+        behind = config.stages or config.dim or config.position != "none" or config.first_norm != "none"
+        return config.stem.frozen and not behind
 
     def _first_grid_size(self) -> Grid:
         """The stem's grid for the standard input."""
@@ -203,6 +204,11 @@ class Hybrid(StagedModel):
             if part is not None:
                 initialise(part, INITIALISERS[self.config.init])
         self.init_classifier(self.head.classifier)
+
+
+def norm_of(kind: str, dim: int, eps: float) -> nn.Module:
+    """Build a norm of the grid, or none."""
+    return nn.Identity() if kind == "none" else NORMS[kind](dim, eps=eps)
 
 
 def make_position(config: HybridConfig, dim: int, grid: Grid) -> nn.Module:

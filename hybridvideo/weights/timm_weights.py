@@ -14,6 +14,8 @@ from hybridvideo.errors import UserError, nearest
 from hybridvideo.weights.source import Facts, Source, cannot_download
 
 PREFIX = "timm:"
+# Class of a layer -> name in the settings of stages.
+ACTIVATIONS = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu", "ReLU": "relu", "SiLU": "silu"}
 
 
 def open_timm(source: str) -> Source:
@@ -69,8 +71,19 @@ def facts_of(model: Any) -> Facts:
         normalisation=Normalisation(tuple(record["mean"]), tuple(record["std"])),
         size=(height, width),
         short_side=round(min(height, width) / record.get("crop_pct", 1.0)),
+        activation=activation_of(model),
         changes={"height": height, "width": width},
     )
+
+
+def activation_of(model: Any) -> str | None:
+    """Return the activation in the blocks of a ViT, which its tensors do not show; None for other networks."""
+    blocks = getattr(model, "blocks", None)
+    layer = getattr(getattr(blocks[0], "mlp", None), "act", None) if blocks else None
+    if layer is None:
+        return None
+    name = type(layer).__name__
+    return "gelu_tanh" if getattr(layer, "approximate", "none") == "tanh" else ACTIVATIONS.get(name, name)
 
 
 def labels_of(model: Any) -> tuple[str, ...] | None:

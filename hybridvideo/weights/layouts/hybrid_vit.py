@@ -20,14 +20,17 @@ from hybridvideo.models.adapters import ADAPTER, is_of_images
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.models.hybrid import Hybrid
 from hybridvideo.models.parts.blocks import Block, Branch
+from hybridvideo.models.parts.mlp import Mlp
 from hybridvideo.weights.layouts.image_cnn import places_in
 from hybridvideo.weights.layouts.image_vit import NAMINGS, TIMM, Naming
 from hybridvideo.weights.layouts.layout import Architecture, Layout, Renames, State, numbers_of
+from hybridvideo.weights.source import Facts
 
 BACKBONE = "patch_embed.backbone."
-# Parts of ViTs that no hybrid has: registers, distillation, norms before the blocks or inside attention, pooling.
-FOREIGN = ("reg_token", "dist_token", "norm_pre", "q_norm", "k_norm", "attn_pool", "time_embed", "temporal")
-EPS = 1e-6  # of the norms of ViTs
+FIRST_NORM = "norm_pre.weight"
+# Parts of ViTs that no hybrid has: registers, distillation, norms inside attention, pooling.
+FOREIGN = ("reg_token", "dist_token", "q_norm", "k_norm", "attn_pool", "time_embed", "temporal")
+EPS, CLIP_EPS = 1e-6, 1e-5  # of the norms of ViTs; of those with a norm before their blocks
 # Channels of ViTs whose heads do not have 64 of them -> heads.
 HEADS = {1152: 16, 1280: 16, 1408: 16, 1664: 16}
 # Blocks in the stages of a CNN before a patch embedding -> the network of timm that has them, its stride.
@@ -79,6 +82,7 @@ def renames_into(naming: Naming) -> Callable[[VideoModel], Renames]:
             (naming.class_token, "class_token.token_C"),
             (naming.positions, "position.space_CHW"),
             (naming.embed, embed),
+            ("norm_pre.{p}", "first_norm.{p}"),
             (naming.norm, "norm.{p}"),
             ("fc_norm.{p}", "head.norm.{p}"),
             (naming.head, "head.classifier.{p}"),
@@ -91,7 +95,7 @@ def renames_into(naming: Naming) -> Callable[[VideoModel], Renames]:
 
 def fixer(naming: Naming) -> Callable[[State], State]:
     """Return a function that reshapes class token, table of positions and embedding."""
-    embed = naming.embed.replace("{p}", "weight")
+    embed, embed_bias = (naming.embed.replace("{p}", kind) for kind in ("weight", "bias"))
 
     def fix(state: State) -> State:
         state = naming.joined(state)
@@ -105,15 +109,44 @@ def fixer(naming: Naming) -> Callable[[State], State]:
         state[naming.positions] = positions_NC.t().unflatten(1, (side, side))
         of_maps = any(key.startswith(BACKBONE) for key in state)
         state[embed] = state[embed].flatten(1) if of_maps else state[embed].unsqueeze(2)
+        if FIRST_NORM in state:
+            state.setdefault(embed_bias, state[embed].new_zeros(len(state[embed])))  # the norm has one
         return state
 
     return fix
 
 
-def without_unused(state: State, own: Mapping[str, Tensor]) -> State:
-    """Leave out the class token, if the hybrid has none."""
+def adapted(state: State, own: Mapping[str, Tensor]) -> State:
+    """Leave out the class token, if the hybrid has none. Raises UserError for parts that only one of the two has."""
+    check_first_norm("first_norm.weight" in state, "first_norm.weight" in own)
     token = "class_token.token_C"
     return {name: value for name, value in state.items() if name != token or token in own}
+
+
+def check_first_norm(theirs: bool, ours: bool) -> None:
+    """Raise UserError unless both or neither have a norm before the blocks."""
+    if theirs and not ours:
+        raise UserError(
+            "this ViT has a norm before its blocks, as those of CLIP, and the model has none; set the model's "
+            f"first_norm to layer, and norm_eps, also in its stages, to {CLIP_EPS:g}"
+        )
+    if ours and not theirs:
+        raise UserError("the model has a norm before its blocks, and this ViT has none; set first_norm to none")
+
+
+def check_activation(model: VideoModel, facts: Facts) -> list[str]:
+    """Return a remark for the report. Raises UserError unless the blocks have the activation of the ViT."""
+    mlps = [part for _, mlp in vit_blocks(model) for part in model.get_submodule(mlp).modules()]
+    ours = {part.activation: None for part in mlps if isinstance(part, Mlp)}
+    theirs = facts.activation
+    if theirs is not None and (other := [name for name in ours if name != theirs]):
+        raise UserError(
+            f"this ViT was trained with {theirs} in its MLPs, and the model has {other[0]}; set activation in the "
+            f"model's stages to {theirs}"
+        )
+    named = " and ".join(ours)
+    unsure = theirs is None and isinstance(model, Hybrid) and model.config.first_norm != "none"
+    return [f"activation: {named}, as in the model; OpenAI's CLIP needs quick_gelu, which no file states"] * unsure
 
 
 def lacking(model: VideoModel) -> list[str]:
@@ -136,11 +169,13 @@ def architecture_of(naming: Naming) -> Callable[[State], Architecture]:
         fc1 = f"{naming.block}.{naming.parts[4]}".replace("{p}", "weight")
         numbers = numbers_of(fc1, state)
         ratio = len(state[fc1.format(i=numbers[0])]) / dim
+        first_norm = FIRST_NORM in state
+        eps = CLIP_EPS if first_norm else EPS
         stage: dict[str, Any] = {
             "block": "divided",
             "depth": len(numbers),
             "heads": HEADS.get(dim, max(1, dim // 64)),
-            "norm_eps": EPS,
+            "norm_eps": eps,
         }
         if ratio != 4:
             stage["mlp_ratio"] = ratio
@@ -149,9 +184,10 @@ def architecture_of(naming: Naming) -> Callable[[State], Architecture]:
         pooled_first = "fc_norm.weight" in state
         ends = {
             "class_token": naming.class_token in state,
+            "first_norm": "layer" if first_norm else "none",
             "norm": "none" if pooled_first else "layer",
-            "norm_eps": EPS,
-            "head": {"norm": "layer" if pooled_first else "none", "norm_eps": EPS},
+            "norm_eps": eps,
+            "head": {"norm": "layer" if pooled_first else "none", "norm_eps": eps},
         }
         family, first = conv_stem(state, dim) if is_conv_vit(state) else patch_stem(state[embed], dim)
         pixels = side * (first["stem"]["stride"] if "stride" in first["stem"] else first["stem"]["patch"][1])
@@ -201,7 +237,8 @@ def into_hybrid(naming: Naming, signature: tuple[str, ...], accepts: Callable[[M
         renames=(),
         architecture=architecture_of(naming),
         fix=fixer(naming),
-        adapt=without_unused,
+        adapt=adapted,
+        check=check_activation,
         accepts=accepts,
         of_images=True,
         renames_into=renames_into(naming),

@@ -12,9 +12,13 @@ from torch import Tensor, nn
 from hybridvideo.errors import UserError
 from hybridvideo.models import create_model
 from hybridvideo.models.contract import VideoModel
+from hybridvideo.weights import load_foreign as load_foreign_module
 from hybridvideo.weights.load_foreign import Wanted, load_foreign
-from hybridvideo.weights.load_weights import load_weights
-from hybridvideo.weights.recognise import architecture_of, layouts_of
+from hybridvideo.weights.load_report import LoadReport
+from hybridvideo.weights.load_weights import load_opened, load_weights
+from hybridvideo.weights.recognise import architecture_of, layouts_of, recognise
+from hybridvideo.weights.source import Source
+from hybridvideo.weights.timm_weights import facts_of
 from tests.models.baselines.test_baselines import randomised
 
 SIZE: dict[str, Any] = {"depth": 3, "embed_dim": 48, "num_heads": 3, "img_size": 64}
@@ -132,10 +136,83 @@ def test_the_order_of_frames_matters_once_time_is_trained() -> None:
 
 
 def test_parts_that_no_hybrid_has_are_refused() -> None:
-    for name in ("vit_small_patch14_reg4_dinov2", "vit_base_patch16_clip_224"):
+    for name in ("vit_small_patch14_reg4_dinov2", "deit_tiny_distilled_patch16_224"):
         state = timm.create_model(name, depth=1, embed_dim=48, num_heads=3, num_classes=7).state_dict()
         with pytest.raises(UserError):
             load_weights(video_vit(), state)
+
+
+# --- a norm before the blocks, and other activations ------------------------------------------------------------------
+
+
+def clip_vit(**changes: Any) -> VideoModel:
+    return video_vit(first_norm="layer", norm_eps=1e-5, **changes)
+
+
+def stages_with(**changes: Any) -> list[dict[str, Any]]:
+    return [{"block": "divided", "depth": 3, **STAGE, "norm_eps": 1e-5, **changes}]
+
+
+def stated(net: nn.Module) -> Source:
+    """The weights as `timm:NAME` opens them."""
+    return Source("timm:vit", dict(net.state_dict()), facts=facts_of(net))
+
+
+def load(model: VideoModel, source: Source) -> LoadReport:
+    return load_opened(model, source, recognise(source.state, model, source.where))
+
+
+@pytest.mark.parametrize("name", ["vit_base_patch16_clip_224", "vit_xsmall_patch16_clip_224"])
+def test_a_vit_with_a_norm_before_its_blocks_is_the_video_model_with_a_first_norm(name: str) -> None:
+    net, model = image_vit(name), clip_vit(stages=stages_with())
+    report = load_weights(model, net.state_dict())
+    assert agree(net, model)
+    assert report.notes == ["activation: gelu, as in the model; OpenAI's CLIP needs quick_gelu, which no file states"]
+
+
+@pytest.mark.parametrize(
+    ("name", "activation"),
+    [
+        ("vit_base_patch16_clip_224", "gelu"),
+        ("vit_base_patch16_clip_quickgelu_224", "quick_gelu"),
+        ("vit_base_patch16_siglip_gap_224", "gelu"),
+    ],
+)
+def test_what_timm_states_of_a_network_is_inferred_with_it(
+    name: str, activation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = image_vit(name, embed_dim=64, num_heads=1)
+    source = stated(net)
+    monkeypatch.setattr(load_foreign_module, "open_source", lambda _: source)
+    model, card, report = load_foreign("timm:vit", Wanted(frames=2, size=64))
+    assert card.name == "vit_base" and card.settings["stages"][0]["activation"] == activation
+    assert agree(net, model.double().eval()) and not any("quick_gelu" in note for note in report.notes)
+
+
+def test_another_activation_than_that_of_the_weights_is_refused() -> None:
+    net = image_vit("vit_base_patch16_clip_quickgelu_224")
+    with pytest.raises(UserError, match="trained with quick_gelu in its MLPs, and the model has gelu; set activation"):
+        load(clip_vit(stages=stages_with()), stated(net))
+    model = clip_vit(stages=stages_with(activation="quick_gelu"))
+    load(model, stated(net))
+    assert agree(net, model)
+
+
+def test_a_norm_that_only_weights_or_only_the_model_have_is_refused_with_the_setting() -> None:
+    with pytest.raises(UserError, match="first_norm to layer, and norm_eps, also in its stages, to 1e-05"):
+        load_weights(video_vit(), image_vit("vit_base_patch16_clip_224").state_dict())
+    with pytest.raises(UserError, match="this ViT has none; set first_norm to none"):
+        load_weights(clip_vit(), image_vit().state_dict())
+
+
+@pytest.mark.parametrize("name", ["vit_st_adapter_base", "vit_aim_base", "vit_zeroi2v_base"])
+def test_adapters_start_from_clip(name: str) -> None:
+    net = image_vit("vit_base_patch16_clip_224")
+    changes = {"stem": {"widths": [48]}, "stages": stages_with(block="spatial"), "adapter": {"dim": 16}}
+    size = {"frames": 4, "height": 64, "width": 64}
+    model = create_model(name, 7, first_norm="layer", norm_eps=1e-5, **size, **changes).double().eval()
+    load_weights(model, net.state_dict())
+    assert agree(net, model) and not model.get_parameter("first_norm.weight").requires_grad
 
 
 def test_a_vit_whose_model_is_not_named_is_still_taken_for_timesformer() -> None:
