@@ -4,7 +4,7 @@ The ViT's blocks go, in order, into those blocks of the hybrid that have attenti
 and an MLP. Whatever else the hybrid has keeps its fresh weights; paths in time start as identity, so that a still clip,
 or a single frame, is seen as the ViT sees the image.
 
-The position of the class token is added to the token itself. A hybrid without a class token leaves both out.
+A bias that the ViT lacks is zero. The position of the class token is added to the token itself. A hybrid without a class token leaves both out.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from hybridvideo.models.parts.blocks import Block, Branch
 from hybridvideo.models.parts.mlp import Mlp
 from hybridvideo.weights.layouts.image_cnn import places_in
 from hybridvideo.weights.layouts.image_vit import NAMINGS, TIMM, Naming
-from hybridvideo.weights.layouts.layout import Architecture, Layout, Renames, State, numbers_of
+from hybridvideo.weights.layouts.layout import Architecture, Layout, Renames, State, matched, numbers_of
 from hybridvideo.weights.source import Facts
 
 BACKBONE = "patch_embed.backbone."
@@ -98,7 +98,7 @@ def fixer(naming: Naming) -> Callable[[State], State]:
     embed, embed_bias = (naming.embed.replace("{p}", kind) for kind in ("weight", "bias"))
 
     def fix(state: State) -> State:
-        state = naming.joined(state)
+        state = with_bias(naming.joined(state), f"{naming.block}.{naming.parts[1]}")
         positions_NC = state[naming.positions][0]
         if naming.class_token in state:
             state[naming.class_token] = state[naming.class_token].flatten()
@@ -114,6 +114,15 @@ def fixer(naming: Naming) -> Callable[[State], State]:
         return state
 
     return fix
+
+
+def with_bias(state: State, layer: str) -> State:
+    """Add zeros if a layer, such as that of queries, keys and values, has no bias in any block."""
+    weight, bias = (layer.replace("{p}", kind) for kind in ("weight", "bias"))
+    if numbers_of(bias, state):
+        return state
+    found = {bias.format(i=i): state[weight.format(i=i)] for i in numbers_of(weight, state)}
+    return {**state, **{name: matrix.new_zeros(len(matrix)) for name, matrix in found.items()}}
 
 
 def adapted(state: State, own: Mapping[str, Tensor]) -> State:
@@ -225,6 +234,18 @@ def is_plain(state: Mapping[str, Tensor]) -> bool:
     return not any(part in key for key in state for part in FOREIGN)
 
 
+def is_timms(state: Mapping[str, Tensor]) -> bool:
+    """Return whether this is a plain ViT of timm; without bias of queries, keys and values, one with no other parts.
+
+    Code bases that took timm's names have that bias elsewhere, as `q_bias`.
+    """
+    if not is_plain(state) or "blocks.0.attn.qkv.bias" in state:
+        return is_plain(state)
+    parts = (*(f"{TIMM.block}.{part}" for part in TIMM.parts), "blocks.{i}.ls1.gamma", "blocks.{i}.ls2.gamma")
+    inside = (key for key in state if key.startswith("blocks."))
+    return all(any(matched(part, key) is not None for part in parts) for key in inside)
+
+
 # --- layouts ----------------------------------------------------------------------------------------------------------
 
 
@@ -246,9 +267,9 @@ def into_hybrid(naming: Naming, signature: tuple[str, ...], accepts: Callable[[M
     )
 
 
-TIMM_BLOCKS = ("pos_embed", "blocks.{i}.attn.qkv.bias", "blocks.{i}.mlp.fc1.bias")  # some have no class token
-CONV_VIT = into_hybrid(TIMM, TIMM_BLOCKS, lambda state: is_conv_vit(state) and is_plain(state))
+TIMM_BLOCKS = ("pos_embed", "blocks.{i}.attn.qkv.weight", "blocks.{i}.mlp.fc1.bias")  # some have no class token
+CONV_VIT = into_hybrid(TIMM, TIMM_BLOCKS, lambda state: is_conv_vit(state) and is_timms(state))
 HYBRID_VITS = (
-    into_hybrid(TIMM, TIMM_BLOCKS, lambda state: not is_conv_vit(state) and is_plain(state)),
+    into_hybrid(TIMM, TIMM_BLOCKS, lambda state: not is_conv_vit(state) and is_timms(state)),
     *(into_hybrid(naming, naming.signature(), is_plain) for naming in NAMINGS if naming is not TIMM),
 )

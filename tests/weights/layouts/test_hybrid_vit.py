@@ -68,7 +68,10 @@ def test_a_vit_of_images_is_the_video_model_of_a_still_clip(block: str, inflatio
         ("vit_base_patch32_224", {"img_size": 96, "embed_dim": 64, "num_heads": 1, "depth": 2}),
         ("vit_tiny_patch16_224", {"mlp_ratio": 2.0, "embed_dim": 64, "num_heads": 1}),
         ("vit_small_patch16_224", {"class_token": False, "global_pool": "avg", "embed_dim": 128, "num_heads": 2}),
-        ("deit3_small_patch16_224", {"embed_dim": 64, "num_heads": 1}),  # layer scale, no position of the class token
+        ("deit3_small_patch16_224", {}),  # layer scale, no position of the class token
+        ("vit_medium_patch16_gap_256", {}),  # no bias of queries, keys and values; neither class token nor norm of it
+        ("vit_base_patch16_224", {"qkv_bias": False}),
+        ("vit_small_r26_s32_224", {"qkv_bias": False}),
     ],
 )
 def test_the_architecture_is_inferred_for_every_width_depth_and_pooling(name: str, changes: dict[str, Any]) -> None:
