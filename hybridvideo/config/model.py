@@ -280,6 +280,8 @@ class HybridConfig:
     """Added to the grid. absolute: learned tables of time and of space. sinusoidal: fixed waves of the place."""
     class_token: bool = False
     """A learned token joins the positions of each frame, after `position`; the head reads it in their place."""
+    registers: int = 0
+    """Learned tokens that join the positions of each frame too and that the head does not read, as in DINOv2's ViTs."""
     first_norm: Literal["layer", "batch", "none"] = "none"
     """Of what the first stage takes, its tokens included; layer: as in the ViTs of CLIP."""
     stages: tuple[StageConfig, ...] = ()

@@ -4,15 +4,17 @@ The ViT's blocks go, in order, into those blocks of the hybrid that have attenti
 and an MLP. Whatever else the hybrid has keeps its fresh weights; paths in time start as identity, so that a still clip,
 or a single frame, is seen as the ViT sees the image.
 
-A bias that the ViT lacks is zero. The position of the class token is added to the token itself. A hybrid without a class token leaves both out.
+A bias that the ViT lacks is zero. The positions of class token and registers are added to the tokens themselves. A
+hybrid without a class token leaves it out; if the ViT's own head does not read it either, it is a register here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from math import isqrt
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from hybridvideo.errors import UserError
@@ -28,8 +30,11 @@ from hybridvideo.weights.source import Facts
 
 BACKBONE = "patch_embed.backbone."
 FIRST_NORM = "norm_pre.weight"
-# Parts of ViTs that no hybrid has: registers, distillation, norms inside attention, pooling.
-FOREIGN = ("reg_token", "dist_token", "q_norm", "k_norm", "attn_pool", "time_embed", "temporal")
+REGISTERS = "reg_token"
+OUR_CLASS_TOKEN, OUR_REGISTERS = "class_token.token_C", "registers.registers_RC"
+POOLED = "fc_norm.weight"  # of a head that reads the mean of the positions
+# Parts of ViTs that no hybrid has: distillation, norms inside attention, attention as pooling.
+FOREIGN = ("dist_token", "q_norm", "k_norm", "attn_pool", "time_embed", "temporal")
 EPS, CLIP_EPS = 1e-6, 1e-5  # of the norms of ViTs; of those with a norm before their blocks
 # Channels of ViTs whose heads do not have 64 of them -> heads.
 HEADS = {1152: 16, 1280: 16, 1408: 16, 1664: 16}
@@ -79,7 +84,8 @@ def renames_into(naming: Naming) -> Callable[[VideoModel], Renames]:
         assert isinstance(model, Hybrid)
         embed = "stem.stems.0.embed.{p}" if model.config.stem.name == "patch" else "project.{p}"
         ends = (
-            (naming.class_token, "class_token.token_C"),
+            (naming.class_token, OUR_CLASS_TOKEN),
+            (REGISTERS, OUR_REGISTERS),
             (naming.positions, "position.space_CHW"),
             (naming.embed, embed),
             ("norm_pre.{p}", "first_norm.{p}"),
@@ -99,12 +105,7 @@ def fixer(naming: Naming) -> Callable[[State], State]:
 
     def fix(state: State) -> State:
         state = with_bias(naming.joined(state), f"{naming.block}.{naming.parts[1]}")
-        positions_NC = state[naming.positions][0]
-        if naming.class_token in state:
-            state[naming.class_token] = state[naming.class_token].flatten()
-            if isqrt(len(positions_NC)) ** 2 != len(positions_NC):
-                state[naming.class_token] = state[naming.class_token] + positions_NC[0]
-                positions_NC = positions_NC[1:]
+        positions_NC = with_own_positions(state, naming)
         side = isqrt(len(positions_NC))
         state[naming.positions] = positions_NC.t().unflatten(1, (side, side))
         of_maps = any(key.startswith(BACKBONE) for key in state)
@@ -114,6 +115,30 @@ def fixer(naming: Naming) -> Callable[[State], State]:
         return state
 
     return fix
+
+
+def with_own_positions(state: State, naming: Naming) -> Tensor:
+    """Add the positions of class token and registers to these, in place; return the table (N, C) of all others.
+
+    A class token that the head does not read becomes the first of the registers.
+    """
+    read = is_read(naming, state)
+    names = [name for name in (naming.class_token, REGISTERS) if name in state]
+    positions_NC = state[naming.positions][0]
+    tokens_RC = torch.cat([*(state.pop(name).flatten(0, -2) for name in names), positions_NC[:0]])
+    if isqrt(len(positions_NC)) ** 2 != len(positions_NC):
+        own_RC, positions_NC = positions_NC.tensor_split([len(tokens_RC)])
+        tokens_RC = tokens_RC + own_RC
+    if read:
+        state[naming.class_token], tokens_RC = tokens_RC[0], tokens_RC[1:]
+    if len(tokens_RC):
+        state[REGISTERS] = tokens_RC
+    return positions_NC
+
+
+def is_read(naming: Naming, keys: Collection[str]) -> bool:
+    """Return whether there is a class token that the head reads."""
+    return naming.class_token in keys and POOLED not in keys
 
 
 def with_bias(state: State, layer: str) -> State:
@@ -128,8 +153,8 @@ def with_bias(state: State, layer: str) -> State:
 def adapted(state: State, own: Mapping[str, Tensor]) -> State:
     """Leave out the class token, if the hybrid has none. Raises UserError for parts that only one of the two has."""
     check_first_norm("first_norm.weight" in state, "first_norm.weight" in own)
-    token = "class_token.token_C"
-    return {name: value for name, value in state.items() if name != token or token in own}
+    check_registers(state, own)
+    return {name: value for name, value in state.items() if name != OUR_CLASS_TOKEN or name in own}
 
 
 def check_first_norm(theirs: bool, ours: bool) -> None:
@@ -141,6 +166,14 @@ def check_first_norm(theirs: bool, ours: bool) -> None:
         )
     if ours and not theirs:
         raise UserError("the model has a norm before its blocks, and this ViT has none; set first_norm to none")
+
+
+def check_registers(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Raise UserError unless both have as many registers."""
+    theirs, ours = (len(held[OUR_REGISTERS]) if OUR_REGISTERS in held else 0 for held in (state, own))
+    if theirs != ours:
+        alone = ", and class_token to false" if OUR_CLASS_TOKEN in own and OUR_CLASS_TOKEN not in state else ""
+        raise UserError(f"this ViT has {theirs} registers, and the model {ours}; set registers to {theirs}{alone}")
 
 
 def check_activation(model: VideoModel, facts: Facts) -> list[str]:
@@ -190,9 +223,10 @@ def architecture_of(naming: Naming) -> Callable[[State], Architecture]:
             stage["mlp_ratio"] = ratio
         if any(key.endswith("ls1.gamma") for key in state):
             stage["layer_scale"] = 1e-5
-        pooled_first = "fc_norm.weight" in state
+        pooled_first = POOLED in state
         ends = {
-            "class_token": naming.class_token in state,
+            "class_token": is_read(naming, state),
+            "registers": len(fixed[REGISTERS]) if REGISTERS in fixed else 0,
             "first_norm": "layer" if first_norm else "none",
             "norm": "none" if pooled_first else "layer",
             "norm_eps": eps,

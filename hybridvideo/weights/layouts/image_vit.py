@@ -151,7 +151,8 @@ def with_time(state: State, own: Mapping[str, Tensor]) -> State:
     return filled
 
 
-OF_HYBRIDS = ("ls1.gamma", "norm_pre.weight")  # layer scale and a norm before the blocks
+# Layer scale, a norm before the blocks, registers, a norm of the mean of the positions.
+OF_HYBRIDS = ("ls1.gamma", "norm_pre.weight", "reg_token", "fc_norm.weight")
 
 
 def is_plain(naming: Naming) -> Callable[[Mapping[str, Tensor]], bool]:

@@ -72,6 +72,10 @@ def test_a_vit_of_images_is_the_video_model_of_a_still_clip(block: str, inflatio
         ("vit_medium_patch16_gap_256", {}),  # no bias of queries, keys and values; neither class token nor norm of it
         ("vit_base_patch16_224", {"qkv_bias": False}),
         ("vit_small_r26_s32_224", {"qkv_bias": False}),
+        ("vit_small_patch14_reg4_dinov2", {"img_size": 56}),  # registers, which have no positions
+        ("vit_base_patch16_224", {"reg_tokens": 3}),  # registers that have
+        ("vit_medium_patch16_reg1_gap_256", {}),  # a register without a class token
+        ("vit_base_patch16_224", {"global_pool": "avg"}),  # a class token that only attention reads
     ],
 )
 def test_the_architecture_is_inferred_for_every_width_depth_and_pooling(name: str, changes: dict[str, Any]) -> None:
@@ -139,7 +143,7 @@ def test_the_order_of_frames_matters_once_time_is_trained() -> None:
 
 
 def test_parts_that_no_hybrid_has_are_refused() -> None:
-    for name in ("vit_small_patch14_reg4_dinov2", "deit_tiny_distilled_patch16_224"):
+    for name in ("vit_base_patch16_siglip_224", "deit_tiny_distilled_patch16_224"):
         state = timm.create_model(name, depth=1, embed_dim=48, num_heads=3, num_classes=7).state_dict()
         with pytest.raises(UserError):
             load_weights(video_vit(), state)
@@ -216,6 +220,35 @@ def test_adapters_start_from_clip(name: str) -> None:
     model = create_model(name, 7, first_norm="layer", norm_eps=1e-5, **size, **changes).double().eval()
     load_weights(model, net.state_dict())
     assert agree(net, model) and not model.get_parameter("first_norm.weight").requires_grad
+
+
+# --- registers --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block", ["divided", "joint", "spatial"])
+@pytest.mark.parametrize(
+    ("name", "class_token"), [("vit_small_patch14_reg4_dinov2", True), ("vit_medium_patch16_reg4_gap_256", False)]
+)
+def test_a_vit_with_registers_is_the_video_model_of_a_still_clip(name: str, class_token: bool, block: str) -> None:
+    net = image_vit(name, patch_size=16)
+    stages = [{"block": block, "depth": 3, "layer_scale": 1e-5, **STAGE}]
+    pooled = {"norm": "none", "head": {"norm": "layer", "norm_eps": 1e-6}}
+    ends: dict[str, Any] = {} if class_token else pooled
+    model = video_vit(registers=4, class_token=class_token, stages=stages, **ends)
+    load_weights(model, net.state_dict())
+    assert agree(net, model)
+
+
+def test_registers_that_only_weights_or_only_the_model_have_are_refused_with_the_setting() -> None:
+    state = image_vit("vit_small_patch14_reg4_dinov2", patch_size=16).state_dict()
+    for registers in (0, 3):
+        with pytest.raises(UserError, match=f"4 registers, and the model {registers}; set registers to 4$"):
+            load_weights(video_vit(registers=registers), state)
+    with pytest.raises(UserError, match=r"0 registers, and the model 4; set registers to 0$"):
+        load_weights(video_vit(registers=4), image_vit().state_dict())
+    pooled = image_vit(global_pool="avg").state_dict()
+    with pytest.raises(UserError, match=r"set registers to 1, and class_token to false$"):
+        load_weights(video_vit(), pooled)
 
 
 def test_a_vit_whose_model_is_not_named_is_still_taken_for_timesformer() -> None:
