@@ -38,11 +38,19 @@ FOREIGN = ("dist_token", "q_norm", "k_norm", "attn_pool", "time_embed", "tempora
 EPS, CLIP_EPS = 1e-6, 1e-5  # of the norms of ViTs; of those with a norm before their blocks
 # Channels of ViTs whose heads do not have 64 of them -> heads.
 HEADS = {1152: 16, 1280: 16, 1408: 16, 1664: 16}
-# Blocks in the stages of a CNN before a patch embedding -> the network of timm that has them, its stride.
-BACKBONES = {
-    (2, 2, 2, 2): ("vit_small_r26_s32_224", 32),
-    (3, 4, 9): ("vit_base_r50_s16_224", 16),
-    (3, 4, 6, 3): ("vit_large_r50_s32_224", 32),
+# Names of the blocks of a CNN before a patch embedding; blocks in its stages -> the network of timm that has them, its
+# stride. The first are ResNets with norm by groups, the others ResNet-D.
+BACKBONES: dict[str, dict[tuple[int, ...], tuple[str, int]]] = {
+    "stages.{s}.blocks.{i}.conv1.weight": {
+        (2, 2, 2, 2): ("vit_small_r26_s32_224", 32),
+        (3, 4, 9): ("vit_base_r50_s16_224", 16),
+        (3, 4, 6, 3): ("vit_large_r50_s32_224", 32),
+    },
+    "layer{s}.{i}.conv1.weight": {
+        (2, 2, 2, 2): ("vit_base_resnet26d_224", 32),
+        (3, 4, 6): ("vit_small_resnet50d_s16_224", 16),
+        (3, 4, 6, 3): ("vit_base_resnet50d_224", 32),
+    },
 }
 
 
@@ -246,16 +254,23 @@ def patch_stem(kernel: Tensor, dim: int) -> tuple[str, dict[str, Any]]:
 
 def conv_stem(state: State, dim: int) -> tuple[str, dict[str, Any]]:
     """Return the family and the stem of a ViT after a CNN. Raises UserError for a CNN not known here."""
-    stages = numbers_of(f"{BACKBONE}stages.{{i}}.blocks.{{j}}.conv1.weight", state)
-    depths = tuple(len(numbers_of(f"{BACKBONE}stages.{s}.blocks.{{i}}.conv1.weight", state)) for s in stages)
-    if depths not in BACKBONES:
-        known = ", ".join(name for name, _ in BACKBONES.values())
+    found = {template: depths_of(template, state) for template in BACKBONES}
+    fitting = [BACKBONES[template][depths] for template, depths in found.items() if depths in BACKBONES[template]]
+    if not fitting:
+        depths = next(filter(None, found.values()), ())
+        known = ", ".join(name for networks in BACKBONES.values() for name, _ in networks.values())
         raise UserError(
             f"the CNN before this ViT's patch embedding has stages of {list(depths)} bottlenecks; known are those of "
             f"{known}, for which any frame size and number of classes will do"
         )
-    name, stride = BACKBONES[depths]
+    name, stride = fitting[0]
     return "conv_vit_base", {"stem": {"name": f"backbone/{name}", "stride": stride}, "dim": dim}
+
+
+def depths_of(template: str, state: Mapping[str, Tensor]) -> tuple[int, ...]:
+    """Return how many blocks each stage of the CNN before a patch embedding has, if they have these names."""
+    stages = numbers_of(f"{BACKBONE}{template.replace('{i}', '{j}').replace('{s}', '{i}')}", state)
+    return tuple(len(numbers_of(f"{BACKBONE}{template.replace('{s}', str(stage))}", state)) for stage in stages)
 
 
 def is_conv_vit(state: Mapping[str, Tensor]) -> bool:

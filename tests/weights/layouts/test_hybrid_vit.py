@@ -91,9 +91,17 @@ def test_the_architecture_is_inferred_for_every_width_depth_and_pooling(name: st
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("name", "stride"), [("vit_small_r26_s32_224", 32), ("vit_base_r50_s16_224", 16)])
+@pytest.mark.parametrize(
+    ("name", "stride"),
+    [
+        ("vit_small_r26_s32_224", 32),
+        ("vit_base_r50_s16_224", 16),
+        ("vit_small_resnet26d_224", 32),
+        ("vit_small_resnet50d_s16_224", 16),
+    ],
+)
 def test_a_vit_after_a_cnn_is_the_video_model_of_a_still_clip(name: str, stride: int) -> None:
-    net = image_vit(name)
+    net = image_vit(name, mlp_ratio=4.0)
     stem = {"name": f"backbone/{name}", "stride": stride}
     stages = [{"block": "divided", "depth": 3, **STAGE}]
     size = {"frames": 3, "height": 64, "width": 64}
@@ -104,11 +112,21 @@ def test_a_vit_after_a_cnn_is_the_video_model_of_a_still_clip(name: str, stride:
     assert torch.allclose(model(still(image, 1)), net(image), atol=1e-5)
 
 
-def test_the_cnn_and_the_width_of_a_conv_vit_are_inferred() -> None:
-    state = image_vit("vit_base_r50_s16_224").state_dict()
-    name, changes = architecture_of(layouts_of(state)[0], state, "")
-    assert name == "conv_vit_base" and changes["stem"] == {"name": "backbone/vit_base_r50_s16_224", "stride": 16}
+@pytest.mark.parametrize(
+    ("name", "stride"),
+    [("vit_base_r50_s16_224", 16), ("vit_small_resnet50d_s16_224", 16), ("vit_base_resnet26d_224", 32)],
+)
+def test_the_cnn_and_the_width_of_a_conv_vit_are_inferred(name: str, stride: int) -> None:
+    state = image_vit(name).state_dict()
+    model_name, changes = architecture_of(layouts_of(state)[0], state, "")
+    assert model_name == "conv_vit_base" and changes["stem"] == {"name": f"backbone/{name}", "stride": stride}
     assert changes["dim"] == 48 and changes["height"] == 64 and changes["stages"][0]["depth"] == 3
+
+
+def test_a_cnn_that_no_stem_has_is_refused_with_those_that_there_are() -> None:
+    state = image_vit("vit_tiny_r_s16_p8_224").state_dict()
+    with pytest.raises(UserError, match=r"stages of \[\] bottlenecks; known are those of vit_small_r26_s32_224, "):
+        architecture_of(layouts_of(state)[0], state, "")
 
 
 def test_a_hybrid_may_mix_the_blocks_of_a_vit_with_others() -> None:
