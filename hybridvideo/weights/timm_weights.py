@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from torch import nn
+
 from hybridvideo.config.data import Normalisation
 from hybridvideo.errors import UserError, nearest
 from hybridvideo.weights.source import Facts, Source, cannot_download
@@ -71,19 +73,32 @@ def facts_of(model: Any) -> Facts:
         normalisation=Normalisation(tuple(record["mean"]), tuple(record["std"])),
         size=(height, width),
         short_side=round(min(height, width) / record.get("crop_pct", 1.0)),
+        heads=heads_of(model),
         activation=activation_of(model),
         changes={"height": height, "width": width},
     )
 
 
+def heads_of(model: Any) -> int | None:
+    """Return the heads of the first block of a ViT, which its tensors do not show; None for other networks."""
+    heads = getattr(part_of_block(model, "attn"), "num_heads", None)
+    return heads if isinstance(heads, int) else None
+
+
 def activation_of(model: Any) -> str | None:
-    """Return the activation in the blocks of a ViT, which its tensors do not show; None for other networks."""
-    blocks = getattr(model, "blocks", None)
-    layer = getattr(getattr(blocks[0], "mlp", None), "act", None) if blocks else None
+    """Return the activation in the first block of a ViT, which its tensors do not show; None for other networks."""
+    layer = getattr(part_of_block(model, "mlp"), "act", None)
     if layer is None:
         return None
     name = type(layer).__name__
     return "gelu_tanh" if getattr(layer, "approximate", "none") == "tanh" else ACTIVATIONS.get(name, name)
+
+
+def part_of_block(model: Any, name: str) -> Any:
+    """Return a part of the first block of a ViT; None for other networks."""
+    blocks = getattr(model, "blocks", None)
+    in_a_row = isinstance(blocks, nn.Sequential | nn.ModuleList) and len(blocks) > 0
+    return getattr(blocks[0], name, None) if in_a_row else None
 
 
 def labels_of(model: Any) -> tuple[str, ...] | None:

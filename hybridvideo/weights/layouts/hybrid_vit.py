@@ -10,7 +10,7 @@ hybrid without a class token leaves it out; if the ViT's own head does not read 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from math import isqrt
 from typing import Any
 
@@ -184,19 +184,28 @@ def check_registers(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> N
         raise UserError(f"this ViT has {theirs} registers, and the model {ours}; set registers to {theirs}{alone}")
 
 
-def check_activation(model: VideoModel, facts: Facts) -> list[str]:
-    """Return a remark for the report. Raises UserError unless the blocks have the activation of the ViT."""
-    mlps = [part for _, mlp in vit_blocks(model) for part in model.get_submodule(mlp).modules()]
-    ours = {part.activation: None for part in mlps if isinstance(part, Mlp)}
-    theirs = facts.activation
-    if theirs is not None and (other := [name for name in ours if name != theirs]):
+def check_blocks(model: VideoModel, facts: Facts) -> list[str]:
+    """Return a remark for the report. Raises UserError unless the blocks have heads and activation of the ViT."""
+    blocks = list(vit_blocks(model))
+    attentions: list[Any] = [model.get_submodule(f"{attention}.inner") for attention, _ in blocks]
+    mlps = [part for _, mlp in blocks for part in model.get_submodule(mlp).modules()]
+    check_stated("heads", facts.heads, [attention.heads for attention in attentions])
+    check_stated("activation", facts.activation, used := [part.activation for part in mlps if isinstance(part, Mlp)])
+    first_norm = isinstance(model, Hybrid) and model.config.first_norm != "none"
+    if facts.activation is not None or not first_norm:
+        return []
+    ours = " and ".join(dict.fromkeys(used))
+    return [f"activation: {ours}, as in the model; OpenAI's CLIP needs quick_gelu, which no file states"]
+
+
+def check_stated(setting: str, theirs: str | int | None, ours: Iterable[str | int]) -> None:
+    """Raise UserError if a source states a setting of its blocks and one of the model's has another."""
+    other = next((value for value in ours if value != theirs), None)
+    if theirs is not None and other is not None:
         raise UserError(
-            f"this ViT was trained with {theirs} in its MLPs, and the model has {other[0]}; set activation in the "
-            f"model's stages to {theirs}"
+            f"the blocks of this ViT have {setting} {theirs}, and the model's {other}; set {setting} in the model's "
+            f"stages to {theirs}"
         )
-    named = " and ".join(ours)
-    unsure = theirs is None and isinstance(model, Hybrid) and model.config.first_norm != "none"
-    return [f"activation: {named}, as in the model; OpenAI's CLIP needs quick_gelu, which no file states"] * unsure
 
 
 def lacking(model: VideoModel) -> list[str]:
@@ -308,7 +317,7 @@ def into_hybrid(naming: Naming, signature: tuple[str, ...], accepts: Callable[[M
         architecture=architecture_of(naming),
         fix=fixer(naming),
         adapt=adapted,
-        check=check_activation,
+        check=check_blocks,
         accepts=accepts,
         of_images=True,
         renames_into=renames_into(naming),

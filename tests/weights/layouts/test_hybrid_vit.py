@@ -206,7 +206,7 @@ def test_a_vit_with_a_norm_before_its_blocks_is_the_video_model_with_a_first_nor
 def test_what_timm_states_of_a_network_is_inferred_with_it(
     name: str, activation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    net = image_vit(name, embed_dim=64, num_heads=1)
+    net = image_vit(name)
     source = stated(net)
     monkeypatch.setattr(load_foreign_module, "open_source", lambda _: source)
     model, card, report = load_foreign("timm:vit", Wanted(frames=2, size=64))
@@ -216,11 +216,18 @@ def test_what_timm_states_of_a_network_is_inferred_with_it(
 
 def test_another_activation_than_that_of_the_weights_is_refused() -> None:
     net = image_vit("vit_base_patch16_clip_quickgelu_224")
-    with pytest.raises(UserError, match="trained with quick_gelu in its MLPs, and the model has gelu; set activation"):
+    with pytest.raises(UserError, match="have activation quick_gelu, and the model's gelu; set activation in the"):
         load(clip_vit(stages=stages_with()), stated(net))
     model = clip_vit(stages=stages_with(activation="quick_gelu"))
     load(model, stated(net))
     assert agree(net, model)
+
+
+def test_other_heads_than_those_of_the_weights_are_refused() -> None:
+    net = image_vit()
+    with pytest.raises(UserError, match="have heads 3, and the model's 4; set heads in the model's stages to 3"):
+        load(video_vit(stages=stages_with(heads=4)), stated(net))
+    load_weights(video_vit(stages=stages_with(heads=4)), net.state_dict())  # which do not state them
 
 
 def test_a_norm_that_only_weights_or_only_the_model_have_is_refused_with_the_setting() -> None:
