@@ -96,9 +96,10 @@ def activation_of(model: Any) -> str | None:
 
 def part_of_block(model: Any, name: str) -> Any:
     """Return a part of the first block of a ViT; None for other networks."""
-    blocks = getattr(model, "blocks", None)
-    in_a_row = isinstance(blocks, nn.Sequential | nn.ModuleList) and len(blocks) > 0
-    return getattr(blocks[0], name, None) if in_a_row else None
+    blocks: Any = getattr(model, "blocks", None)
+    if not isinstance(blocks, nn.Sequential | nn.ModuleList) or not len(blocks):
+        return None
+    return getattr(blocks[0], name, None)
 
 
 def labels_of(model: Any) -> tuple[str, ...] | None:

@@ -29,12 +29,13 @@ from hybridvideo.weights.layouts.layout import Architecture, Layout, Renames, St
 from hybridvideo.weights.source import Facts
 
 BACKBONE = "patch_embed.backbone."
+ALL_FOUND = "load_model(SOURCE) and `hybridvideo convert SOURCE CHECKPOINT` find all settings"  # ends messages
 FIRST_NORM = "norm_pre.weight"
 REGISTERS = "reg_token"
 OUR_CLASS_TOKEN, OUR_REGISTERS = "class_token.token_C", "registers.registers_RC"
 POOLED = "fc_norm.weight"  # of a head that reads the mean of the positions
-# Parts of ViTs that no hybrid has: distillation, norms inside attention, attention as pooling.
-FOREIGN = ("dist_token", "q_norm", "k_norm", "attn_pool", "time_embed", "temporal")
+# Parts of ViTs that no hybrid has: norms inside attention, attention as pooling.
+FOREIGN = ("q_norm", "k_norm", "attn_pool", "time_embed", "temporal")
 EPS, CLIP_EPS = 1e-6, 1e-5  # of the norms of ViTs; of those with a norm before their blocks
 # Channels of ViTs whose heads do not have 64 of them -> heads.
 HEADS = {1152: 16, 1280: 16, 1408: 16, 1664: 16}
@@ -112,6 +113,7 @@ def fixer(naming: Naming) -> Callable[[State], State]:
     embed, embed_bias = (naming.embed.replace("{p}", kind) for kind in ("weight", "bias"))
 
     def fix(state: State) -> State:
+        check_distilled(state)
         state = with_bias(naming.joined(state), f"{naming.block}.{naming.parts[1]}")
         positions_NC = with_own_positions(state, naming)
         side = isqrt(len(positions_NC))
@@ -123,6 +125,15 @@ def fixer(naming: Naming) -> Callable[[State], State]:
         return state
 
     return fix
+
+
+def check_distilled(state: State) -> None:
+    """Raise UserError for a second token and head, of distillation."""
+    if "dist_token" in state:
+        raise UserError(
+            "this ViT was distilled and averages two heads, which no hybrid has; take one without a token of "
+            "distillation, such as timm:deit_small_patch16_224"
+        )
 
 
 def with_own_positions(state: State, naming: Naming) -> Tensor:
@@ -170,7 +181,7 @@ def check_first_norm(theirs: bool, ours: bool) -> None:
     if theirs and not ours:
         raise UserError(
             "this ViT has a norm before its blocks, as those of CLIP, and the model has none; set the model's "
-            f"first_norm to layer, and norm_eps, also in its stages, to {CLIP_EPS:g}"
+            f"first_norm to layer, and norm_eps, also in its stages, to {CLIP_EPS:g}; {ALL_FOUND}"
         )
     if ours and not theirs:
         raise UserError("the model has a norm before its blocks, and this ViT has none; set first_norm to none")
@@ -181,7 +192,9 @@ def check_registers(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> N
     theirs, ours = (len(held[OUR_REGISTERS]) if OUR_REGISTERS in held else 0 for held in (state, own))
     if theirs != ours:
         alone = ", and class_token to false" if OUR_CLASS_TOKEN in own and OUR_CLASS_TOKEN not in state else ""
-        raise UserError(f"this ViT has {theirs} registers, and the model {ours}; set registers to {theirs}{alone}")
+        raise UserError(
+            f"this ViT has {theirs} registers, and the model {ours}; set registers to {theirs}{alone}; {ALL_FOUND}"
+        )
 
 
 def check_blocks(model: VideoModel, facts: Facts) -> list[str]:
@@ -204,7 +217,7 @@ def check_stated(setting: str, theirs: str | int | None, ours: Iterable[str | in
     if theirs is not None and other is not None:
         raise UserError(
             f"the blocks of this ViT have {setting} {theirs}, and the model's {other}; set {setting} in the model's "
-            f"stages to {theirs}"
+            f"stages to {theirs}; {ALL_FOUND}"
         )
 
 

@@ -151,8 +151,8 @@ def with_time(state: State, own: Mapping[str, Tensor]) -> State:
     return filled
 
 
-# Layer scale, a norm before the blocks, registers, a norm of the mean of the positions.
-OF_HYBRIDS = ("ls1.gamma", "norm_pre.weight", "reg_token", "fc_norm.weight")
+# Layer scale, a norm before the blocks, registers, a norm of the mean of the positions, distillation.
+OF_HYBRIDS = ("ls1.gamma", "norm_pre.weight", "reg_token", "fc_norm.weight", "dist_token")
 
 
 def is_plain(naming: Naming) -> Callable[[Mapping[str, Tensor]], bool]:

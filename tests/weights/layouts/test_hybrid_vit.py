@@ -160,11 +160,18 @@ def test_the_order_of_frames_matters_once_time_is_trained() -> None:
         assert not torch.allclose(model(clip), model(clip.flip(2)), atol=1e-3)
 
 
-def test_parts_that_no_hybrid_has_are_refused() -> None:
-    for name in ("vit_base_patch16_siglip_224", "deit_tiny_distilled_patch16_224"):
-        state = timm.create_model(name, depth=1, embed_dim=48, num_heads=3, num_classes=7).state_dict()
-        with pytest.raises(UserError):
-            load_weights(video_vit(), state)
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("vit_base_patch16_siglip_224", "in no layout known here"),
+        ("deit_tiny_distilled_patch16_224", "distilled and averages two heads, which no hybrid has; take one without"),
+    ],
+)
+def test_parts_that_no_hybrid_has_are_refused(name: str, said: str) -> None:
+    state = image_vit(name).state_dict()
+    for load_it in (lambda: load_weights(video_vit(), state), lambda: load_foreign(state)):
+        with pytest.raises(UserError, match=said):
+            load_it()
 
 
 # --- a norm before the blocks, and other activations ------------------------------------------------------------------
@@ -267,12 +274,12 @@ def test_a_vit_with_registers_is_the_video_model_of_a_still_clip(name: str, clas
 def test_registers_that_only_weights_or_only_the_model_have_are_refused_with_the_setting() -> None:
     state = image_vit("vit_small_patch14_reg4_dinov2", patch_size=16).state_dict()
     for registers in (0, 3):
-        with pytest.raises(UserError, match=f"4 registers, and the model {registers}; set registers to 4$"):
+        with pytest.raises(UserError, match=f"4 registers, and the model {registers}; set registers to 4; load_model"):
             load_weights(video_vit(registers=registers), state)
-    with pytest.raises(UserError, match=r"0 registers, and the model 4; set registers to 0$"):
+    with pytest.raises(UserError, match="0 registers, and the model 4; set registers to 0; load_model"):
         load_weights(video_vit(registers=4), image_vit().state_dict())
     pooled = image_vit(global_pool="avg").state_dict()
-    with pytest.raises(UserError, match=r"set registers to 1, and class_token to false$"):
+    with pytest.raises(UserError, match="set registers to 1, and class_token to false; load_model"):
         load_weights(video_vit(), pooled)
 
 
