@@ -20,7 +20,7 @@ from hybridvideo.config.model import HybridConfig, StemConfig
 from hybridvideo.errors import UserError
 from hybridvideo.models.adapters import freeze_but_adapters, insert_adapters, merge_linear_adapters, rest_frozen_norms
 from hybridvideo.models.checks import check_lengths, check_settings, check_size
-from hybridvideo.models.contract import NOTHING, Grids, Outputs
+from hybridvideo.models.contract import Outputs
 from hybridvideo.models.initialisation import INITIALISERS, initialise
 from hybridvideo.models.parts.class_token import ClassToken, Registers, without_tokens
 from hybridvideo.models.parts.frame_encoder import FrameEncoder
@@ -117,12 +117,6 @@ class Hybrid(StagedModel):
         forward = super().forward
         return self.with_costs(lambda: forward(x_BCTHW))
 
-    def forward_stages(self, grid_BTHWC: Tensor, keep: Grids = NOTHING) -> Tensor:
-        """Return the last grid; beside registers alone the positions have lost their rows and columns until here."""
-        sides = grid_BTHWC.shape[2:4]
-        last = super().forward_stages(grid_BTHWC, keep)
-        return without_tokens(last, sides) if self.config.registers and not self.config.class_token else last
-
     def forward_stem(self, x_BCTHW: Tensor) -> Tensor:
         return self.stem(self.input(x_BCTHW))
 
@@ -154,6 +148,10 @@ class Hybrid(StagedModel):
     def leave(self, x: Tensor) -> Tensor:
         first, last = (0, 1) if self.config.class_token else (self.config.registers, None)
         return self.norm(x[..., first:last, :])
+
+    def with_sides(self, grid_BTHWC: Tensor, sides: Sequence[int]) -> Tensor:
+        alone = self.config.registers and not self.config.class_token
+        return without_tokens(grid_BTHWC, sides) if alone else grid_BTHWC
 
     def forward_head(self, grid_BTHWC: Tensor, pre_logits: bool = False) -> Tensor:
         return self.head(grid_BTHWC, pre_logits)
