@@ -164,8 +164,8 @@ class StageConfig:
     """Hidden channels of the MLP (of mbconv: of the expansion) per channel; 0: no MLP."""
     kernel: tuple[int, int, int] | None = None
     """Of the block's convolution: frames, rows, columns, each odd; null: the kind's own."""
-    activation: Literal["gelu", "gelu_tanh", "relu", "silu", "hard_swish"] = "gelu"
-    """Of the MLP, and of convolutions that have one."""
+    activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "silu", "hard_swish"] = "gelu"
+    """Of the MLP, and of convolutions that have one. quick_gelu: x * sigmoid(1.702 x), of OpenAI's CLIP."""
     norm: Literal["layer", "batch"] = "layer"
     """Of attention and MLP."""
     norm_place: Literal["pre", "post"] = "pre"
@@ -282,12 +282,16 @@ class HybridConfig:
     """Added to the grid. absolute: learned tables of time and of space. sinusoidal: fixed waves of the place."""
     class_token: bool = False
     """A learned token joins the positions of each frame, after `position`; the head reads it in their place."""
+    registers: int = 0
+    """Learned tokens that join the positions of each frame too and that the head does not read, as in DINOv2's ViTs."""
+    first_norm: Literal["layer", "batch", "none"] = "none"
+    """Of what the first stage takes, its tokens included; layer: as in the ViTs of CLIP."""
     stages: tuple[StageConfig, ...] = ()
     """Blocks on the grid, one kind after another."""
     norm: Literal["layer", "batch", "none"] = "layer"
     """Of the last grid, before the head."""
     norm_eps: float = 1e-5
-    """Added to the variance in that norm."""
+    """Added to the variance in that norm and in `first_norm`."""
     scales: Literal["last", "fpn", "route"] = "last"
     """What the head reads. last: the last grid. fpn: the three coarsest resolutions of stem and stages, joined from
     coarse to fine and averaged. route: the same, weighted by what the input is like."""

@@ -121,6 +121,7 @@ RANGES: dict[str, Range] = {
     "stride": Range(1, 1024),
     "time_stride": Range(1, 64),
     "tokens": Range(0, 4096),
+    "registers": Range(0, 256),
     "random_keys": Range(0, 4096),
     "features": Range(0, 4096),
     "kernel": Range(1, 127),

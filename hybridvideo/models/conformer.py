@@ -25,7 +25,7 @@ from hybridvideo.errors import UserError
 from hybridvideo.models.contract import Outputs
 from hybridvideo.models.hybrid import Hybrid
 from hybridvideo.models.initialisation import initialise
-from hybridvideo.models.parts.class_token import ClassToken, without_class_token
+from hybridvideo.models.parts.class_token import ClassToken, without_tokens
 from hybridvideo.models.parts.coupling import CoupledBlock, resized
 from hybridvideo.models.parts.kinds import KINDS, check_stage, make_block, without_time
 from hybridvideo.models.parts.patches import PatchEmbed
@@ -144,7 +144,7 @@ class Conformer(StagedModel):
 
     def grid_of(self, x: Any) -> Tensor:
         conv, tokens, size = x
-        return joined(conv, without_class_token(tokens, size[1:]) if self.config.class_token else tokens)
+        return joined(conv, without_tokens(tokens, size[1:]) if self.config.class_token else tokens)
 
     def leave(self, x: Any) -> Tensor:
         conv, tokens, _ = x

@@ -1,7 +1,7 @@
 """The network of any CNN-Transformer hybrid: a per-frame stem, a list of stages, a head.
 
     clip -> input (frames, differences, correlation) -> stem, frame by frame -> [projection] -> [position]
-         -> stages -> head
+         -> [registers, class token] -> [norm] -> stages -> head
 
 A hybrid is data, a `HybridConfig`: the named ones are in `families`, and a user writes a new one in YAML.
 
@@ -22,7 +22,7 @@ from hybridvideo.models.adapters import freeze_but_adapters, insert_adapters, me
 from hybridvideo.models.checks import check_lengths, check_settings, check_size
 from hybridvideo.models.contract import Outputs
 from hybridvideo.models.initialisation import INITIALISERS, initialise
-from hybridvideo.models.parts.class_token import ClassToken, without_class_token
+from hybridvideo.models.parts.class_token import ClassToken, Registers, without_tokens
 from hybridvideo.models.parts.frame_encoder import FrameEncoder
 from hybridvideo.models.parts.geometry import Positions, check_positions, moves_tokens
 from hybridvideo.models.parts.heads import PoolHead
@@ -45,7 +45,7 @@ class Hybrid(StagedModel):
 
     config: HybridConfig
     classifier_name = "head.classifier"
-    undecayed: ClassVar[tuple[str, ...]] = ("bias_table", "bias_hHW", "space_CHW", "time_CT", "_CR")
+    undecayed: ClassVar[tuple[str, ...]] = ("bias_table", "bias_hHW", "space_CHW", "time_CT", "_CR", "registers_RC")
 
     def __init__(self, config: HybridConfig, num_classes: int) -> None:
         super().__init__(config, num_classes)
@@ -60,14 +60,15 @@ class Hybrid(StagedModel):
         self.project = Linear(self.stem.channels, dim) if config.dim else nn.Identity()
         grid = self._first_grid_size()
         self.position = make_position(config, dim, grid)
+        self.registers = Registers(dim, config.registers) if config.registers else nn.Identity()
         self.class_token = ClassToken(dim) if config.class_token else nn.Identity()
-        if config.class_token:
-            grid = (grid[0], 1, 1 + grid[1] * grid[2])
+        if count := tokens_of(config):
+            grid = (grid[0], 1, count + grid[1] * grid[2])
+        self.first_norm = norm_of(config.first_norm, dim, config.norm_eps)
         ends = self._make_stages({"stem": (dim, grid)})
         self.pyramid = make_pyramid(config, ends)
         dim = self.pyramid.dim if self.pyramid is not None else next(reversed(ends.values()))[0]
-        normed = config.stages and config.norm != "none"
-        self.norm = NORMS[config.norm](dim, eps=config.norm_eps) if normed else nn.Identity()
+        self.norm = norm_of(config.norm if config.stages else "none", dim, config.norm_eps)
         self.grid_dim = dim  # of the last grid
         self.head = PoolHead(dim, num_classes, config.head)
         self.num_features = self.head.num_features
@@ -106,10 +107,8 @@ class Hybrid(StagedModel):
 
     def layer_groups(self) -> list[tuple[str, list[nn.Parameter]]]:
         """A group for each stage, not for each block, and one for what lies between stem and stages."""
-        groups = [
-            ("stem", parameters([self.stem])),
-            ("embedding", parameters([self.project, self.position, self.class_token])),
-        ]
+        between = [self.project, self.position, self.registers, self.class_token, self.first_norm]
+        groups = [("stem", parameters([self.stem])), ("embedding", parameters(between))]
         groups += [(f"stage{i + 1}", parameters([stage])) for i, stage in enumerate(self.stages)]
         return [*groups, ("head", parameters(self.head_parts()))]
 
@@ -122,16 +121,17 @@ class Hybrid(StagedModel):
         return self.stem(self.input(x_BCTHW))
 
     def enter(self, grid_BTHWC: Tensor) -> Tensor:
-        return self.class_token(self.position(self.project(grid_BTHWC)))
+        placed_BTHWC = self.position(self.project(grid_BTHWC))
+        return self.first_norm(self.class_token(self.registers(placed_BTHWC)))
 
     def forward_intermediates(self, x_BCTHW: Tensor, stages: Sequence[str]) -> list[Tensor]:
-        """Return the grids after the named stages, without class tokens."""
-        if not self.config.class_token:
+        """Return the grids after the named stages, without tokens."""
+        if not tokens_of(self.config):
             return super().forward_intermediates(x_BCTHW, stages)
         stem, *grids = super().forward_intermediates(x_BCTHW, ["stem", *stages])
         sides = stem.shape[2:4]
         pairs = zip(stages, grids, strict=True)
-        return [grid if name == "stem" else without_class_token(grid, sides) for name, grid in pairs]
+        return [grid if name == "stem" else without_tokens(grid, sides) for name, grid in pairs]
 
     def pass_on(self, stage: str, x: Tensor, passed: dict[str, Tensor]) -> None:
         for number, later in enumerate(self.stages, 1):
@@ -146,7 +146,12 @@ class Hybrid(StagedModel):
         return joined(x, passed.pop(stage)) if stage in passed else x
 
     def leave(self, x: Tensor) -> Tensor:
-        return self.norm(x[..., :1, :] if self.config.class_token else x)
+        first, last = (0, 1) if self.config.class_token else (self.config.registers, None)
+        return self.norm(x[..., first:last, :])
+
+    def with_sides(self, grid_BTHWC: Tensor, sides: Sequence[int]) -> Tensor:
+        alone = self.config.registers and not self.config.class_token
+        return without_tokens(grid_BTHWC, sides) if alone else grid_BTHWC
 
     def forward_head(self, grid_BTHWC: Tensor, pre_logits: bool = False) -> Tensor:
         return self.head(grid_BTHWC, pre_logits)
@@ -190,7 +195,8 @@ class Hybrid(StagedModel):
 
     def _only_head_is_trained(self) -> bool:
         config = self.config
-        return config.stem.frozen and not config.stages and config.dim is None and config.position == "none"
+        between = config.dim or config.position != "none" or tokens_of(config) or config.first_norm != "none"
+        return config.stem.frozen and not config.stages and not between
 
     def _first_grid_size(self) -> Grid:
         """The stem's grid for the standard input."""
@@ -203,6 +209,16 @@ class Hybrid(StagedModel):
             if part is not None:
                 initialise(part, INITIALISERS[self.config.init])
         self.init_classifier(self.head.classifier)
+
+
+def tokens_of(config: HybridConfig) -> int:
+    """Return how many tokens each frame has apart from its positions."""
+    return config.registers + config.class_token
+
+
+def norm_of(kind: str, dim: int, eps: float) -> nn.Module:
+    """Build a norm of the grid, or none."""
+    return nn.Identity() if kind == "none" else NORMS[kind](dim, eps=eps)
 
 
 def make_position(config: HybridConfig, dim: int, grid: Grid) -> nn.Module:
@@ -237,10 +253,12 @@ def check(config: HybridConfig) -> None:
     for i, stage in enumerate(config.stages):
         where = f"stages[{i}]"
         check_stage(stage, where)
-        if config.class_token and (reason := moves_tokens(stage)):
-            raise UserError(f"{where}: {reason}, which class tokens do not have; set class_token false")
+        if tokens_of(config) and (reason := moves_tokens(stage)):
+            lacking = "class tokens" if config.class_token else "registers"
+            change = "class_token false" if config.class_token else "registers to 0"
+            raise UserError(f"{where}: {reason}, which {lacking} do not have; set {change}")
         positions = check_positions(stage, positions, where)
-        check_scales(config, i, positions == "of frames" and not config.class_token)
+        check_scales(config, i, positions == "of frames" and not tokens_of(config))
         if stage.depth < 1 or min(stage.window) < 1:
             raise UserError(f"{where}: depth {stage.depth} and window {stage.window} must be 1 or more")
     if config.frames < 1 or min(config.height, config.width) < 1:
@@ -252,8 +270,9 @@ def check_adapter(config: HybridConfig) -> None:
     adapter = config.adapter
     if not all(side % 2 for side in adapter.kernel):
         raise UserError(f"adapter.kernel is {adapter.kernel}; give three odd numbers: frames, rows, columns")
-    if config.class_token and adapter.kind == "st" and adapter.kernel[1:] != (1, 1):
-        raise UserError(f"adapter.kernel is {adapter.kernel}; with class tokens it has one row and column")
+    if tokens_of(config) and adapter.kind == "st" and adapter.kernel[1:] != (1, 1):
+        what = "class tokens" if config.class_token else "registers"
+        raise UserError(f"adapter.kernel is {adapter.kernel}; with {what} it has one row and column")
     if adapter.merged and adapter.kind != "zeroi2v":
         raise UserError(f"adapter.merged has no meaning for {adapter.kind}; only zeroi2v merges")
 

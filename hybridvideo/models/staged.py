@@ -70,7 +70,7 @@ class StagedModel(VideoModel):
 
     def forward_stages(self, grid_BTHWC: Tensor, keep: Grids = NOTHING) -> Tensor:
         keep.put("stem", grid_BTHWC)
-        x = self.enter(grid_BTHWC)
+        x, sides = self.enter(grid_BTHWC), grid_BTHWC.shape[2:4]
         del grid_BTHWC  # its memory is free as soon as the first block has read it
         passed: dict[str, Tensor] = {}
         self.pass_on("stem", x, passed)
@@ -83,7 +83,7 @@ class StagedModel(VideoModel):
             if stage.name in keep.stages:
                 keep.put(stage.name, self.grid_of(x))
             self.pass_on(stage.name, x, passed)
-        return self.leave(self.join("head", x, passed))
+        return self.with_sides(self.leave(self.join("head", x, passed)), sides)
 
     def enter(self, grid_BTHWC: Tensor) -> Any:
         """What the first block takes, from the stem's grid."""
@@ -108,6 +108,10 @@ class StagedModel(VideoModel):
     def leave(self, x: Any) -> Tensor:
         """The last grid, from what the last block returned."""
         return self.grid_of(x)
+
+    def with_sides(self, grid_BTHWC: Tensor, sides: Sequence[int]) -> Tensor:
+        """The last grid with rows and columns, if blocks took positions without; `sides` are those of the stem's."""
+        return grid_BTHWC
 
     def no_weight_decay(self) -> set[str]:
         return {name for name, _ in self.named_parameters() if name.endswith(self.undecayed)}

@@ -22,9 +22,9 @@ from hybridvideo.config.data import Normalisation
 from hybridvideo.config.model import HeadConfig, HybridConfig
 from hybridvideo.errors import UserError
 from hybridvideo.models.contract import NOTHING, Grids, Outputs, VideoModel
-from hybridvideo.models.hybrid import Hybrid
+from hybridvideo.models.hybrid import Hybrid, tokens_of
 from hybridvideo.models.initialisation import initialise
-from hybridvideo.models.parts.class_token import without_class_token
+from hybridvideo.models.parts.class_token import without_tokens
 from hybridvideo.models.parts.linear import Linear
 from hybridvideo.models.parts.place import Grid
 from hybridvideo.models.parts.stems import without_network
@@ -145,8 +145,8 @@ class Towers(VideoModel):
         own = Grids([*wanted, "stem"] if wanted else ())
         out = each.forward_stages(each.run_block(each.forward_stem, x_BCTHW), own)
         for stage, grid_BTHWC in own.grids.items():
-            if each.config.class_token and stage != "stem":
-                grid_BTHWC = without_class_token(grid_BTHWC, own.grids["stem"].shape[2:4])
+            if tokens_of(each.config) and stage != "stem":
+                grid_BTHWC = without_tokens(grid_BTHWC, own.grids["stem"].shape[2:4])
             keep.put(f"{name}.{stage}", grid_BTHWC)
         last: Tensor = self.map[name](self.norm[name](out))
         return last
@@ -203,8 +203,11 @@ def note_of(name: str, note: str) -> str:
 def last_grid(built: Hybrid) -> tuple[int, Grid]:
     """Return channels and size of a hybrid's last grid, for its standard input."""
     stages: list[Any] = list(built.stages)
-    T, H, W = stages[-1].grid if stages else built._first_grid_size()
-    return built.grid_dim, (T, 1, 1) if built.config.class_token else (T, H, W)
+    first = built._first_grid_size()
+    T, H, W = stages[-1].grid if stages else first
+    if built.config.class_token:
+        return built.grid_dim, (T, 1, 1)
+    return built.grid_dim, (T, *first[1:]) if built.config.registers else (T, H, W)
 
 
 def last_norm(built: Hybrid, dim: int) -> nn.Module:

@@ -78,6 +78,7 @@ def architecture(opened: Source, wanted: Wanted) -> tuple[str, dict[str, Any], S
             name, changes = architecture_of(fitting[0], bare, opened.where)
             if wanted.model not in (None, name):
                 name, changes = str(wanted.model), {}
+            changes = with_stated_blocks(changes, opened.facts)
             return name, {**changes, **stated_settings(opened.facts, name), **wanted.all_changes()}, bare
     if wanted.model is None:
         raise UserError(
@@ -92,6 +93,15 @@ def stated_settings(facts: Facts, name: str) -> dict[str, Any]:
     builder = MODELS.get(name)
     has = {part.name for part in fields(builder.config)} if isinstance(builder, Variant) else set(INPUT)
     return {key: value for key, value in facts.changes.items() if key in has}
+
+
+def with_stated_blocks(changes: dict[str, Any], facts: Facts) -> dict[str, Any]:
+    """Set heads and activation that a source states in the stages inferred from its tensors."""
+    if "stages" not in changes:
+        return changes
+    activation = {} if facts.activation in (None, "gelu") else {"activation": facts.activation}
+    stated = activation if facts.heads is None else {"heads": facts.heads, **activation}
+    return {**changes, "stages": [{**stage, **stated} for stage in changes["stages"]]}
 
 
 def count_classes(model: VideoModel, known: Recognised, where: str) -> int:

@@ -65,7 +65,9 @@ def load_weights(model: VideoModel, source: From | Mapping[str, str], head: Head
 def load_opened(model: VideoModel, source: Source, known: Recognised, head: Head = "strict") -> LoadReport:
     """Load the tensors of a source whose layout is recognised; see `load_weights`."""
     own = model.state_dict()
-    report = LoadReport(known.layout_name, notes=list(source.notes), normalisation=normalisation_of(source, known))
+    remarks = known.layout.check(model, source.facts) if known.layout is not None else []
+    notes = [*source.notes, *remarks]
+    report = LoadReport(known.layout_name, notes=notes, normalisation=normalisation_of(source, known))
     renamed = known.renamed(source.where)
     if known.layout is not None:
         report.left_out = [key for key in known.state if known.layout.is_computed(key)]

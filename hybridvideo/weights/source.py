@@ -30,6 +30,10 @@ class Facts:
     """Rows and columns of the crop."""
     short_side: int | None = None
     """Short side of a frame before the crop."""
+    heads: int | None = None
+    """Of the attention of a ViT's blocks."""
+    activation: str | None = None
+    """In the MLPs of a ViT's blocks, as `StageConfig.activation` names it."""
     changes: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the model that cannot be inferred from its tensors."""
 

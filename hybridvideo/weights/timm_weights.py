@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from torch import nn
+
 from hybridvideo.config.data import Normalisation
 from hybridvideo.errors import UserError, nearest
 from hybridvideo.weights.source import Facts, Source, cannot_download
 
 PREFIX = "timm:"
+# Class of a layer -> name in the settings of stages.
+ACTIVATIONS = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu", "ReLU": "relu", "SiLU": "silu"}
 
 
 def open_timm(source: str) -> Source:
@@ -69,8 +73,33 @@ def facts_of(model: Any) -> Facts:
         normalisation=Normalisation(tuple(record["mean"]), tuple(record["std"])),
         size=(height, width),
         short_side=round(min(height, width) / record.get("crop_pct", 1.0)),
+        heads=heads_of(model),
+        activation=activation_of(model),
         changes={"height": height, "width": width},
     )
+
+
+def heads_of(model: Any) -> int | None:
+    """Return the heads of the first block of a ViT, which its tensors do not show; None for other networks."""
+    heads = getattr(part_of_block(model, "attn"), "num_heads", None)
+    return heads if isinstance(heads, int) else None
+
+
+def activation_of(model: Any) -> str | None:
+    """Return the activation in the first block of a ViT, which its tensors do not show; None for other networks."""
+    layer = getattr(part_of_block(model, "mlp"), "act", None)
+    if layer is None:
+        return None
+    name = type(layer).__name__
+    return "gelu_tanh" if getattr(layer, "approximate", "none") == "tanh" else ACTIVATIONS.get(name, name)
+
+
+def part_of_block(model: Any, name: str) -> Any:
+    """Return a part of the first block of a ViT; None for other networks."""
+    blocks: Any = getattr(model, "blocks", None)
+    if not isinstance(blocks, nn.Sequential | nn.ModuleList) or not len(blocks):
+        return None
+    return getattr(blocks[0], name, None)
 
 
 def labels_of(model: Any) -> tuple[str, ...] | None:

@@ -137,16 +137,18 @@ def test_a_run_that_is_resumed_elsewhere_finds_both(tmp_path: Path) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("class_token", [True, False])
+@pytest.mark.parametrize(("class_token", "registers"), [(True, 0), (True, 2), (False, 0), (False, 2)])
 @pytest.mark.parametrize("frames", [1, 4])
-def test_a_tower_sees_a_still_clip_as_its_image_vit_does(class_token: bool, frames: int) -> None:
+def test_a_tower_sees_a_still_clip_as_its_image_vit_does(class_token: bool, registers: int, frames: int) -> None:
     """The block's path in time starts as identity, and two frames of a tubelet are one image."""
-    vit: Any = randomised(timm.create_model("vit_tiny_patch16_224", img_size=64, depth=2))
+    tokens = {"img_size": 64, "depth": 2, "reg_tokens": registers, "no_embed_class": registers > 0}
+    vit: Any = randomised(timm.create_model("vit_tiny_patch16_224", **tokens))
     attention = {
         "stem": {"name": "patch", "widths": [192], "patch": [1 if frames == 1 else 2, 16, 16]},
         "dim": None,
         "position": "absolute",
         "class_token": class_token,
+        "registers": registers,
         "stages": [{"block": "divided", "depth": 2, "heads": 3, "norm_eps": 1e-6}],
         "norm_eps": 1e-6,
     }
@@ -154,14 +156,14 @@ def test_a_tower_sees_a_still_clip_as_its_image_vit_does(class_token: bool, fram
     model = create_model("towers_tiny", 3, **size, conv=CONV, attention=attention).eval()
     load_weights(model, {"attention": vit.state_dict()}, head="replace")  # type: ignore[dict-item]
     if not class_token:  # which the image network's other tokens attend to
-        vit.cls_token, vit.pos_embed = None, torch.nn.Parameter(vit.pos_embed[:, 1:])
-        vit.num_prefix_tokens, vit.no_embed_class = 0, True
+        vit.cls_token, vit.pos_embed = None, torch.nn.Parameter(vit.pos_embed[:, -16:])
+        vit.num_prefix_tokens, vit.no_embed_class = registers, True
     image = torch.randn(1, 3, 64, 64)
     still = image[:, :, None].expand(-1, -1, frames, -1, -1)
     assert isinstance(model, Towers)
     _, last = model.grids(still.permute(0, 2, 3, 4, 1))
-    tokens = vit.forward_features(image)
-    wanted = tokens[:, 0] if class_token else tokens.mean(1)
+    features = vit.forward_features(image)
+    wanted = features[:, 0] if class_token else features[:, registers:].mean(1)
     assert torch.allclose(last.mean((1, 2, 3)), wanted, atol=1e-5 * float(wanted.abs().max()))
     grids = model.forward_intermediates(still, ["attention.stem", "attention.stage1"])
     assert all(grid.shape[2:4] == (4, 4) for grid in grids)

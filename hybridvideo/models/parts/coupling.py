@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from timm.layers import DropPath
 from torch import Tensor, nn
 
-from hybridvideo.models.parts.class_token import without_class_token
+from hybridvideo.models.parts.class_token import without_tokens
 from hybridvideo.models.parts.linear import Linear
 from hybridvideo.models.parts.norms import GridBatchNorm
 from hybridvideo.models.parts.place import Grid
@@ -113,7 +113,7 @@ class CoupledBlock(nn.Module):
         """Take and return the two grids; `size` is that of the tokens without class tokens."""
         conv, inner = self.conv(conv_BTHWC)
         tokens = self.attention(tokens + self.for_tokens(self.to_tokens(inner, size)))
-        places = self.attention_map(without_class_token(tokens, size[1:]) if self.class_token else tokens)
+        places = self.attention_map(without_tokens(tokens, size[1:]) if self.class_token else tokens)
         _, T, H, W, _ = conv.shape
         out, _ = self.fusion(conv, self.to_conv(places, (T, H, W)))
         return self.conv_map(out), tokens

@@ -19,11 +19,17 @@ class GridBatchNorm(nn.BatchNorm1d):
         return super().forward(x.flatten(0, -2)).view(x.shape)
 
 
+def quick_gelu(x: Tensor) -> Tensor:
+    """x * sigmoid(1.702 x), with which OpenAI's CLIP approximates the GELU."""
+    return x * torch.sigmoid(1.702 * x)
+
+
 NORMS: dict[str, Callable[..., nn.Module]] = {"layer": nn.LayerNorm, "batch": GridBatchNorm}  # of channels, eps
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "quick_gelu": quick_gelu,
     "relu": F.relu,
     "silu": F.silu,
     "hard_swish": F.hardswish,

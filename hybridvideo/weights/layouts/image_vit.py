@@ -151,14 +151,18 @@ def with_time(state: State, own: Mapping[str, Tensor]) -> State:
     return filled
 
 
+# Layer scale, a norm before the blocks, registers, a norm of the mean of the positions, distillation.
+OF_HYBRIDS = ("ls1.gamma", "norm_pre.weight", "reg_token", "fc_norm.weight", "dist_token")
+
+
 def is_plain(naming: Naming) -> Callable[[Mapping[str, Tensor]], bool]:
-    """Return whether TimeSformer has all parts: layer scale, and tables without the class token, are for hybrids."""
+    """Return whether TimeSformer has all parts: others, and tables without the class token, are for hybrids."""
 
     def accepts(state: Mapping[str, Tensor]) -> bool:
         if state[naming.positions].ndim < 2:  # damaged; the one that loads it will say so
             return True
         places = state[naming.positions].shape[-2]
-        return isqrt(places) ** 2 != places and not any(key.endswith("ls1.gamma") for key in state)
+        return isqrt(places) ** 2 != places and not any(key.endswith(OF_HYBRIDS) for key in state)
 
     return accepts
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.models.variants import Published
+from hybridvideo.weights.source import Facts
 
 State = dict[str, Tensor]
 Renames = tuple[tuple[str, str], ...]
@@ -64,6 +65,8 @@ class Layout:
     """Return the renames for a model whose names depend on its settings, in place of `renames`."""
     lacks: Callable[[VideoModel], Iterable[str]] = lambda _model: ()
     """Return names of tensors in a model that such weights never have; the model keeps its own."""
+    check: Callable[[VideoModel, Facts], list[str]] = lambda _model, _facts: []
+    """Return remarks on what tensors do not show of their network. Raises UserError where the model contradicts it."""
 
     def fits(self, state: Mapping[str, Tensor]) -> bool:
         """Return whether these tensors are in this layout."""

@@ -10,16 +10,18 @@ from torch import Tensor
 
 from hybridvideo.errors import UserError
 from hybridvideo.models import create_model
-from hybridvideo.models.contract import VideoModel, count_gmacs
+from hybridvideo.models.contract import count_gmacs
+from hybridvideo.models.hybrid import Hybrid
 
 
-def vit(block: str = "divided", patch: tuple[int, int, int] = (2, 8, 8), **changes: Any) -> VideoModel:
+def vit(block: str = "divided", patch: tuple[int, int, int] = (2, 8, 8), **changes: Any) -> Hybrid:
     torch.manual_seed(0)
     stem = {"name": "patch", "widths": [24], "patch": list(patch)}
     stages = [{"block": block, "depth": 1, "heads": 2}, {"block": block, "depth": 1, "heads": 2, "dim": 32}]
     settings = {"frames": 4, "height": 32, "width": 32, "position": "absolute", "class_token": True, "stages": stages}
     model = create_model("hybrid", 3, **{**settings, "stem": stem, **changes})
     torch.nn.init.normal_(model.get_parameter("head.classifier.weight"))
+    assert isinstance(model, Hybrid)
     return model.eval()
 
 
@@ -42,6 +44,46 @@ def test_intermediates_are_true_grids_and_the_head_reads_the_class_token() -> No
     grids = model.forward_intermediates(clip(5, 40, 24), ["stem", "stage1", "stage2"])
     assert [tuple(grid.shape) for grid in grids] == [(2, 3, 5, 3, 24), (2, 3, 5, 3, 24), (2, 3, 5, 3, 32)]
     assert model.forward_features(clip()).shape == (2, 2, 1, 1, 32)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("class_token", [True, False])
+def test_registers_leave_the_grids_as_they_are(class_token: bool) -> None:
+    model, x = vit(registers=3, class_token=class_token), clip(5, 40, 24)
+    grids = model.forward_intermediates(x, ["stem", "stage1", "stage2"])
+    assert [tuple(grid.shape) for grid in grids] == [(2, 3, 5, 3, 24), (2, 3, 5, 3, 24), (2, 3, 5, 3, 32)]
+    last = model.forward_features(x)
+    assert last.shape == ((2, 3, 1, 1, 32) if class_token else (2, 3, 5, 3, 32))
+    if not class_token:
+        assert torch.allclose(last, model.get_submodule("norm")(grids[-1]), atol=1e-6)
+    assert "registers.registers_RC" in model.no_weight_decay()
+
+
+@torch.no_grad()
+def test_attention_reads_registers() -> None:
+    model, x = vit(registers=3), clip()
+    before = model(x)
+    torch.nn.init.normal_(model.get_parameter("registers.registers_RC"))
+    assert not torch.allclose(model(x), before, atol=1e-4)
+
+
+def test_registers_need_no_rows_and_columns_either() -> None:
+    with pytest.raises(UserError, match="which registers do not have; set registers to 0"):
+        vit(stages=[{"block": "conv"}], registers=2, class_token=False)
+    with pytest.raises(UserError, match="with registers it has one row and column"):
+        vit(adapter={"kind": "st", "kernel": [3, 3, 3]}, registers=2, class_token=False)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["layer", "batch"])
+def test_the_first_norm_is_of_positions_and_tokens(kind: str) -> None:
+    model = vit(first_norm=kind, registers=2)
+    entered = model.enter(model.forward_stem(clip()))
+    assert entered.shape == (2, 2, 1, 19, 24)
+    if kind == "layer":
+        assert torch.allclose(entered.mean(-1), torch.zeros(()), atol=1e-5)
+    names = [group for group, held in model.layer_groups() if model.get_parameter("first_norm.weight") in set(held)]
+    assert names == ["embedding"]
 
 
 @torch.no_grad()

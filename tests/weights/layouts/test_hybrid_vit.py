@@ -12,9 +12,13 @@ from torch import Tensor, nn
 from hybridvideo.errors import UserError
 from hybridvideo.models import create_model
 from hybridvideo.models.contract import VideoModel
+from hybridvideo.weights import load_foreign as load_foreign_module
 from hybridvideo.weights.load_foreign import Wanted, load_foreign
-from hybridvideo.weights.load_weights import load_weights
-from hybridvideo.weights.recognise import architecture_of, layouts_of
+from hybridvideo.weights.load_report import LoadReport
+from hybridvideo.weights.load_weights import load_opened, load_weights
+from hybridvideo.weights.recognise import architecture_of, layouts_of, recognise
+from hybridvideo.weights.source import Source
+from hybridvideo.weights.timm_weights import facts_of
 from tests.models.baselines.test_baselines import randomised
 
 SIZE: dict[str, Any] = {"depth": 3, "embed_dim": 48, "num_heads": 3, "img_size": 64}
@@ -64,7 +68,14 @@ def test_a_vit_of_images_is_the_video_model_of_a_still_clip(block: str, inflatio
         ("vit_base_patch32_224", {"img_size": 96, "embed_dim": 64, "num_heads": 1, "depth": 2}),
         ("vit_tiny_patch16_224", {"mlp_ratio": 2.0, "embed_dim": 64, "num_heads": 1}),
         ("vit_small_patch16_224", {"class_token": False, "global_pool": "avg", "embed_dim": 128, "num_heads": 2}),
-        ("deit3_small_patch16_224", {"embed_dim": 64, "num_heads": 1}),  # layer scale, no position of the class token
+        ("deit3_small_patch16_224", {}),  # layer scale, no position of the class token
+        ("vit_medium_patch16_gap_256", {}),  # no bias of queries, keys and values; neither class token nor norm of it
+        ("vit_base_patch16_224", {"qkv_bias": False}),
+        ("vit_small_r26_s32_224", {"qkv_bias": False}),
+        ("vit_small_patch14_reg4_dinov2", {"img_size": 56}),  # registers, which have no positions
+        ("vit_base_patch16_224", {"reg_tokens": 3}),  # registers that have
+        ("vit_medium_patch16_reg1_gap_256", {}),  # a register without a class token
+        ("vit_base_patch16_224", {"global_pool": "avg"}),  # a class token that only attention reads
     ],
 )
 def test_the_architecture_is_inferred_for_every_width_depth_and_pooling(name: str, changes: dict[str, Any]) -> None:
@@ -80,9 +91,17 @@ def test_the_architecture_is_inferred_for_every_width_depth_and_pooling(name: st
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("name", "stride"), [("vit_small_r26_s32_224", 32), ("vit_base_r50_s16_224", 16)])
+@pytest.mark.parametrize(
+    ("name", "stride"),
+    [
+        ("vit_small_r26_s32_224", 32),
+        ("vit_base_r50_s16_224", 16),
+        ("vit_small_resnet26d_224", 32),
+        ("vit_small_resnet50d_s16_224", 16),
+    ],
+)
 def test_a_vit_after_a_cnn_is_the_video_model_of_a_still_clip(name: str, stride: int) -> None:
-    net = image_vit(name)
+    net = image_vit(name, mlp_ratio=4.0)
     stem = {"name": f"backbone/{name}", "stride": stride}
     stages = [{"block": "divided", "depth": 3, **STAGE}]
     size = {"frames": 3, "height": 64, "width": 64}
@@ -93,11 +112,21 @@ def test_a_vit_after_a_cnn_is_the_video_model_of_a_still_clip(name: str, stride:
     assert torch.allclose(model(still(image, 1)), net(image), atol=1e-5)
 
 
-def test_the_cnn_and_the_width_of_a_conv_vit_are_inferred() -> None:
-    state = image_vit("vit_base_r50_s16_224").state_dict()
-    name, changes = architecture_of(layouts_of(state)[0], state, "")
-    assert name == "conv_vit_base" and changes["stem"] == {"name": "backbone/vit_base_r50_s16_224", "stride": 16}
+@pytest.mark.parametrize(
+    ("name", "stride"),
+    [("vit_base_r50_s16_224", 16), ("vit_small_resnet50d_s16_224", 16), ("vit_base_resnet26d_224", 32)],
+)
+def test_the_cnn_and_the_width_of_a_conv_vit_are_inferred(name: str, stride: int) -> None:
+    state = image_vit(name).state_dict()
+    model_name, changes = architecture_of(layouts_of(state)[0], state, "")
+    assert model_name == "conv_vit_base" and changes["stem"] == {"name": f"backbone/{name}", "stride": stride}
     assert changes["dim"] == 48 and changes["height"] == 64 and changes["stages"][0]["depth"] == 3
+
+
+def test_a_cnn_that_no_stem_has_is_refused_with_those_that_there_are() -> None:
+    state = image_vit("vit_tiny_r_s16_p8_224").state_dict()
+    with pytest.raises(UserError, match=r"stages of \[\] bottlenecks; known are those of vit_small_r26_s32_224, "):
+        architecture_of(layouts_of(state)[0], state, "")
 
 
 def test_a_hybrid_may_mix_the_blocks_of_a_vit_with_others() -> None:
@@ -131,11 +160,127 @@ def test_the_order_of_frames_matters_once_time_is_trained() -> None:
         assert not torch.allclose(model(clip), model(clip.flip(2)), atol=1e-3)
 
 
-def test_parts_that_no_hybrid_has_are_refused() -> None:
-    for name in ("vit_small_patch14_reg4_dinov2", "vit_base_patch16_clip_224"):
-        state = timm.create_model(name, depth=1, embed_dim=48, num_heads=3, num_classes=7).state_dict()
-        with pytest.raises(UserError):
-            load_weights(video_vit(), state)
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("vit_base_patch16_siglip_224", "in no layout known here"),
+        ("deit_tiny_distilled_patch16_224", "distilled and averages two heads, which no hybrid has; take one without"),
+    ],
+)
+def test_parts_that_no_hybrid_has_are_refused(name: str, said: str) -> None:
+    state = image_vit(name).state_dict()
+    for load_it in (lambda: load_weights(video_vit(), state), lambda: load_foreign(state)):
+        with pytest.raises(UserError, match=said):
+            load_it()
+
+
+# --- a norm before the blocks, and other activations ------------------------------------------------------------------
+
+
+def clip_vit(**changes: Any) -> VideoModel:
+    return video_vit(first_norm="layer", norm_eps=1e-5, **changes)
+
+
+def stages_with(**changes: Any) -> list[dict[str, Any]]:
+    return [{"block": "divided", "depth": 3, **STAGE, "norm_eps": 1e-5, **changes}]
+
+
+def stated(net: nn.Module) -> Source:
+    """The weights as `timm:NAME` opens them."""
+    return Source("timm:vit", dict(net.state_dict()), facts=facts_of(net))
+
+
+def load(model: VideoModel, source: Source) -> LoadReport:
+    return load_opened(model, source, recognise(source.state, model, source.where))
+
+
+@pytest.mark.parametrize("name", ["vit_base_patch16_clip_224", "vit_xsmall_patch16_clip_224"])
+def test_a_vit_with_a_norm_before_its_blocks_is_the_video_model_with_a_first_norm(name: str) -> None:
+    net, model = image_vit(name), clip_vit(stages=stages_with())
+    report = load_weights(model, net.state_dict())
+    assert agree(net, model)
+    assert report.notes == ["activation: gelu, as in the model; OpenAI's CLIP needs quick_gelu, which no file states"]
+
+
+@pytest.mark.parametrize(
+    ("name", "activation"),
+    [
+        ("vit_base_patch16_clip_224", "gelu"),
+        ("vit_base_patch16_clip_quickgelu_224", "quick_gelu"),
+        ("vit_base_patch16_siglip_gap_224", "gelu"),
+    ],
+)
+def test_what_timm_states_of_a_network_is_inferred_with_it(
+    name: str, activation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = image_vit(name)
+    source = stated(net)
+    monkeypatch.setattr(load_foreign_module, "open_source", lambda _: source)
+    model, card, report = load_foreign("timm:vit", Wanted(frames=2, size=64))
+    assert card.name == "vit_base" and card.settings["stages"][0]["activation"] == activation
+    assert agree(net, model.double().eval()) and not any("quick_gelu" in note for note in report.notes)
+
+
+def test_another_activation_than_that_of_the_weights_is_refused() -> None:
+    net = image_vit("vit_base_patch16_clip_quickgelu_224")
+    with pytest.raises(UserError, match="have activation quick_gelu, and the model's gelu; set activation in the"):
+        load(clip_vit(stages=stages_with()), stated(net))
+    model = clip_vit(stages=stages_with(activation="quick_gelu"))
+    load(model, stated(net))
+    assert agree(net, model)
+
+
+def test_other_heads_than_those_of_the_weights_are_refused() -> None:
+    net = image_vit()
+    with pytest.raises(UserError, match="have heads 3, and the model's 4; set heads in the model's stages to 3"):
+        load(video_vit(stages=stages_with(heads=4)), stated(net))
+    load_weights(video_vit(stages=stages_with(heads=4)), net.state_dict())  # which do not state them
+
+
+def test_a_norm_that_only_weights_or_only_the_model_have_is_refused_with_the_setting() -> None:
+    with pytest.raises(UserError, match="first_norm to layer, and norm_eps, also in its stages, to 1e-05"):
+        load_weights(video_vit(), image_vit("vit_base_patch16_clip_224").state_dict())
+    with pytest.raises(UserError, match="this ViT has none; set first_norm to none"):
+        load_weights(clip_vit(), image_vit().state_dict())
+
+
+@pytest.mark.parametrize("name", ["vit_st_adapter_base", "vit_aim_base", "vit_zeroi2v_base"])
+def test_adapters_start_from_clip(name: str) -> None:
+    net = image_vit("vit_base_patch16_clip_224")
+    changes = {"stem": {"widths": [48]}, "stages": stages_with(block="spatial"), "adapter": {"dim": 16}}
+    size = {"frames": 4, "height": 64, "width": 64}
+    model = create_model(name, 7, first_norm="layer", norm_eps=1e-5, **size, **changes).double().eval()
+    load_weights(model, net.state_dict())
+    assert agree(net, model) and not model.get_parameter("first_norm.weight").requires_grad
+
+
+# --- registers --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block", ["divided", "joint", "spatial"])
+@pytest.mark.parametrize(
+    ("name", "class_token"), [("vit_small_patch14_reg4_dinov2", True), ("vit_medium_patch16_reg4_gap_256", False)]
+)
+def test_a_vit_with_registers_is_the_video_model_of_a_still_clip(name: str, class_token: bool, block: str) -> None:
+    net = image_vit(name, patch_size=16)
+    stages = [{"block": block, "depth": 3, "layer_scale": 1e-5, **STAGE}]
+    pooled = {"norm": "none", "head": {"norm": "layer", "norm_eps": 1e-6}}
+    ends: dict[str, Any] = {} if class_token else pooled
+    model = video_vit(registers=4, class_token=class_token, stages=stages, **ends)
+    load_weights(model, net.state_dict())
+    assert agree(net, model)
+
+
+def test_registers_that_only_weights_or_only_the_model_have_are_refused_with_the_setting() -> None:
+    state = image_vit("vit_small_patch14_reg4_dinov2", patch_size=16).state_dict()
+    for registers in (0, 3):
+        with pytest.raises(UserError, match=f"4 registers, and the model {registers}; set registers to 4; load_model"):
+            load_weights(video_vit(registers=registers), state)
+    with pytest.raises(UserError, match="0 registers, and the model 4; set registers to 0; load_model"):
+        load_weights(video_vit(registers=4), image_vit().state_dict())
+    pooled = image_vit(global_pool="avg").state_dict()
+    with pytest.raises(UserError, match="set registers to 1, and class_token to false; load_model"):
+        load_weights(video_vit(), pooled)
 
 
 def test_a_vit_whose_model_is_not_named_is_still_taken_for_timesformer() -> None:
