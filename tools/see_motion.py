@@ -134,9 +134,15 @@ def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", help="names, as in `hybridvideo models`, or patterns of them")
-    for name, default in vars(Trial()).items():
-        choices = tuple(KINDS) if name == "of" else None
-        parser.add_argument(f"--{name}", type=type(default), default=default, choices=choices)
+    parser.add_argument("--of", choices=tuple(KINDS), default=Trial.of, help="what the clips show")
+    parser.add_argument("--clips", type=int, default=Trial.clips, help="to train on")
+    parser.add_argument("--frames", type=int, default=Trial.frames, help="of a clip")
+    parser.add_argument("--side", type=int, default=Trial.side, help="rows and columns of a frame")
+    parser.add_argument("--grain", type=int, default=Trial.grain, help="of noise: side of a piece in pixels")
+    parser.add_argument("--batch", type=int, default=Trial.batch, help="clips of a step")
+    parser.add_argument("--lr", type=float, default=Trial.lr, help="highest learning rate")
+    parser.add_argument("--seed", type=int, default=Trial.seed, help="of weights and clips")
+    parser.add_argument("--tested", type=int, default=Trial.tested, help="clips that the accuracy is of")
     parser.add_argument("--no-control", action="store_true", help="train the models alone")
     arguments = vars(parser.parse_args())
     names, controls = arguments.pop("models"), not arguments.pop("no_control")
