@@ -25,14 +25,6 @@ from tests.engine.training.runs import run, settings
 from tests.tasks.support.test_launch import ENVIRONMENT, write_config
 
 
-@pytest.fixture(autouse=True)
-def listening() -> Iterator[None]:
-    """Let SIGHUP count, in what is started too, although these tests may run under nohup."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
-
-
 class Started:
     """A training that has saved once; what it started is killed at the end of the test."""
 

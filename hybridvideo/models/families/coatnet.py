@@ -112,7 +112,9 @@ coatnet_alternating_tiny = HybridConfig(
     width=112,
     input=InputConfig("correlation_stream"),
     stem=StemConfig("coatnet", widths=(24, 48), activation="silu"),
-    stages=alternating([(48, (2, 7, 7)), (96, (4, 7, 7)), (96, (4, 7, 7)), (192, None), (256, None)], FormConfig()),
+    stages=alternating(
+        [(48, (2, 7, 7)), (96, (4, 7, 7)), (96, (4, 7, 7)), (160, None), (160, None), (192, None)], FormConfig()
+    ),
     drop_path=0.1,
     head=HeadConfig(("mean", "max"), norm="batch"),
 )
