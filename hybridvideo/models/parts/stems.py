@@ -323,6 +323,14 @@ def cut_for(name: str, stride: int, size: FrameSize) -> tuple[Cut, Way]:
     return find_cut(LIBRARIES[library](network), stride, size)
 
 
+def names_in_network(name: str) -> set[str]:
+    """Return the names of all tensors of a library's complete network, named as in `stem.name`."""
+    library, _, network = name.partition("/")
+    with torch.device("meta"):
+        whole = LIBRARIES["timm" if library == "backbone" else library](network).build()
+    return set(whole.state_dict())
+
+
 def without_network(config: StemConfig, height: int, width: int) -> StemConfig:
     """Replace a library's stem by a small one with as many channels, to measure the size of what follows it."""
     if config.name.partition("/")[0] not in LIBRARIES:

@@ -7,7 +7,7 @@ Everything else after the stem keeps its fresh weights, paths in time start as i
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +17,8 @@ from hybridvideo.errors import UserError
 from hybridvideo.models.contract import VideoModel
 from hybridvideo.models.hybrid import Hybrid
 from hybridvideo.models.parts.backbone import BackboneTrunk
-from hybridvideo.models.parts.stems import LibraryStem, TimmTrunk
+from hybridvideo.models.parts.stems import LibraryStem, TimmTrunk, names_in_network
+from hybridvideo.text import one_line
 from hybridvideo.weights.layouts.image_botnet import bottlenecks, reshaped
 from hybridvideo.weights.layouts.layout import Architecture, Layout, State
 
@@ -53,6 +54,7 @@ def stem_layout(state: Mapping[str, Tensor], model: VideoModel) -> Layout | None
         fix=lambda state: filled(state, places) | {name: reshaped(name, state[key]) for key, name in after.items()},
         of_images=True,
         lacks=lambda model: outside(model, places),
+        check=lambda model, _facts: check_network(state, used, model),
     )
 
 
@@ -83,6 +85,32 @@ def widened(kernel: Tensor, own: Tensor) -> Tensor:
     if own.shape[1] == 6:
         return torch.cat([kernel, kernel], 1) / 2
     return torch.cat([kernel, kernel.new_zeros(len(kernel), own.shape[1] - 3, *kernel.shape[2:])], 1)
+
+
+def check_network(state: Mapping[str, Tensor], used: Collection[str], model: VideoModel) -> list[str]:
+    """Raise UserError if the weights are of a deeper network, or of one with other blocks, of which the stem is a part.
+
+    What its own network has after the cut is left out, and so is any head.
+    """
+    assert isinstance(model, Hybrid)
+    name, within = model.config.stem.name, set(containers(used))
+    foreign = [key for key in state if key not in used and not within.isdisjoint(containers([key]))]
+    if foreign:
+        own = names_in_network(name)
+        foreign = [key for key in foreign if key not in own]
+    if foreign:
+        raise UserError(
+            f"these weights have {len(foreign)} tensors among the stem's that {name} does not have, such as "
+            f"{one_line(foreign[0])}: they are of another network; name that in stem.name, or give weights of {name}"
+        )
+    return []
+
+
+def containers(names: Iterable[str]) -> Iterable[str]:
+    """Yield the names of the modules that hold these tensors, outermost first."""
+    for name in names:
+        parts = name.split(".")
+        yield from (".".join(parts[:count]) for count in range(1, len(parts)))
 
 
 def outside(model: VideoModel, places: Mapping[str, Place]) -> list[str]:

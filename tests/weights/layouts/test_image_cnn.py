@@ -114,6 +114,34 @@ def test_a_file_with_timms_names_fills_the_stem_too(tmp_path: Any) -> None:
     )
 
 
+DEEPER = [
+    ("timm/resnet18", 16, "resnet34", "layer1.2"),
+    ("torchvision/resnet18", 16, "resnet34", "layer1.2"),
+    ("timm/botnet26t_256", 8, "sebotnet33ts_256", "stages.0.0.attn"),
+]
+
+
+@pytest.mark.parametrize(("stem", "stride", "other", "first"), DEEPER)
+def test_weights_of_which_the_stem_has_every_name_but_not_every_block_are_refused(
+    stem: str, stride: int, other: str, first: str
+) -> None:
+    """A shallower network of the same blocks would compute something else with them."""
+    model = hybrid(stem, stride)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = models.get_model(other).state_dict() if "torchvision" in stem else timm.create_model(other).state_dict()
+    with pytest.raises(UserError, match=rf"tensors among the stem's that {stem} does not have, such as {first}"):
+        load_weights(model, state, head="replace")
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_head_of_any_form_is_left_out() -> None:
+    model = hybrid("torchvision/resnet18")
+    state = models.resnet18().state_dict() | {"fc.0.weight": torch.zeros(2, 2), "projector.1.bias": torch.zeros(2)}
+    assert {"fc.0.weight", "projector.1.bias", "layer4.0.conv1.weight"} <= set(
+        load_weights(model, state, head="replace").left_out
+    )
+
+
 def test_weights_of_another_network_are_an_error_and_leave_the_model_alone() -> None:
     model = hybrid("timm/resnet10t")
     with pytest.raises(UserError, match="in no layout known here"):
