@@ -18,7 +18,7 @@ from hybridvideo.models.contract import VideoModel
 from hybridvideo.models.hybrid import Hybrid
 from hybridvideo.models.parts.backbone import BackboneTrunk
 from hybridvideo.models.parts.stems import LibraryStem, TimmTrunk, names_in_network
-from hybridvideo.text import one_line
+from hybridvideo.text import shown
 from hybridvideo.weights.layouts.image_botnet import bottlenecks, reshaped
 from hybridvideo.weights.layouts.layout import Architecture, Layout, State
 
@@ -101,7 +101,7 @@ def check_network(state: Mapping[str, Tensor], used: Collection[str], model: Vid
     if foreign:
         raise UserError(
             f"these weights have {len(foreign)} tensors among the stem's that {name} does not have, such as "
-            f"{one_line(foreign[0])}: they are of another network; name that in stem.name, or give weights of {name}"
+            f"{shown(foreign[0])}: they are of another network; name that in stem.name, or give weights of {name}"
         )
     return []
 
